@@ -1,0 +1,406 @@
+"""Rooms, sessions and peers as scripts of what happens to them, and the API's record of each at any moment.
+
+Every time is in integer microseconds since the epoch, UTC, and is passed in.  A script may reach into the future: a record
+shows what has been recorded by the moment it is asked for, no more.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from bisect import bisect_right, insort
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, Final, Literal
+
+import msgspec
+
+SECOND: Final = 1_000_000
+MINUTE: Final = 60 * SECOND
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+
+ZERO_TIME: Final = "0001-01-01T00:00:00Z"
+
+ABSENT: Final = object()
+"""As a value in `raw`: the record lacks this field."""
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Which of the ways that 100ms is known to write a record is used.
+
+    `peers`: an object keyed by peer id, a list, `null`, or no such field (the last two hide whatever peers there are);
+    `digits`: fractional digits of times, 0 to 9, or `None` for as many as needed (fewer than six cut what the timeline knows);
+    `connected`: what stands for `left_at` of a connected peer; `old_peers`: peers lack `id`, `session_id` and `user_id`.
+    """
+
+    peers: Literal["object", "list", "null", "absent"] = "object"
+    digits: int | None = None
+    connected: Literal["absent", "null", "zero"] = "absent"
+    old_peers: bool = False
+
+
+def rfc3339(us: int, digits: int | None = None) -> str:
+    """The moment as the API writes it, with so many fractional digits (0 to 9), or as many as it needs."""
+    seconds, fraction = divmod(us, SECOND)
+    whole = datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+    if digits is None:
+        return f"{whole}.{fraction:06d}".rstrip("0").rstrip(".") + "Z"
+    return f"{whole}.{fraction:06d}000"[: 20 + digits].rstrip(".") + "Z"
+
+
+def object_id(created_at: int, serial: int) -> str:
+    """An id of 24 hex digits that rises with `created_at`, then with `serial` (of 44 bits)."""
+    seconds, fraction = divmod(created_at, SECOND)
+    return f"{seconds:08x}{fraction:05x}{serial:011x}"
+
+
+def id_time(text: str) -> int | None:
+    """The `created_at` in an id made by `object_id`; `None` for anything else."""
+    if not re.fullmatch("[0-9a-f]{24}", text):
+        return None
+    return int(text[:8], 16) * SECOND + int(text[8:13], 16)
+
+
+def fixed_id(name: str) -> str:
+    """24 hex digits that always are the same for the same name, for ids that no time belongs to."""
+    return blake2b(name.encode(), digest_size=12).hexdigest()
+
+
+def fixed_uuid(name: str) -> str:
+    """A UUID that always is the same for the same name."""
+    digits = blake2b(name.encode(), digest_size=16).hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+
+def overridden(record: Record, raw: Mapping[str, object]) -> Record:
+    """The record with the fields of `raw` in place of its own, those that are `ABSENT` left out."""
+    return {key: value for key, value in {**record, **raw}.items() if value is not ABSENT} if raw else record
+
+
+class Room:
+    """One room: its present and future names and end.  Made by `World.room`."""
+
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002 -- the API's name
+        name: str,
+        template: str,
+        template_id: str,
+        region: str,
+        enabled: bool,
+        max_duration_seconds: int | None,
+        created_at: int,
+        customer_id: str,
+        lock: threading.RLock,
+    ) -> None:
+        self.id = id
+        self.template = template
+        self.template_id = template_id
+        self.region = region
+        self.enabled = enabled
+        self.max_duration_seconds = max_duration_seconds
+        self.created_at = created_at
+        self.removed_at: int | None = None
+        self.raw: Mapping[str, object] = {}
+        """Fields, by the API's names, that the record shows in place of the true ones."""
+        self._customer_id = customer_id
+        self._names = [(created_at, name)]
+        self._lock = lock
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Where the room stands in listings, rising."""
+        return self.created_at, self.id
+
+    def rename(self, name: str, at: int) -> None:
+        """The room bears another name from then on."""
+        with self._lock:
+            insort(self._names, (at, name), key=lambda known: known[0])
+
+    def remove(self, at: int) -> None:
+        """The API no longer knows the room from then on; its sessions stay."""
+        self.removed_at = at
+
+    def exists(self, now: int) -> bool:
+        """Whether the API knows the room."""
+        return self.created_at <= now and (self.removed_at is None or now < self.removed_at)
+
+    def name_at(self, now: int) -> str:
+        """The name that the room bears."""
+        return next(name for at, name in reversed(self._names) if at <= now or at == self.created_at)
+
+    def record(self, now: int) -> Record:
+        """The room as the API shows it."""
+        record: Record = {
+            "id": self.id,
+            "name": self.name_at(now),
+            "enabled": self.enabled,
+            "description": "",
+            "customer_id": self._customer_id,
+            "template": self.template,
+            "template_id": self.template_id,
+            "region": self.region,
+            "large_room": False,
+            "size": 0,
+            "max_duration_seconds": self.max_duration_seconds or 0,
+            "created_at": rfc3339(self.created_at),
+        }
+        return overridden(record, self.raw)
+
+    def encoded(self, now: int) -> bytes:
+        """The record as JSON."""
+        return msgspec.json.encode(self.record(now))
+
+
+class Peer:
+    """One stay of one person in a session.  Made by `Session.join`."""
+
+    __slots__ = ("_raw", "_roles", "_session", "id", "joined_at", "left_at", "name", "recorded_at", "user_id")
+
+    def __init__(self, session: Session, peer_id: str, user_id: str, name: str, role: str, joined_at: int) -> None:
+        self.id = peer_id
+        self.user_id = user_id
+        self.name = name
+        self.joined_at = joined_at
+        self.left_at: int | None = None
+        self.recorded_at: int | None = None
+        self._roles = [(joined_at, role)]
+        self._session = session
+        self._raw: Mapping[str, object] = {}
+
+    @property
+    def roles(self) -> tuple[tuple[int, str], ...]:
+        """Each role and since when, in order; the first was held on joining."""
+        return tuple(self._roles)
+
+    @property
+    def raw(self) -> Mapping[str, object]:
+        """Fields, by the API's names, that the record shows in place of the true ones."""
+        return self._raw
+
+    @raw.setter
+    def raw(self, fields: Mapping[str, object]) -> None:
+        self._raw = fields
+        self._session.touch()
+
+    def role_at(self, now: int) -> str:
+        """The role that the peer holds, or held last."""
+        return next((role for at, role in reversed(self._roles) if at <= now), self._roles[0][1])
+
+    def leave(self, at: int, recorded_at: int | None = None) -> None:
+        """The peer is gone from `at`; until `recorded_at` the record still shows it connected.
+
+        The end of a session records the leaves that have happened by then.  Raises `ValueError` if that cannot have happened.
+        """
+        closed_at = self._session.closed_at
+        if self.left_at is not None or at < self._roles[-1][0] or (closed_at is not None and at > closed_at):
+            raise ValueError(f"peer {self.id} cannot leave at {at}")
+        with self._session.lock:
+            self.left_at = at
+            self.recorded_at = at if recorded_at is None else max(at, recorded_at)
+            self._session.touch()
+
+    def change_role(self, role: str, at: int) -> None:
+        """The peer holds this role from then on.  Raises `ValueError` if it is not connected then."""
+        if at < self.joined_at or (self.left_at is not None and at > self.left_at):
+            raise ValueError(f"peer {self.id} cannot change its role at {at}")
+        with self._session.lock:
+            insort(self._roles, (at, role), key=lambda held: held[0])
+            self._session.touch()
+
+    def leave_recorded_at(self) -> int | None:
+        """From when the record shows the leave; `None` while it is not foreseen, and for a ghost."""
+        if self.recorded_at is None or self._session.closed_at is None:
+            return self.recorded_at
+        return min(self.recorded_at, self._session.closed_at)
+
+    def record(self, now: int, shape: Shape) -> Record:
+        """The peer as the API shows it within its session's record."""
+        record: Record = {"name": self.name, "role": self.role_at(now), "joined_at": rfc3339(self.joined_at, shape.digits)}
+        if not shape.old_peers:
+            record = {"id": self.id, "session_id": self._session.id, **record, "user_id": self.user_id}
+        recorded_at = self.leave_recorded_at()
+        if self.left_at is not None and recorded_at is not None and recorded_at <= now:
+            record["left_at"] = rfc3339(self.left_at, shape.digits)
+        elif shape.connected != "absent":
+            record["left_at"] = None if shape.connected == "null" else ZERO_TIME
+        return overridden(record, self._raw)
+
+
+def _nobody(_session: Session, _at: int) -> None:
+    """No one needs to know."""
+
+
+class Session:
+    """One call in a room.  Made by `World.open`.
+
+    `changed` is told of the moments at which the session begins, ends or vanishes as they are scripted.
+    """
+
+    __slots__ = (
+        "_cache",
+        "_changed",
+        "_moments",
+        "_owner",
+        "_raw",
+        "_shape",
+        "closed_at",
+        "created_at",
+        "id",
+        "lock",
+        "peers",
+        "room_id",
+        "vanished_at",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002 -- the API's name
+        room_id: str,
+        created_at: int,
+        owner: Mapping[str, str],
+        shape: Shape,
+        lock: threading.RLock,
+        changed: Callable[[Session, int], None] = _nobody,
+    ) -> None:
+        self.id = id
+        self.room_id = room_id
+        self.created_at = created_at
+        self.closed_at: int | None = None
+        self.vanished_at: int | None = None
+        self.peers: list[Peer] = []
+        """Everyone who ever joins, in the order in which it was scripted."""
+        self.lock = lock
+        self._owner = owner
+        self._shape = shape
+        self._changed = changed
+        self._raw: Mapping[str, object] = {}
+        self._moments: list[int] | None = None
+        self._cache: tuple[int, bytes] | None = None
+        changed(self, created_at)
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Where the session stands in listings, rising."""
+        return self.created_at, self.id
+
+    @property
+    def shape(self) -> Shape:
+        """How the record is written."""
+        return self._shape
+
+    @shape.setter
+    def shape(self, shape: Shape) -> None:
+        self._shape = shape
+        self.touch()
+
+    @property
+    def raw(self) -> Mapping[str, object]:
+        """Fields, by the API's names, that the record shows in place of the true ones."""
+        return self._raw
+
+    @raw.setter
+    def raw(self, fields: Mapping[str, object]) -> None:
+        self._raw = fields
+        self.touch()
+
+    def join(self, role: str, at: int, user_id: str | None = None, name: str | None = None, id: str | None = None) -> Peer:  # noqa: A002 -- the API's name
+        """Somebody enters at that moment.  Raises `ValueError` if the session is not running then."""
+        if at < self.created_at or (self.closed_at is not None and at > self.closed_at):
+            raise ValueError(f"nobody can join session {self.id} at {at}")
+        with self.lock:
+            serial = len(self.peers)
+            peer = Peer(self, id or fixed_uuid(f"{self.id}/{serial}"), user_id or f"user-{serial}", name or f"Guest {serial}", role, at)
+            self.peers.append(peer)
+            self.touch()
+        return peer
+
+    def close(self, at: int) -> None:
+        """The call ends; peers that have not left by then stay ghosts.  Raises `ValueError` if more is scripted after that."""
+        with self.lock:
+            last = max((max(peer.roles[-1][0], peer.left_at or 0) for peer in self.peers), default=self.created_at)
+            if self.closed_at is not None or at < max(last, self.created_at):
+                raise ValueError(f"session {self.id} cannot end at {at}")
+            self.closed_at = at
+            self.touch()
+            self._changed(self, at)
+
+    def vanish(self, at: int) -> None:
+        """The API forgets that the session ever was, from then on."""
+        with self.lock:
+            self.vanished_at = at
+            self._changed(self, at)
+
+    def exists(self, now: int) -> bool:
+        """Whether the API knows the session."""
+        return self.created_at <= now and (self.vanished_at is None or now < self.vanished_at)
+
+    def active(self, now: int) -> bool:
+        """Whether the call is running."""
+        return self.created_at <= now and (self.closed_at is None or now < self.closed_at)
+
+    def connected(self, now: int) -> list[Peer]:
+        """The peers that the record shows as connected."""
+        if not self.active(now):
+            return []
+        recorded = ((peer, peer.leave_recorded_at()) for peer in self.peers if peer.joined_at <= now)
+        return [peer for peer, recorded_at in recorded if recorded_at is None or now < recorded_at]
+
+    def record(self, now: int) -> Record:
+        """The session as the API shows it.  Raises `ValueError` before it has begun."""
+        updated_at = self._changes()[self._step(now) - 1]
+        record: Record = {"id": self.id, "room_id": self.room_id, **self._owner, "active": self.active(now)}
+        peers = [(peer.id, peer.record(now, self._shape)) for peer in self.peers if peer.joined_at <= now]
+        match self._shape.peers:
+            case "object":
+                record["peers"] = dict(peers)
+            case "list":
+                record["peers"] = [peer for _, peer in peers]
+            case "null":
+                record["peers"] = None
+            case "absent":
+                pass
+        record["created_at"] = rfc3339(self.created_at, self._shape.digits)
+        record["updated_at"] = rfc3339(updated_at, self._shape.digits)
+        return overridden(record, self._raw)
+
+    def encoded(self, now: int) -> bytes:
+        """The record as JSON, kept until something about it changes."""
+        step = self._step(now)
+        if self._cache is None or self._cache[0] != step:
+            self._cache = step, msgspec.json.encode(self.record(now))
+        return self._cache[1]
+
+    def touch(self) -> None:
+        """Forget what was kept of the record: the script has changed."""
+        self._moments = None
+        self._cache = None
+
+    def _changes(self) -> list[int]:
+        """The moments at which the record changes, rising."""
+        if self._moments is None:
+            moments = {self.created_at}
+            for peer in self.peers:
+                moments.update(at for at, _ in peer.roles)
+                recorded_at = peer.leave_recorded_at()
+                if recorded_at is not None:
+                    moments.add(recorded_at)
+            if self.closed_at is not None:
+                moments.add(self.closed_at)
+            self._moments = sorted(moments)
+        return self._moments
+
+    def _step(self, now: int) -> int:
+        """How many of the changes have happened."""
+        step = bisect_right(self._changes(), now)
+        if step == 0:
+            raise ValueError(f"session {self.id} has not begun at {now}")
+        return step

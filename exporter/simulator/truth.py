@@ -1,0 +1,70 @@
+"""What truly happened, added up straight from the scripts: what exact counting must come to, worked out by nobody who counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from exporter.simulator.timeline import DAY, Session
+
+
+@dataclass(slots=True)
+class Truth:
+    """Sums by now; microseconds and counts.  Keys are (room id, role) or room id; a day is counted from the epoch, UTC.
+
+    Seconds belong to the role held at that moment, a join to the role first held, a leave to the role last held.  An observer
+    sees a change of role only later: for peers that changed, only the sums over a room's roles can be expected to agree.
+    """
+
+    peer_us: Counter[tuple[str, str]] = field(default_factory=Counter)
+    peer_us_by_day: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    room_peer_us: Counter[str] = field(default_factory=Counter)
+    joins: Counter[tuple[str, str]] = field(default_factory=Counter)
+    leaves: Counter[tuple[str, str]] = field(default_factory=Counter)
+    session_us: Counter[str] = field(default_factory=Counter)
+    started: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
+
+
+def truth_of(sessions: Iterable[Session], now: int, *, recorded: bool = False) -> Truth:
+    """The truth about these sessions by now.
+
+    A ghost's stay ends with its session.  With `recorded`, a leave that is recorded later than it happened counts, back in
+    time, only from then on: what an observer can know.
+    """
+    truth = Truth()
+    for session in sessions:
+        if session.created_at > now:
+            continue
+        over = session.closed_at is not None and session.closed_at <= now
+        room = session.room_id
+        horizon = session.closed_at if over and session.closed_at is not None else now
+        truth.started[room] += 1
+        truth.ended[room] += over
+        truth.session_us[room] += horizon - session.created_at
+        for peer in session.peers:
+            if peer.joined_at > now:
+                continue
+            left_at = peer.left_at
+            known_at = peer.recorded_at if recorded and not over else left_at
+            gone = left_at is not None and known_at is not None and known_at <= now
+            until = left_at if gone and left_at is not None else horizon
+            truth.joins[room, peer.roles[0][1]] += 1
+            if gone or over:
+                truth.leaves[room, peer.role_at(until)] += 1
+            truth.room_peer_us[room] += until - peer.joined_at
+            changes = [at for at, _ in peer.roles[1:]]
+            for (begin, role), change in zip(peer.roles, [*changes, until], strict=True):
+                _credit(truth, room, role, begin, min(change, until))
+    return truth
+
+
+def _credit(truth: Truth, room: str, role: str, begin: int, end: int) -> None:
+    """Time in one role, split at midnights."""
+    while begin < end:
+        day = begin // DAY
+        step = min(end, (day + 1) * DAY)
+        truth.peer_us[room, role] += step - begin
+        truth.peer_us_by_day[room, role, day] += step - begin
+        begin = step

@@ -1,0 +1,88 @@
+"""What the server needs of a workspace, whoever makes it up, and what may be asked of one."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Protocol
+
+from exporter.simulator.timeline import Room, Session
+
+
+class UnknownCursorError(LookupError):
+    """The id after which a page is to start is none of this workspace."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionQuery:
+    """A page of sessions: `None` where any will do, times in microseconds and inclusive, `start` the id after which to begin."""
+
+    limit: int
+    active: bool | None = None
+    room_id: str | None = None
+    id: str | None = None
+    after: int | None = None
+    before: int | None = None
+    start: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoomQuery:
+    """A page of rooms, in the same manner."""
+
+    limit: int
+    name: str | None = None
+    enabled: bool = True
+    template_id: str | None = None
+    after: int | None = None
+    before: int | None = None
+    start: str | None = None
+
+
+class Workspace(Protocol):
+    """One credential pair with its rooms and sessions; times in microseconds since the epoch."""
+
+    access_key: str
+    secret: str
+    lock: threading.RLock
+    """Held while the workspace is read or changed, so that an answer shows one moment of it."""
+
+    def list_sessions(self, query: SessionQuery, now: int) -> list[Session]:
+        """At most `limit` sessions, newest first.  Raises `UnknownCursorError`."""
+
+    def find_session(self, session_id: str, now: int) -> Session | None:
+        """The session of this id, if the API knows it."""
+
+    def list_rooms(self, query: RoomQuery, now: int) -> list[Room]:
+        """At most `limit` rooms, newest first.  Raises `UnknownCursorError`."""
+
+    def find_room(self, room_id: str, now: int) -> Room | None:
+        """The room of this id, if the API knows it."""
+
+
+def select_rooms(rooms: Sequence[Room], query: RoomQuery, now: int) -> list[Room]:
+    """The page that `query` asks for, of rooms in rising order.  Raises `UnknownCursorError`."""
+    end = len(rooms)
+    if query.start is not None:
+        cursor = next((room for room in rooms if room.id == query.start), None)
+        if cursor is None:
+            raise UnknownCursorError(query.start)
+        end = bisect_left(rooms, cursor.order, key=attrgetter("order"))
+    page: list[Room] = []
+    for index in range(end - 1, -1, -1):
+        room = rooms[index]
+        if (
+            room.exists(now)
+            and room.enabled == query.enabled
+            and (query.template_id is None or room.template_id == query.template_id)
+            and (query.after is None or room.created_at >= query.after)
+            and (query.before is None or room.created_at <= query.before)
+            and (query.name is None or room.name_at(now) == query.name)
+        ):
+            page.append(room)
+            if len(page) == query.limit:
+                break
+    return page
