@@ -1,0 +1,806 @@
+"""Every counting decision, and nothing else: no socket, no file, no clock.
+
+The idea.  A record holds a session's whole history, so what a session contributes to every counter is a pure function of
+its record, of the roles its peers were seen to hold, and of now.  A series' *truth* is the sum of what ended sessions have
+settled and of what running ones contribute; what is *published* is the highest truth so far.  There are no increments:
+a page read twice, a poll that failed half-way, a restart or a kill cannot count anything twice or lose it.
+
+What cannot be derived again from the API is in `Changes`, for the store to make durable before anything is published.
+
+The words: a session belongs to an *account*, the owner of one set of series: a room, or a group of rooms.  It is assigned
+one when it is first seen and keeps it for life, so that rooms may be renamed, regrouped or overflow without moving what has
+been counted.  All times are the API's, in integer microseconds.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from exporter.records import DAY, HOUR, SECOND, Session, Stay
+
+LONGEST_SESSION = 12 * HOUR
+"""100ms ends a session after this long."""
+MARGIN = 2 * 60 * SECOND
+"""How far listings reach back behind what has been read: for records that the API shows late."""
+REACH_BACK = LONGEST_SESSION + HOUR
+"""A session that ended after some moment did not start longer than this before it."""
+UNKNOWN_POLLS = 3
+"""Polls in a row that must not know a session before it is settled as vanished."""
+
+SESSION_SECONDS_BUCKETS = (60, 300, 600, 900, 1800, 2700, 3600, 5400, 7200, 10800, 14400, 21600, 28800, 43200)
+PEER_SECONDS_BUCKETS = (10, 30, *SESSION_SECONDS_BUCKETS)
+SESSION_PEERS_BUCKETS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+
+
+class Account(NamedTuple):
+    """The owner of a set of series: a room by its id, or a group by its name."""
+
+    kind: str
+    id: str
+
+
+OVERFLOW = Account("group", "_other")
+"""Where discovered rooms are counted that `limits.max_rooms` leaves no series of their own."""
+
+
+def room_account(room_id: str) -> Account:
+    """The account of a room with series of its own."""
+    return Account("room", room_id)
+
+
+def group_account(name: str) -> Account:
+    """The account of a group."""
+    return Account("group", name)
+
+
+class Line(msgspec.Struct, array_like=True, gc=False):
+    """What one role adds to a counter: whole joins and leaves, and participant time as `seconds + rate * now` (µs)."""
+
+    joined: int = 0
+    left: int = 0
+    seconds: int = 0
+    rate: int = 0
+
+
+class Memory(msgspec.Struct, array_like=True):
+    """What is kept of a running session's record: its stays, and the earlier roles of peers that changed theirs.
+
+    `past` holds, for such a peer, each earlier role and the moment up to which its time was credited to it.
+    """
+
+    stays: dict[str, Stay]
+    past: dict[str, list[tuple[str, int]]]
+
+
+_encode_memory = msgspec.msgpack.Encoder().encode
+_decode_memory = msgspec.msgpack.Decoder(Memory).decode
+
+
+class Tracked:
+    """A session that has been seen and not yet settled.
+
+    `memory` is its encoded `Memory`, as it is stored too; `observed` is the time up to which it is credited, which is the
+    last poll's unless it is `behind`, not having been read then.
+    """
+
+    __slots__ = (
+        "account",
+        "behind",
+        "connected",
+        "digest",
+        "ended",
+        "id",
+        "linear_from",
+        "lines",
+        "memory",
+        "observed",
+        "room_id",
+        "started",
+        "unknown",
+        "users",
+    )  # fmt: skip
+
+    def __init__(
+        self, session_id: str, room_id: str, started: int, ended: int | None, observed: int, memory: Memory, unknown: int = 0
+    ) -> None:
+        self.id = session_id
+        self.room_id = room_id
+        self.account: Account | None = None
+        self.behind = False
+        self.started = started
+        self.observed = observed
+        self.unknown = unknown
+        self.digest: int | None = None
+        self.users: frozenset[int] = frozenset()
+        self.update(memory, ended)
+
+    def update(self, memory: Memory, ended: int | None) -> None:
+        """Takes over what a new record says."""
+        self.ended = ended
+        self.memory = _encode_memory(memory)
+        self.lines, self.linear_from = _lines(memory, ended)
+        self.connected = 0 if ended is not None else sum(line.rate for line in self.lines.values())
+
+    def recall(self) -> Memory:
+        """The stays and roles behind the encoded memory."""
+        return _decode_memory(self.memory)
+
+    def peer_seconds(self, now: int) -> dict[str, int]:
+        """Participant time by role up to `now`, in microseconds."""
+        if now >= self.linear_from:
+            return {role: line.seconds + line.rate * now for role, line in self.lines.items()}
+        return _seconds_at(self.recall(), self.ended, now)
+
+    def session_seconds(self, now: int) -> int:
+        """Wall-clock time up to `now`, in microseconds."""
+        return max(0, (now if self.ended is None else self.ended) - self.started)
+
+
+def _segments(key: str, stay: Stay, past: Mapping[str, list[tuple[str, int]]], end: int | None) -> Iterator[tuple[str, int, int | None]]:
+    """A stay cut at its changes of role: role, from, to (`None`: still connected).  `end` is the end of an ended session."""
+    left = stay.left
+    if left is None and end is not None:
+        left = max(stay.joined, end)  # a ghost: its stay ends with its session
+    start = stay.joined
+    for role, until in past.get(key, ()):
+        stop = until if left is None else min(until, left)
+        if stop > start:
+            yield role, start, stop
+            start = stop
+    yield stay.role, start, left
+
+
+def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int]:
+    """A session's contribution by role, and the moment from which it is linear in now."""
+    lines: dict[str, Line] = {}
+    linear_from = 0
+    past = memory.past
+    for key, stay in memory.stays.items():
+        role, joined, left = stay.role, stay.joined, stay.left
+        line = lines.get(role)
+        if line is None:
+            line = lines[role] = Line()
+        if key in past:
+            first = past[key][0][0]
+            lines.setdefault(first, Line()).joined += 1
+            for role_then, start, stop in _segments(key, stay, past, end):
+                segment = lines.setdefault(role_then, Line())
+                if stop is None:
+                    segment.seconds -= start
+                    segment.rate += 1
+                else:
+                    segment.seconds += stop - start
+                linear_from = max(linear_from, stop or start)
+            if left is not None or end is not None:
+                line.left += 1
+            continue
+        line.joined += 1
+        if left is None:
+            if end is None:
+                line.seconds -= joined
+                line.rate += 1
+                if joined > linear_from:
+                    linear_from = joined
+                continue
+            left = end if end > joined else joined
+        line.left += 1
+        line.seconds += left - joined
+        if left > linear_from:
+            linear_from = left
+    return lines, 0 if end is not None else linear_from
+
+
+def _seconds_at(memory: Memory, end: int | None, now: int) -> dict[str, int]:
+    """Participant time by role up to `now`, stay by stay: for the moments at which it is not linear."""
+    seconds: dict[str, int] = {}
+    for key, stay in memory.stays.items():
+        for role, start, stop in _segments(key, stay, memory.past, end):
+            until = now if stop is None else min(stop, now)
+            seconds[role] = seconds.get(role, 0) + max(0, until - start)
+    return seconds
+
+
+def seconds_by_day(memory: Memory, end: int) -> dict[tuple[int, str], int]:
+    """An ended session's participant time by UTC day (days since the epoch) and role, stays split at midnight."""
+    days: dict[tuple[int, str], int] = {}
+    for key, stay in memory.stays.items():
+        for role, start, stop in _segments(key, stay, memory.past, end):
+            assert stop is not None
+            while start < stop:
+                day = start // DAY
+                until = min(stop, (day + 1) * DAY)
+                days[day, role] = days.get((day, role), 0) + until - start
+                start = until
+    return days
+
+
+class Histogram:
+    """Observations in cumulative-to-be buckets; `total` is their sum, in the unit of the observations."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[int, ...], counts: Iterable[int] | None = None, total: int = 0) -> None:
+        self.bounds = bounds
+        self.counts = list(counts) if counts is not None else [0] * (len(bounds) + 1)
+        self.total = total
+
+    def observe(self, value: int, scale: int = 1) -> None:
+        """Counts one value, which is in units of `bounds` times `scale`."""
+        low, high = 0, len(self.bounds)
+        while low < high:
+            middle = (low + high) // 2
+            if value <= self.bounds[middle] * scale:
+                high = middle
+            else:
+                low = middle + 1
+        self.counts[low] += 1
+        self.total += value
+
+
+HISTOGRAM_BOUNDS = {
+    "session_duration": SESSION_SECONDS_BUCKETS,
+    "session_peers": SESSION_PEERS_BUCKETS,
+    "peer_duration": PEER_SECONDS_BUCKETS,
+}
+
+
+class RoleTotals(msgspec.Struct, gc=False):
+    """An account's counters in one role: what ended sessions settled, and what is published (time in µs)."""
+
+    joined: int = 0
+    left: int = 0
+    seconds: int = 0
+    published_joined: int = 0
+    published_left: int = 0
+    published_seconds: int = 0
+
+
+class SessionTotals(msgspec.Struct, gc=False):
+    """An account's counters of sessions: what ended ones settled, and what is published (time in µs)."""
+
+    started: int = 0
+    ended: int = 0
+    seconds: int = 0
+    published_started: int = 0
+    published_ended: int = 0
+    published_seconds: int = 0
+
+
+class Gauges(NamedTuple):
+    """An account at its last good reading; `oldest_start` in µs, `None` while it is idle."""
+
+    sessions: int
+    oldest_start: int | None
+    peers: Mapping[str, int]
+    users: int
+    peak: int
+
+
+class AccountState:
+    """One account: its totals, its sessions that have not been settled, its gauges."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.totals = SessionTotals()
+        self.roles: dict[str, RoleTotals] = {}
+        self.sessions: dict[str, Tracked] = {}
+        self.last_active = 0
+        self.gauges: Gauges | None = None
+        self.read_at: int | None = None
+        """The API's time of the reading behind the gauges: the window of the next peak begins there."""
+        self.fresh = 0.0
+        """When that reading was, on the caller's clock: gauges are not shown for long after it."""
+        self.held = False
+        self.touched = True
+        self.version = 0
+        """Rises with each change of what is published."""
+
+    def role(self, name: str) -> RoleTotals:
+        """The totals of a role, made when it is first seen."""
+        totals = self.roles.get(name)
+        if totals is None:
+            totals = self.roles[name] = RoleTotals()
+        return totals
+
+
+class CatchUp(msgspec.Struct):
+    """A stretch of the past that is still to be read: sessions that started from `frontier` on, up to `until`.
+
+    `keys` are the entries of the configuration it is read for, `None` for all; `begin` is where `frontier` began; `until` is
+    known once a poll has been complete.
+    """
+
+    keys: list[str] | None
+    begin: int
+    frontier: int
+    until: int | None = None
+
+
+class Entry(msgspec.Struct):
+    """An entry of the configuration's rooms, and from when it counts.
+
+    Sessions that had ended by `since` do not count, nor those that started before `read_before`: they were read when the
+    entry was there before.  `left` is when it was taken out of the configuration, `None` while it is in it.
+    """
+
+    since: int
+    read_before: int = 0
+    left: int | None = None
+
+
+class Changes:
+    """What must be durable before the state of the ledger may be published; it gathers until `Ledger.committed`."""
+
+    def __init__(self) -> None:
+        self.accounts: set[Account] = set()
+        self.tracked: set[str] = set()
+        self.untracked: set[str] = set()
+        self.settled: dict[str, int] = {}
+        self.days: defaultdict[tuple[Account, str, int, str], int] = defaultdict(int)
+        """Microseconds to add, by account, room id, UTC day and role."""
+        self.histograms: set[tuple[str, str]] = set()
+        self.reading = False
+        """Whether `entries` or `catch_ups` have changed."""
+
+
+class Ledger:
+    """One workspace's counters.
+
+    A poll is `begin(now)`, then `see` or `see_unchanged` for what was read, `unknown` for what the API no longer knows,
+    then `finish`; the caller stores `changes` and calls `committed`, and only then publishes.
+    """
+
+    def __init__(self) -> None:
+        self.accounts: dict[Account, AccountState] = {}
+        self.tracked: dict[str, Tracked] = {}
+        self.settled: dict[str, int] = {}
+        """Ended sessions that a listing may still show, with their start."""
+        self.histograms: dict[tuple[str, str], Histogram] = {}
+        self.now: int | None = None
+        """The API's time at the last poll."""
+        self.read_until: int | None = None
+        """Everything that had started by then has been seen: the start of the last complete poll."""
+        self.entries: dict[str, Entry] = {}
+        self.catch_ups: list[CatchUp] = []
+        self.changes = Changes()
+        self._digests: dict[int, Tracked] = {}
+        self._unassigned: dict[str, Tracked] = {}
+        self._ended: dict[str, Tracked] = {}
+        self._read: set[str] = set()
+        self._windows: dict[Account, _Window] = {}
+        self._window_start = 0
+
+    # -- a poll ---------------------------------------------------------------------------------------------------
+
+    def begin(self, now: int) -> None:
+        """A poll begins, at the API's time `now`; nothing is credited beyond it."""
+        previous = self.now
+        self.now = now
+        self._read = set()
+        self._windows = {}
+        self._window_start = now if previous is None else previous
+
+    @property
+    def horizon(self) -> int | None:
+        """Listings of ended sessions need not reach back beyond this start; what started before it is settled or ignored."""
+        return None if self.read_until is None else self.read_until - MARGIN
+
+    def see_unchanged(self, digest: int) -> bool:
+        """Whether a running session's record with this digest is the one last seen; if so, it counts as seen now."""
+        tracked = self._digests.get(digest)
+        if tracked is None or self.now is None:
+            return False
+        self._observe(tracked, self.now)
+        return True
+
+    def see(self, session: Session, key: str, digest: int | None = None) -> None:
+        """A session's record has been read, running or ended; `key` is the configuration entry that its room is in.
+
+        Seeing the same record again changes nothing.
+        """
+        now = self.now
+        assert now is not None
+        if session.id in self.settled:
+            return
+        tracked = self.tracked.get(session.id)
+        if tracked is None:
+            if session.ended is not None and not self._counts(session, key):
+                return
+            tracked = self._track(session, now)
+        else:
+            self._renew(tracked, session)
+        self._observe(tracked, now if session.ended is None else session.ended)
+        if session.ended is not None:
+            self._ended[tracked.id] = tracked
+        tracked.users = session.users
+        if tracked.digest is not None:
+            self._digests.pop(tracked.digest, None)
+        tracked.digest = digest if session.ended is None else None
+        if tracked.digest is not None:
+            self._digests[tracked.digest] = tracked
+        if tracked.account is not None:
+            self._window(tracked.account).look_at(tracked.id, session.stays.values(), session.ended)
+        self.changes.tracked.add(tracked.id)
+
+    def unknown(self, session_id: str) -> None:
+        """The API does not know this session any more.  The third poll in a row settles it, ended when it was last seen."""
+        tracked = self.tracked[session_id]
+        if session_id in self._read:
+            return
+        self._read.add(session_id)
+        self._fall_behind(tracked)
+        tracked.unknown += 1
+        self.changes.tracked.add(session_id)
+        if tracked.unknown >= UNKNOWN_POLLS:
+            tracked.update(tracked.recall(), max(tracked.observed, tracked.started))
+            self._ended[tracked.id] = tracked
+
+    def unread(self, session_id: str | None) -> None:
+        """The session is there, but its record made no sense: it keeps what it had contributed."""
+        if session_id is not None and session_id in self.tracked:
+            self._read.add(session_id)
+            self._fall_behind(self.tracked[session_id])
+
+    def missing(self) -> list[Tracked]:
+        """Sessions that were running and have not been seen in this poll."""
+        return [tracked for tracked in self.tracked.values() if tracked.ended is None and tracked.id not in self._read]
+
+    def unassigned_rooms(self) -> dict[str, int]:
+        """Rooms with sessions that have no account yet, with the peers connected there now."""
+        rooms: dict[str, int] = {}
+        for tracked in self._unassigned.values():
+            rooms[tracked.room_id] = rooms.get(tracked.room_id, 0) + tracked.connected
+        return rooms
+
+    def assign(self, room_id: str, account: Account | None) -> None:
+        """The room's new sessions belong to this account from now on; `None`: they are none of ours, and are forgotten."""
+        for tracked in [tracked for tracked in self._unassigned.values() if tracked.room_id == room_id]:
+            del self._unassigned[tracked.id]
+            if account is None:
+                self._untrack(tracked)
+                continue
+            tracked.account = account
+            state = self.open(account)
+            state.sessions[tracked.id] = tracked
+            state.touched = True
+            self.changes.tracked.add(tracked.id)
+            self._window(account).look_at(tracked.id, tracked.recall().stays.values(), tracked.ended)
+
+    def finish(self, fresh: Iterable[Account] | None, at: float) -> None:
+        """The poll has read what it could: settles what ended, and works out what is to be published.
+
+        `fresh` are the accounts whose running sessions are all known as of now (`None`: every one); their gauges are
+        renewed, `at` being the moment on the caller's clock.
+        """
+        now = self.now
+        assert now is not None
+        self.settle()
+        for tracked in self.missing():
+            self._fall_behind(tracked)
+        for state in self.accounts.values():
+            if state.touched or state.sessions or state.held:
+                self._publish(state)
+        for account in list(self.accounts) if fresh is None else fresh:
+            found = self.accounts.get(account)
+            if found is not None:
+                self._gauge(found, now, at)
+
+    def settle(self) -> None:
+        """Adds up the sessions that have ended, as far as their accounts are known."""
+        ended = [tracked for tracked in self._ended.values() if tracked.account is not None]
+        for tracked in ended:
+            del self._ended[tracked.id]
+            self._settle(tracked)
+
+    def complete(self, begun_at: int) -> None:
+        """The poll that began at this API time saw everything: what is older need never be listed again."""
+        self.read_until = begun_at if self.read_until is None else max(self.read_until, begun_at)
+        for catch_up in self.catch_ups:
+            if catch_up.until is None:
+                catch_up.until = begun_at
+                self.changes.reading = True
+        self.forget()
+
+    def forget(self) -> None:
+        """Ended sessions are forgotten by the same rule by which they are ignored: they started before all that is still read."""
+        horizon = self.oldest_read()
+        if horizon is not None:
+            self.settled = {session_id: started for session_id, started in self.settled.items() if started >= horizon}
+
+    def committed(self) -> None:
+        """The changes are durable."""
+        self.changes = Changes()
+
+    # -- what counts ----------------------------------------------------------------------------------------------
+
+    def configure(self, keys: Iterable[str], since: int, now: int) -> None:
+        """The configuration's entries, as of `now`.
+
+        For a new one sessions that end after `since` count, and running ones whole; what has ended since then is read as a
+        catch-up.  One that comes back goes on from where it was taken out.
+        """
+        keys = dict.fromkeys(keys)
+        for key, entry in self.entries.items():
+            if entry.left is None and key not in keys:
+                entry.left = now
+                self.changes.reading = True
+        new = []
+        for key in keys:
+            before = self.entries.get(key)
+            if before is None or before.left is not None:
+                self.entries[key] = Entry(since, before.left or 0 if before is not None else 0)
+                new.append(key)
+        if new:
+            begin = max(since - REACH_BACK, min(self.entries[key].read_before for key in new))
+            everything = self.read_until is None and not self.catch_ups
+            self.catch_ups.append(CatchUp(None if everything else new, begin, begin))
+            self.changes.reading = True
+
+    def catch_up_gap(self, now: int, longest: int) -> None:
+        """After a pause longer than `longest` µs the time between is read as a catch-up, beside the polls."""
+        horizon = self.horizon
+        if horizon is not None and now - horizon > longest:
+            self.catch_ups.append(CatchUp(None, horizon, horizon))
+            self.read_until = None
+            self.changes.reading = True
+
+    def caught_up(self, catch_up: CatchUp, frontier: int) -> None:
+        """Everything of this catch-up that started before `frontier` has been seen."""
+        catch_up.frontier = frontier
+        self.changes.reading = True
+        if catch_up.until is not None and frontier > catch_up.until:
+            self.catch_ups.remove(catch_up)
+        self.forget()
+
+    def oldest_read(self) -> int | None:
+        """No ended session that started before this will be looked at again; `None` while nothing has been read yet."""
+        starts = [catch_up.frontier for catch_up in self.catch_ups]
+        if self.horizon is not None:
+            starts.append(self.horizon)
+        return min(starts, default=None)
+
+    def _counts(self, session: Session, key: str) -> bool:
+        """Whether an ended session that was never seen running is to be counted."""
+        assert session.ended is not None
+        entry = self.entries[key]
+        if session.ended <= entry.since or session.started < entry.read_before:
+            return False
+        horizon = self.horizon
+        if horizon is not None and session.started >= horizon:
+            return True
+        return any(
+            session.started >= catch_up.frontier
+            and (catch_up.until is None or session.started <= catch_up.until)
+            and (catch_up.keys is None or key in catch_up.keys)
+            for catch_up in self.catch_ups
+        )
+
+    # -- accounts -------------------------------------------------------------------------------------------------
+
+    def open(self, account: Account) -> AccountState:
+        """The state of an account, made when it is new; one that is stored must be restored first."""
+        state = self.accounts.get(account)
+        if state is None:
+            state = self.accounts[account] = AccountState(account)
+            self.changes.accounts.add(account)
+        return state
+
+    def close(self, account: Account) -> None:
+        """An account without running sessions leaves the memory; what it has counted stays stored."""
+        state = self.accounts[account]
+        assert not state.sessions
+        assert account not in self.changes.accounts
+        del self.accounts[account]
+
+    def restore(self, states: Iterable[AccountState]) -> None:
+        """Accounts come back from the store; their `published_*` are what is held above the truth, 0 where nothing is."""
+        restored = {state.account: state for state in states}
+        for tracked in self.tracked.values():
+            state = restored.get(tracked.account) if tracked.account is not None else None
+            if state is not None:
+                state.sessions[tracked.id] = tracked
+        for state in restored.values():
+            self.accounts[state.account] = state
+            state.touched = False
+            self._publish(state)
+
+    def restore_tracked(self, tracked: Tracked, account: Account | None) -> None:
+        """A running session comes back from the store, before its account does."""
+        tracked.account = account
+        tracked.behind = tracked.observed != self.now
+        self.tracked[tracked.id] = tracked
+        if account is None:
+            self._unassigned[tracked.id] = tracked
+        if tracked.ended is not None:
+            self._ended[tracked.id] = tracked
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _window(self, account: Account) -> _Window:
+        window = self._windows.get(account)
+        if window is None:
+            state = self.accounts.get(account)
+            read_at = state.read_at if state is not None and state.read_at is not None else self._window_start
+            window = self._windows[account] = _Window(read_at)
+        return window
+
+    def _track(self, session: Session, now: int) -> Tracked:
+        memory = Memory(session.stays, {})
+        tracked = Tracked(session.id, session.room_id, session.started, session.ended, now, memory)
+        self.tracked[session.id] = tracked
+        self._unassigned[session.id] = tracked
+        return tracked
+
+    def _renew(self, tracked: Tracked, session: Session) -> None:
+        """Takes over a newer record, remembering what role each peer was credited in until the last one."""
+        before = tracked.recall()
+        past = {key: roles for key, roles in before.past.items() if key in session.stays}
+        for key, stay in session.stays.items():
+            known = before.stays.get(key)
+            if known is not None and known.role != stay.role:
+                past.setdefault(key, []).append((known.role, max(tracked.observed, stay.joined)))
+        tracked.started = session.started
+        tracked.update(Memory(session.stays, past), session.ended)
+
+    def _observe(self, tracked: Tracked, now: int) -> None:
+        self._read.add(tracked.id)
+        tracked.observed = now
+        if tracked.unknown or tracked.behind:
+            tracked.unknown = 0
+            tracked.behind = False
+            self.changes.tracked.add(tracked.id)
+
+    def _fall_behind(self, tracked: Tracked) -> None:
+        if not tracked.behind:
+            tracked.behind = True
+            self.changes.tracked.add(tracked.id)
+
+    def _untrack(self, tracked: Tracked) -> None:
+        del self.tracked[tracked.id]
+        self._ended.pop(tracked.id, None)
+        if tracked.digest is not None:
+            self._digests.pop(tracked.digest, None)
+        self.changes.tracked.discard(tracked.id)
+        self.changes.untracked.add(tracked.id)
+
+    def _settle(self, tracked: Tracked) -> None:
+        """An ended session becomes part of its account's settled sums; it is never looked at again."""
+        account, ended = tracked.account, tracked.ended
+        assert account is not None
+        assert ended is not None
+        state = self.accounts[account]
+        memory = tracked.recall()
+        for role, line in tracked.lines.items():
+            totals = state.role(role)
+            totals.joined += line.joined
+            totals.left += line.left
+            totals.seconds += line.seconds
+        state.totals.started += 1
+        state.totals.ended += 1
+        state.totals.seconds += ended - tracked.started
+        state.last_active = max(state.last_active, ended)
+        state.touched = True
+        for (day, role), seconds in seconds_by_day(memory, ended).items():
+            self.changes.days[account, tracked.room_id, day, role] += seconds
+        self._histogram("session_duration").observe(ended - tracked.started, SECOND)
+        self._histogram("session_peers").observe(len(memory.stays))
+        for stay in memory.stays.values():
+            left = max(stay.joined, ended) if stay.left is None else stay.left
+            self._histogram("peer_duration", stay.role).observe(left - stay.joined, SECOND)
+        state.sessions.pop(tracked.id, None)
+        self._untrack(tracked)
+        self.settled[tracked.id] = self.changes.settled[tracked.id] = tracked.started
+
+    def _histogram(self, name: str, role: str = "") -> Histogram:
+        self.changes.histograms.add((name, role))
+        histogram = self.histograms.get((name, role))
+        if histogram is None:
+            histogram = self.histograms[name, role] = Histogram(HISTOGRAM_BOUNDS[name])
+        return histogram
+
+    def _publish(self, state: AccountState) -> None:
+        """Published = the highest truth so far; an over-estimate is held until the truth has caught up with it."""
+        totals = state.totals
+        started, ended, seconds = totals.started, totals.ended, totals.seconds
+        roles: dict[str, list[int]] = {role: [t.joined, t.left, t.seconds] for role, t in state.roles.items()}
+        for tracked in state.sessions.values():
+            started += 1
+            seconds += tracked.session_seconds(tracked.observed)
+            if tracked.observed >= tracked.linear_from:
+                for role, line in tracked.lines.items():
+                    sums = roles.get(role)
+                    if sums is None:
+                        sums = roles[role] = [0, 0, 0]
+                    sums[0] += line.joined
+                    sums[1] += line.left
+                    sums[2] += line.seconds + line.rate * tracked.observed
+            else:
+                at = tracked.peer_seconds(tracked.observed)
+                for role, line in tracked.lines.items():
+                    sums = roles.setdefault(role, [0, 0, 0])
+                    sums[0] += line.joined
+                    sums[1] += line.left
+                    sums[2] += at.get(role, 0)
+        held = False
+        for role, (joined, left, time) in roles.items():
+            of = state.role(role)
+            held |= joined < of.published_joined or left < of.published_left or time < of.published_seconds
+            of.published_joined = max(of.published_joined, joined)
+            of.published_left = max(of.published_left, left)
+            of.published_seconds = max(of.published_seconds, time)
+        state.version += 1
+        held |= started < totals.published_started or ended < totals.published_ended or seconds < totals.published_seconds
+        totals.published_started = max(totals.published_started, started)
+        totals.published_ended = max(totals.published_ended, ended)
+        totals.published_seconds = max(totals.published_seconds, seconds)
+        if held or state.held or state.touched:
+            self.changes.accounts.add(state.account)
+        state.held = held
+        state.touched = False
+
+    def _gauge(self, state: AccountState, now: int, at: float) -> None:
+        was_idle = state.gauges is not None and not state.gauges.sessions and not state.gauges.peak
+        idle = not state.sessions and state.account not in self._windows and state.gauges is not None
+        if not (was_idle and idle and len(state.gauges.peers) == len(state.roles)):  # type: ignore[union-attr]  # was_idle says so
+            state.gauges = self._gauges(state)
+            state.version += 1
+        state.read_at = now
+        state.fresh = at
+
+    def _gauges(self, state: AccountState) -> Gauges:
+        peers = dict.fromkeys(state.roles, 0)
+        users: frozenset[int] = frozenset()
+        window = self._window(state.account)
+        for tracked in state.sessions.values():
+            window.stand(tracked.id, tracked.connected)
+            users = users | tracked.users if users else tracked.users
+            for role, line in tracked.lines.items():
+                peers[role] += line.rate
+        return Gauges(
+            sessions=len(state.sessions),
+            oldest_start=min((tracked.started for tracked in state.sessions.values()), default=None),
+            peers=peers,
+            users=len(users),
+            peak=window.peak(),
+        )
+
+
+class _Window:
+    """The peers of one account since its last reading, from their times of joining and leaving: how many at once at most."""
+
+    __slots__ = ("sessions", "start")
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.sessions: dict[str, tuple[int, list[tuple[int, int]]]] = {}
+
+    def look_at(self, session_id: str, stays: Iterable[Stay], ended: int | None) -> None:
+        """A session's stays as last read; reading it again replaces them."""
+        start, constant, events = self.start, 0, []
+        for stay in stays:
+            left = stay.left if stay.left is not None else ended
+            if left is not None:
+                if left <= start:
+                    continue
+                events.append((left, -1))
+            if stay.joined <= start:
+                constant += 1
+            else:
+                events.append((stay.joined, 1))
+        self.sessions[session_id] = constant, events
+
+    def stand(self, session_id: str, connected: int) -> None:
+        """A session of which nothing new is known: as many as were connected before."""
+        self.sessions.setdefault(session_id, (connected, []))
+
+    def peak(self) -> int:
+        """Leaves come before joins of the same moment: those peers were not there together."""
+        most = count = sum(constant for constant, _ in self.sessions.values())
+        for _, change in sorted(event for _, events in self.sessions.values() for event in events):
+            count += change
+            most = max(most, count)
+        return most
