@@ -1,0 +1,345 @@
+"""One workspace, polled: what is read is counted, stored and published.  The one place where an error becomes health."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import msgspec
+
+from exporter.api import Api, Patience
+from exporter.config import Config, WorkspaceConfig
+from exporter.exposition import Exposition, Section
+from exporter.ledger import Account, Ledger, room_account
+from exporter.logs import event, failure
+from exporter.metrics import ACCOUNT_FAMILIES, WORKSPACE_FAMILIES, Overview, account_lines, workspace_lines
+from exporter.planner import Choice, Stretch
+from exporter.reading import Reading, glance, micros
+from exporter.records import HOUR, SECOND, Rejection, decode_session, session_id
+from exporter.rooms import KnownRoom, Rooms, Scope
+from exporter.selfmetrics import WorkspaceMetrics
+from exporter.store import Store, StoreError
+
+SHOWN_INTERVALS = 3
+"""Poll intervals for which gauges keep their last good value."""
+_REMEMBERED_REJECTIONS = 10_000
+_LONGEST_GAP = HOUR
+"""After a longer pause, what ended meanwhile is read as a catch-up, beside the polls."""
+_CATCH_UP_SECONDS = 5.0
+"""What a poll spends on the past at most, before it publishes the present."""
+
+
+class Figures(NamedTuple):
+    """A workspace right now, for the landing page; `None` while too old to show."""
+
+    rooms: int = 0
+    sessions: int | None = None
+    peers: int | None = None
+    users: int | None = None
+
+
+@dataclass
+class Health:
+    """How the polls of a workspace go; times are Unix seconds, `catching_up` is from 0 to 1."""
+
+    polled_at: float | None = None
+    succeeded_at: float | None = None
+    fault: str | None = None
+    figures: Figures = field(default_factory=Figures)
+    catching_up: float | None = None
+
+
+class WorkspacePoller:
+    """A workspace's state and how it is renewed.  Its methods are for one thread; `health` may be read by others."""
+
+    def __init__(
+        self,
+        workspace: WorkspaceConfig,
+        config: Config,
+        store: Store,
+        exposition: Exposition,
+        metrics: WorkspaceMetrics,
+        api: Api,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = workspace.name
+        self.ledger = Ledger()
+        self.rooms = Rooms(Scope(workspace), config.limits)
+        self.health = Health()
+        self.metrics = metrics
+        self._store = store
+        self._exposition = exposition
+        self._monotonic = monotonic
+        self._fragments: dict[Account, tuple[tuple[object, ...], tuple[bytes, ...]]] = {}
+        self._sections: Mapping[str, Sequence[Section]] = {}
+        self._rejections: OrderedDict[tuple[str, ...], None] = OrderedDict()
+        self._learnt: list[KnownRoom] = []
+        self._durable = True
+        """Whether the store has taken everything that the ledger holds: nothing else may be shown."""
+        self._use(config, api)
+
+    def configure(self, workspace: WorkspaceConfig, config: Config, api: Api) -> None:
+        """Takes over a configuration, between two polls; nothing counted is touched."""
+        self._client.close()
+        self.rooms = self.rooms.rescoped(Scope(workspace), config.limits)
+        if not self.rooms.scope.only_ids:
+            self.rooms.show(self.ledger.accounts.values(), self.ledger.now or 0)
+        self._fragments.clear()
+        self._use(config, api)
+
+    def _use(self, config: Config, api: Api) -> None:
+        self._config = config
+        self.api = api
+        self._client = api.client()
+        count = len(self.rooms.scope.ids) if self.rooms.scope.only_ids else None
+        self._active, self._ended = Choice(count), Choice(count)
+        self._stretch = Stretch()
+        self._entered = False
+
+    def restore(self) -> None:
+        """What the state file holds, published at once: counters as they were, no gauges, `hms_up` 0.  Raises `StoreError`."""
+        ledger = self.ledger
+        self._store.restore(self.name, ledger)
+        now = ledger.now or 0
+        expiry = round(self._config.limits.room_idle_expiry * SECOND)
+        states = {state.account: state for state in self._store.accounts(self.name, now - expiry)}
+        needed = [room_account(room_id) for room_id in self.rooms.scope.ids]
+        needed += [tracked.account for tracked in ledger.tracked.values() if tracked.account is not None]
+        for account in dict.fromkeys(needed):
+            if account not in states and (state := self._store.account(self.name, account)) is not None:
+                states[account] = state
+        ledger.restore(states.values())
+        if not self.rooms.scope.only_ids:
+            self.rooms.show(states.values(), now)
+        self._recall_rooms(account.id for account in states if account.kind == "room")
+        self._publish(up=False)
+
+    # -- a poll ---------------------------------------------------------------------------------------------------
+
+    def poll(self) -> None:
+        """Asks 100ms, counts, stores and publishes.  Never raises: what goes wrong becomes `hms_up` 0 and a line in the log."""
+        started = self._monotonic()
+        interval = self._config.poll.interval
+        fault: str | None
+        try:
+            patience = Patience(started + max(interval, self._config.api.timeout))
+            reading = Reading(self, self._client, self._active, self._ended, patience, self._monotonic)
+            reading.read(self._stretch, started + min(_CATCH_UP_SECONDS, interval / 2))
+            if reading.now is not None:
+                self._conclude(reading)
+            fault = reading.faults[0] if reading.faults else None
+        except StoreError as error:
+            fault = str(error)
+        except Exception:  # noqa: BLE001 (whatever it is: the next poll may succeed, and the counters must stay published)
+            failure("a poll failed by a fault of the exporter", workspace=self.name)
+            fault = "a fault of the exporter; see the log"
+        if self.api.stopped.is_set():
+            return
+        self._publish(up=fault is None)
+        self._tell(fault, started)
+
+    def _conclude(self, reading: Reading) -> None:
+        """Counts what has been read, makes it durable, and lets go of what has been idle for too long."""
+        ledger, rooms = self.ledger, self.rooms
+        self._durable = False
+        self._assign()
+        ledger.finish(reading.fresh(), self._monotonic())
+        self._commit()
+        for account in rooms.idle(ledger.accounts, ledger.now or 0):
+            ledger.close(account)
+            self._fragments.pop(account, None)
+        rooms.polled(self.rooms_in_question())
+
+    def _commit(self) -> None:
+        self._store.commit(self.name, self.ledger, self._learnt)
+        self._learnt = []
+        self._durable = True
+
+    def _tell(self, fault: str | None, started: float) -> None:
+        metrics, health = self.metrics, self.health
+        metrics.duration.observe(self._monotonic() - started)
+        now = time.time()
+        if fault is None:
+            metrics.last_success.set(now)
+            health.succeeded_at = now
+            if health.fault is not None:
+                event("info", "polls succeed again", workspace=self.name)
+        else:
+            metrics.failures.inc()
+            if fault != health.fault:
+                event("warn", "poll failed", workspace=self.name, reason=fault)
+        health.fault = fault
+        health.polled_at = now
+        metrics.polls.inc()
+
+    # -- what the reading tells -----------------------------------------------------------------------------------
+
+    def begin(self, now: int) -> None:
+        """The poll's first answer has come: its time is known, and with it from when things count."""
+        ledger = self.ledger
+        self._durable = False
+        ledger.catch_up_gap(now, _LONGEST_GAP)
+        ledger.begin(now)
+        if not self._entered:
+            ledger.configure(self.rooms.scope.keys, _since(self._config.poll.since, now), now)
+            for room_id in self.rooms.scope.ids:
+                self._open(room_account(room_id))
+            self._entered = True
+
+    def see(self, raw: bytes | msgspec.Raw) -> None:
+        """One session's record, as it came."""
+        ledger = self.ledger
+        assert ledger.now is not None
+        digest = hash(bytes(raw))
+        if ledger.see_unchanged(digest):
+            return
+        if not self.rooms.scope.everything:
+            # Most records of a large workspace are not ours: a glance at the room is enough to pass over them.
+            room_id = glance(raw).room_id
+            if room_id and self.rooms.key(room_id) is None:
+                return
+        session, rejections = decode_session(raw, ledger.now)
+        for rejection in rejections:
+            self.rejected(rejection)
+        if session is None:
+            ledger.unread(session_id(raw))
+            return
+        key = self.rooms.key(session.room_id)
+        if key is not None:
+            ledger.see(session, key, None if rejections else digest)
+
+    def settle(self) -> None:
+        """Adds up the ended sessions seen so far, so that reading a long past takes no more memory than a short one."""
+        self._assign()
+        self.ledger.settle()
+
+    def rejected(self, rejection: Rejection) -> None:
+        """Counts a rejected record, and logs it, the first time it is seen."""
+        identity = (rejection.kind, *rejection.identity)
+        if identity in self._rejections:
+            self._rejections.move_to_end(identity)
+            return
+        self._rejections[identity] = None
+        if len(self._rejections) > _REMEMBERED_REJECTIONS:
+            self._rejections.popitem(last=False)
+        self.metrics.rejected[rejection.kind].inc()
+        event("warn", "record rejected", workspace=self.name, kind=rejection.kind, record=rejection.subject, reason=rejection.reason)
+
+    # -- rooms ----------------------------------------------------------------------------------------------------
+
+    def rooms_in_question(self) -> list[str]:
+        """Rooms that 100ms should be asked about now."""
+        shown = [account.id for account in self.ledger.accounts if account.kind == "room" and self.rooms.shown(account)]
+        return self.rooms.wanted([*shown, *self.ledger.unassigned_rooms()], self.api.now())
+
+    def learn(self, answers: Sequence[KnownRoom]) -> None:
+        """Answers about rooms: counts what waited for them, and publishes it under its name."""
+        for room in answers:
+            self.rooms.learn(room)
+        self._learnt += answers
+        self._durable = False
+        try:
+            if self.ledger.now is not None:
+                self._assign()
+                self.ledger.finish((), self._monotonic())
+            self._commit()
+        except StoreError as error:
+            event("warn", "what was learnt about rooms could not be stored", workspace=self.name, reason=error)
+        self._publish(up=self.health.fault is None and self.health.polled_at is not None)
+
+    def _assign(self) -> None:
+        """Gives the sessions of rooms that were not seen before their accounts, as far as that can be decided."""
+        ledger = self.ledger
+        unassigned = ledger.unassigned_rooms()
+        if not unassigned:
+            return
+        self._recall_rooms(room_id for room_id in unassigned if room_id not in self.rooms.known)
+        for room_id, account in self.rooms.place(unassigned, ledger.accounts, ledger.now or 0).items():
+            if account is not None:
+                self._open(account)
+            ledger.assign(room_id, account)
+
+    def _recall_rooms(self, ids: Iterable[str]) -> None:
+        for room in self._store.rooms(self.name, ids).values():
+            self.rooms.learn(room)
+
+    def _open(self, account: Account) -> None:
+        """An account comes into use: as it was stored, or new."""
+        if account not in self.ledger.accounts:
+            stored = self._store.account(self.name, account)
+            if stored is not None:
+                self.ledger.restore([stored])
+            else:
+                self.ledger.open(account)
+
+    # -- publication ----------------------------------------------------------------------------------------------
+
+    def _publish(self, *, up: bool) -> None:
+        """Renders what has changed and swaps it in.  Only what the store has taken is ever shown."""
+        if self._durable:
+            self._sections = self._render(up=up)
+        else:
+            down = workspace_lines(self.name, self.ledger, self._overview(0, up=False))
+            at = next(i for i, family in enumerate(WORKSPACE_FAMILIES) if family.name == "hms_up")
+            self._sections = {**self._sections, "hms_up": [Section(down[at])]}
+        self._exposition.publish(self.name, self._sections)
+
+    def _render(self, *, up: bool) -> Mapping[str, Sequence[Section]]:
+        shown: dict[float, list[tuple[bytes, ...]]] = {}
+        sessions = peers = users = tracked = 0
+        lifetime = SHOWN_INTERVALS * self._config.poll.interval
+        now = self._monotonic()
+        alive = False
+        for account, state in self.ledger.accounts.items():
+            label = self.rooms.label(account) if self.rooms.shown(account) else None
+            if label is None:
+                continue
+            known = self.rooms.known.get(account.id) if account.kind == "room" else None
+            key = (label, known, state.version)
+            cached = self._fragments.get(account)
+            if cached is None or cached[0] != key:
+                cached = self._fragments[account] = (key, account_lines(self.name, label, state, known))
+            expires = state.fresh + lifetime if state.gauges is not None else 0.0
+            shown.setdefault(expires, []).append(cached[1])
+            tracked += account.id != "_other"
+            if state.gauges is not None and expires > now:
+                alive = True
+                sessions += state.gauges.sessions
+                peers += sum(state.gauges.peers.values())
+                users += state.gauges.users
+        self.health.figures = Figures(tracked, *((sessions, peers, users) if alive else (None, None, None)))
+        self.health.catching_up = _progress(self.ledger)
+        sections: dict[str, Sequence[Section]] = {}
+        by_expiry = [(expires, list(zip(*fragments, strict=True))) for expires, fragments in sorted(shown.items())]
+        for index, family in enumerate(ACCOUNT_FAMILIES):
+            sections[family.name] = [
+                Section(b"".join(columns[index]), expires if family.expires else float("inf")) for expires, columns in by_expiry
+            ]
+        lines = workspace_lines(self.name, self.ledger, self._overview(tracked, up=up))
+        return sections | {family.name: [Section(text)] for family, text in zip(WORKSPACE_FAMILIES, lines, strict=True)}
+
+    def _overview(self, tracked: int, *, up: bool) -> Overview:
+        return Overview(up, len(self.rooms.scope.ids), tracked, self.rooms.missing, len(self.rooms.overflowed))
+
+
+def _since(since: object, now: int) -> int:
+    """`poll.since` as a time (µs), never later than now."""
+    if isinstance(since, timedelta):
+        return now - since // timedelta(microseconds=1)
+    if isinstance(since, datetime):
+        return min(now, micros(since.astimezone(UTC)))
+    return now
+
+
+def _progress(ledger: Ledger) -> float | None:
+    """How much of the past has been read, from 0 to 1; `None` when there is nothing to catch up with."""
+    if not ledger.catch_ups:
+        return None
+    now = ledger.now or 0
+    whole = sum((task.until or now) - task.begin for task in ledger.catch_ups)
+    done = sum(task.frontier - task.begin for task in ledger.catch_ups)
+    return min(1.0, max(0.0, done / whole)) if whole > 0 else 0.0
