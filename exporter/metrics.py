@@ -1,0 +1,181 @@
+"""What is published of a workspace's ledger: every name, HELP and label, and an account's lines in them.
+
+An account's lines are finished bytes, made anew only when something of it has changed: most of a large exposition stays
+the same from one poll to the next.  The lines are those of the text format and of OpenMetrics alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from exporter.ledger import AccountState, Histogram, Ledger
+from exporter.records import SECOND
+from exporter.rooms import KnownRoom
+
+
+class Family(NamedTuple):
+    """A metric family; `expires` tells that its values are of a moment, and must not outlive it for long."""
+
+    name: str
+    kind: str
+    help: str
+    expires: bool = False
+
+
+ACCOUNT_FAMILIES = (
+    Family("hms_sessions_active", "gauge", "Sessions running in the room at the last poll.", expires=True),
+    Family(
+        "hms_session_start_timestamp_seconds",
+        "gauge",
+        "Start of the room's longest-running session, as Unix time; absent while the room is idle.",
+        expires=True,
+    ),
+    Family("hms_peers_active", "gauge", "Peers connected at the last poll.", expires=True),
+    Family(
+        "hms_peers_active_peak",
+        "gauge",
+        "Most peers connected at one moment since the poll before, worked out from their times of joining and leaving.",
+        expires=True,
+    ),
+    Family("hms_users_active", "gauge", "Distinct user ids among the peers connected at the last poll.", expires=True),
+    Family("hms_sessions_started_total", "counter", "Sessions started."),
+    Family("hms_sessions_ended_total", "counter", "Sessions ended."),
+    Family("hms_session_seconds_total", "counter", "Wall-clock time of sessions, running ones included up to the last poll."),
+    Family("hms_peers_joined_total", "counter", "Peers joined, by the role they were first seen in."),
+    Family("hms_peers_left_total", "counter", "Peers left, by the role they were last seen in."),
+    Family(
+        "hms_peer_seconds_total",
+        "counter",
+        "Participant time, which is what 100ms bills: the stays of all peers, connected ones included up to the last poll.",
+    ),
+    Family("hms_room_info", "gauge", "What 100ms says of the room; always 1."),
+)
+WORKSPACE_FAMILIES = (
+    Family("hms_session_duration_seconds", "histogram", "Wall-clock length of ended sessions."),
+    Family("hms_session_peers", "histogram", "Peers in an ended session, over its whole length."),
+    Family("hms_peer_duration_seconds", "histogram", "Length of the stays of peers in ended sessions."),
+    Family("hms_up", "gauge", "Whether the last poll read everything it wanted (1) or not (0)."),
+    Family("hms_rooms_configured", "gauge", "Rooms named by their id in the configuration."),
+    Family("hms_rooms_tracked", "gauge", "Rooms and groups of rooms with series of their own."),
+    Family("hms_rooms_missing", "gauge", "Configured rooms that 100ms does not know."),
+    Family("hms_rooms_overflowed", "gauge", 'Rooms beyond limits.max_rooms, counted together under room="_other".'),
+)
+FAMILIES = ACCOUNT_FAMILIES + WORKSPACE_FAMILIES
+
+
+class Overview(NamedTuple):
+    """A workspace's own gauges."""
+
+    up: bool
+    configured: int
+    tracked: int
+    missing: int
+    overflowed: int
+
+
+def escape(value: str) -> str:
+    """A label's value, as both formats want it written."""
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def seconds(micros: int) -> str:
+    """Microseconds as seconds, with all their digits."""
+    return repr(micros / SECOND)
+
+
+def account_lines(workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> tuple[bytes, ...]:
+    """An account's lines, one text for each of `ACCOUNT_FAMILIES`; `label` is what it is called."""
+    labels = f'workspace="{escape(workspace)}",room="{escape(label)}"'
+    if state.account.kind == "room":
+        labels = f'workspace="{escape(workspace)}",room_id="{escape(state.account.id)}",room="{escape(label)}"'
+    of_room = f"{{{labels}}} "
+    of_role = {role: f'{{{labels},role="{escape(role)}"}} ' for role in sorted(state.roles)}
+    totals, gauges = state.totals, state.gauges
+    sessions = start = peers = peak = users = ""
+    if gauges is not None:
+        sessions = f"hms_sessions_active{of_room}{gauges.sessions}\n"
+        if gauges.oldest_start is not None:
+            start = f"hms_session_start_timestamp_seconds{of_room}{seconds(gauges.oldest_start)}\n"
+        peers = "".join([f"hms_peers_active{prefix}{gauges.peers[role]}\n" for role, prefix in of_role.items() if role in gauges.peers])
+        peak = f"hms_peers_active_peak{of_room}{gauges.peak}\n"
+        users = f"hms_users_active{of_room}{gauges.users}\n"
+    roles = [(prefix, state.roles[role]) for role, prefix in of_role.items()]
+    lines = (
+        sessions,
+        start,
+        peers,
+        peak,
+        users,
+        f"hms_sessions_started_total{of_room}{totals.published_started}\n",
+        f"hms_sessions_ended_total{of_room}{totals.published_ended}\n",
+        f"hms_session_seconds_total{of_room}{seconds(totals.published_seconds)}\n",
+        "".join([f"hms_peers_joined_total{prefix}{role.published_joined}\n" for prefix, role in roles]),
+        "".join([f"hms_peers_left_total{prefix}{role.published_left}\n" for prefix, role in roles]),
+        "".join([f"hms_peer_seconds_total{prefix}{seconds(role.published_seconds)}\n" for prefix, role in roles]),
+        _info(labels, known) if known is not None and state.account.kind == "room" else "",
+    )
+    return tuple([text.encode() for text in lines])
+
+
+def workspace_lines(workspace: str, ledger: Ledger, overview: Overview) -> tuple[bytes, ...]:
+    """A workspace's lines, one text for each of `WORKSPACE_FAMILIES`."""
+    label = f'workspace="{escape(workspace)}"'
+    found = ledger.histograms
+    peer_durations = sorted((role, histogram) for (name, role), histogram in found.items() if name == "peer_duration")
+    gauges = (
+        ("hms_up", int(overview.up)),
+        ("hms_rooms_configured", overview.configured),
+        ("hms_rooms_tracked", overview.tracked),
+        ("hms_rooms_missing", overview.missing),
+        ("hms_rooms_overflowed", overview.overflowed),
+    )
+    lines = (
+        _histogram("hms_session_duration_seconds", label, found.get(("session_duration", "")), SECOND),
+        _histogram("hms_session_peers", label, found.get(("session_peers", "")), 1),
+        "".join(
+            _histogram("hms_peer_duration_seconds", f'{label},role="{escape(role)}"', histogram, SECOND)
+            for role, histogram in peer_durations
+        ),
+        *(f"{name}{{{label}}} {value}\n" for name, value in gauges),
+    )
+    return tuple([text.encode() for text in lines])
+
+
+def header(family: Family, *, openmetrics: bool) -> bytes:
+    """The HELP and TYPE lines of a family; OpenMetrics names a counter without its `_total`."""
+    name = family.name
+    if openmetrics and family.kind == "counter":
+        name = name.removesuffix("_total")
+    text = family.help.replace("\\", "\\\\").replace('"', '\\"') if openmetrics else family.help.replace("\\", "\\\\")
+    return f"# HELP {name} {text}\n# TYPE {name} {family.kind}\n".encode()
+
+
+def sample_names(family: Family) -> tuple[str, ...]:
+    """The names of a family's samples."""
+    if family.kind == "histogram":
+        return (f"{family.name}_bucket", f"{family.name}_count", f"{family.name}_sum")
+    return (family.name,)
+
+
+def _info(labels: str, known: KnownRoom) -> str:
+    enabled = "true" if known.enabled else "false"
+    return (
+        f'hms_room_info{{{labels},template="{escape(known.template)}",template_id="{escape(known.template_id)}",'
+        f'region="{escape(known.region)}",enabled="{enabled}"}} 1\n'
+    )
+
+
+def _histogram(name: str, labels: str, histogram: Histogram | None, scale: int) -> str:
+    if histogram is None:
+        return ""
+    return "".join(_histogram_lines(name, labels, histogram, scale))
+
+
+def _histogram_lines(name: str, labels: str, histogram: Histogram, scale: int) -> Iterable[str]:
+    count = 0
+    for bound, observed in zip((*histogram.bounds, None), histogram.counts, strict=True):
+        count += observed
+        yield f'{name}_bucket{{{labels},le="{"+Inf" if bound is None else float(bound)}"}} {count}\n'
+    yield f"{name}_count{{{labels}}} {count}\n"
+    yield f"{name}_sum{{{labels}}} {seconds(histogram.total) if scale == SECOND else histogram.total}\n"
