@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from exporter.ledger import AccountState, Histogram, Ledger
+from exporter.accounts import AccountState, Histogram
+from exporter.ledger import Ledger
 from exporter.records import SECOND
 from exporter.rooms import KnownRoom
 
@@ -113,7 +114,7 @@ def account_lines(workspace: str, label: str, state: AccountState, known: KnownR
         "".join([f"hms_peers_joined_total{prefix}{role.published_joined}\n" for prefix, role in roles]),
         "".join([f"hms_peers_left_total{prefix}{role.published_left}\n" for prefix, role in roles]),
         "".join([f"hms_peer_seconds_total{prefix}{seconds(role.published_seconds)}\n" for prefix, role in roles]),
-        _info(labels, known) if known is not None and state.account.kind == "room" else "",
+        _info(labels, known) if known is not None and known.answered and known.exists else "",
     )
     return tuple([text.encode() for text in lines])
 

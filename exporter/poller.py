@@ -13,8 +13,9 @@ import msgspec
 
 from exporter.api import Api, Patience
 from exporter.config import Config, WorkspaceConfig
+from exporter.contribution import Account, room_account
 from exporter.exposition import Exposition, Section
-from exporter.ledger import Account, Ledger, room_account
+from exporter.ledger import Ledger
 from exporter.logs import event, failure
 from exporter.metrics import ACCOUNT_FAMILIES, WORKSPACE_FAMILIES, Overview, account_lines, workspace_lines
 from exporter.planner import Choice, Stretch
@@ -148,11 +149,11 @@ class WorkspacePoller:
         self._durable = False
         self._assign()
         ledger.finish(reading.fresh(), self._monotonic())
+        self._learnt += rooms.polled(self.rooms_in_question())
         self._commit()
         for account in rooms.idle(ledger.accounts, ledger.now or 0):
             ledger.close(account)
             self._fragments.pop(account, None)
-        rooms.polled(self.rooms_in_question())
 
     def _commit(self) -> None:
         self._store.commit(self.name, self.ledger, self._learnt)

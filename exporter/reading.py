@@ -14,7 +14,8 @@ from typing import Protocol
 import msgspec
 
 from exporter.api import ApiError, Client, NotFound, Patience
-from exporter.ledger import MARGIN, Account, CatchUp, Ledger, Tracked, room_account
+from exporter.contribution import Account, Tracked, room_account
+from exporter.ledger import MARGIN, CatchUp, Ledger
 from exporter.planner import Choice, Stretch
 from exporter.records import Page
 from exporter.rooms import Rooms

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from exporter.accounts import AccountState
 from exporter.config import LimitsConfig, RoomById, RoomsByName, WorkspaceConfig
-from exporter.ledger import OVERFLOW, Account, AccountState, group_account, room_account
+from exporter.contribution import OVERFLOW, Account, group_account, room_account
 from exporter.records import HOUR, SECOND, Room
 
 EVERYTHING = "*"
@@ -24,7 +25,7 @@ RETRY_MISSING_AFTER = HOUR
 
 
 class KnownRoom(msgspec.Struct, frozen=True):
-    """What 100ms last said of a room, and when (µs, the API's time); `exists` is false after a 404."""
+    """What 100ms last said of a room, and when (µs, the API's time; 0 when it has not answered); `exists` is false after a 404."""
 
     id: str
     name: str
@@ -39,6 +40,16 @@ class KnownRoom(msgspec.Struct, frozen=True):
     def of(cls, room: Room, fetched_at: int) -> KnownRoom:
         """From the API's record."""
         return cls(room.id, room.name, room.template, room.template_id, room.region, room.enabled, exists=True, fetched_at=fetched_at)
+
+    @classmethod
+    def unanswered(cls, room_id: str) -> KnownRoom:
+        """A room about which no answer has come: its id serves as its name."""
+        return cls(room_id, "", "", "", "", enabled=True, exists=True, fetched_at=0)
+
+    @property
+    def answered(self) -> bool:
+        """Whether 100ms has said anything of it."""
+        return self.fetched_at > 0
 
     @classmethod
     def missing(cls, room_id: str, fetched_at: int) -> KnownRoom:
@@ -98,7 +109,7 @@ class Rooms:
         if not self.scope.patterns:
             return None
         known = self.known.get(room_id)
-        pattern = self.scope.patterns[0] if known is None else self._pattern(_name(known))
+        pattern = self.scope.patterns[0] if known is None or not known.answered else self._pattern(_name(known))
         return None if pattern is None else f"~{pattern.match.pattern}"
 
     def place(self, rooms: Mapping[str, int], accounts: Mapping[Account, AccountState], now: int) -> dict[str, Account | None]:
@@ -115,7 +126,7 @@ class Rooms:
                 contenders.append((-peers, room_id))
             elif not self.scope.patterns:
                 placed[room_id] = None
-            elif room_id in self.known:
+            elif room_id in self.known and self.known[room_id].answered:
                 name = _name(self.known[room_id])
                 pattern = self._pattern(name)
                 group = pattern.group_for(name) if pattern is not None else None
@@ -204,15 +215,22 @@ class Rooms:
         if own is not None:
             return own
         known = self.known.get(account.id)
-        if known is not None:
-            return _name(known)
-        return account.id if self._waited.get(account.id, 0) >= NAME_POLLS else None
+        return None if known is None else _name(known)
 
-    def polled(self, asked: Iterable[str]) -> None:
-        """A poll has ended without an answer about these rooms."""
+    def polled(self, asked: Iterable[str]) -> list[KnownRoom]:
+        """A poll has ended without an answer about these rooms; those that have waited long enough go by their id.
+
+        A room whose name decides whether it is ours waits on.
+        """
+        assumed = []
         for room_id in asked:
-            if room_id not in self.known:
-                self._waited[room_id] = self._waited.get(room_id, 0) + 1
+            if room_id in self.known or (self.scope.patterns and room_id not in self.scope.ids):
+                continue
+            self._waited[room_id] = self._waited.get(room_id, 0) + 1
+            if self._waited[room_id] >= NAME_POLLS:
+                assumed.append(KnownRoom.unanswered(room_id))
+                self.learn(assumed[-1])
+        return assumed
 
     def learn(self, room: KnownRoom) -> None:
         """An answer about a room."""
@@ -224,7 +242,7 @@ class Rooms:
         unknown, due = [], []
         for room_id in candidates:
             known = self.known.get(room_id)
-            if known is None:
+            if known is None or not known.answered:
                 unknown.append(room_id)
             elif now - known.fetched_at > (REFRESH_AFTER if known.exists else RETRY_MISSING_AFTER):
                 due.append((known.fetched_at, room_id))

@@ -18,7 +18,9 @@ from typing import BinaryIO
 
 import msgspec
 
-from exporter.ledger import HISTOGRAM_BOUNDS, Account, AccountState, CatchUp, Entry, Histogram, Ledger, Memory, RoleTotals, Tracked
+from exporter.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, RoleTotals
+from exporter.contribution import Account, Memory, Tracked
+from exporter.ledger import CatchUp, Entry, Ledger
 from exporter.rooms import KnownRoom
 
 APPLICATION_ID = 0x484D5345  # "HMSE"
