@@ -133,42 +133,44 @@ def _segments(key: str, stay: Stay, past: Mapping[str, list[tuple[str, int]]], e
 
 def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int]:
     """A session's contribution by role, and the moment from which it is linear in now."""
-    lines: dict[str, Line] = {}
-    linear_from = 0
+    by_role: dict[str, list[Stay]] = {}
     past = memory.past
     for key, stay in memory.stays.items():
-        role, joined, left = stay.role, stay.joined, stay.left
-        line = lines.get(role)
-        if line is None:
-            line = lines[role] = Line()
-        if key in past:
-            first = past[key][0][0]
-            lines.setdefault(first, Line()).joined += 1
-            for role_then, start, stop in _segments(key, stay, past, end):
-                segment = lines.setdefault(role_then, Line())
-                if stop is None:
-                    segment.seconds -= start
-                    segment.rate += 1
-                else:
-                    segment.seconds += stop - start
-                linear_from = max(linear_from, stop or start)
-            if left is not None or end is not None:
-                line.left += 1
-            continue
-        line.joined += 1
-        if left is None:
-            if end is None:
-                line.seconds -= joined
-                line.rate += 1
-                if joined > linear_from:
-                    linear_from = joined
-                continue
-            left = end if end > joined else joined
-        line.left += 1
-        line.seconds += left - joined
-        if left > linear_from:
-            linear_from = left
+        if not past or key not in past:
+            by_role.setdefault(stay.role, []).append(stay)
+    lines = {}
+    linear_from = 0
+    for role, stays in by_role.items():
+        open_since = [stay.joined for stay in stays if stay.left is None]
+        left_at = [stay.left for stay in stays if stay.left is not None]
+        line = lines[role] = Line(len(stays), len(left_at), sum(left_at) - sum([stay.joined for stay in stays]), len(open_since))
+        if end is None:
+            linear_from = max(linear_from, max(open_since, default=0), max(left_at, default=0))
+        elif open_since:
+            line.left = line.joined
+            line.rate = 0
+            line.seconds += sum([max(joined, end) for joined in open_since])
+    for key in past:
+        linear_from = max(linear_from, _add_changed(lines, key, memory, end))
     return lines, 0 if end is not None else linear_from
+
+
+def _add_changed(lines: dict[str, Line], key: str, memory: Memory, end: int | None) -> int:
+    """Adds the stay of a peer that changed its role; returns the moment from which that is linear in now."""
+    stay, roles = memory.stays[key], memory.past[key]
+    linear_from = 0
+    lines.setdefault(roles[0][0], Line()).joined += 1
+    for role, start, stop in _segments(key, stay, memory.past, end):
+        line = lines.setdefault(role, Line())
+        if stop is None:
+            line.seconds -= start
+            line.rate += 1
+        else:
+            line.seconds += stop - start
+        linear_from = max(linear_from, start if stop is None else stop)
+    if stay.left is not None or end is not None:
+        lines[stay.role].left += 1
+    return linear_from
 
 
 def _seconds_at(memory: Memory, end: int | None, now: int) -> dict[str, int]:

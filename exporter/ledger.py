@@ -365,9 +365,10 @@ class Ledger:
         """Takes over a newer record, remembering what role each peer was credited in until the last one."""
         before = tracked.recall()
         past = {key: roles for key, roles in before.past.items() if key in session.stays}
-        for key, stay in session.stays.items():
-            known = before.stays.get(key)
-            if known is not None and known.role != stay.role:
+        stays = session.stays
+        for key, known in before.stays.items():
+            stay = stays.get(key)
+            if stay is not None and stay.role != known.role:
                 past.setdefault(key, []).append((known.role, max(tracked.observed, stay.joined)))
         tracked.started = session.started
         tracked.update(Memory(session.stays, past), session.ended)

@@ -21,6 +21,8 @@ DAY = 24 * HOUR
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_NO_TIME = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+"""Go's zero time, which stands for none."""
 _EARLIEST = (datetime(2015, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 """Older than the platform itself: a time before it is a fault, not a fact."""
 _PLAIN_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -195,31 +197,35 @@ def plain(identifier: str) -> str:
 
 def _micros(moment: datetime | None) -> int | None:
     """Microseconds since the epoch; `None` for no time and for Go's zero time, which stands for it."""
-    if moment is None or moment.year == 1:
+    if moment is None:
         return None
-    return (moment - _EPOCH) // _MICROSECOND
+    micros = (moment - _EPOCH) // _MICROSECOND
+    return None if micros == _NO_TIME else micros
 
 
 def _stays(
     session: str, started: int, latest: int, peers: Iterable[tuple[str | None, _WirePeer]], rejections: list[Rejection]
 ) -> tuple[dict[str, Stay], frozenset[int]]:
+    # The innermost loop of a poll: a hundred thousand peers pass through it, so that times are converted in place.
+    epoch, microsecond = _EPOCH, _MICROSECOND
     stays: dict[str, Stay] = {}
-    users = set()
+    users = []
     earliest = started - DAY
     for number, (key, peer) in enumerate(peers):
-        joined = _micros(peer.joined_at)
-        left = None if peer.left_at is None else _micros(peer.left_at)
-        if joined is None or not earliest <= joined <= latest or (left is not None and not joined <= left <= latest):
+        joined = (peer.joined_at - epoch) // microsecond
+        left = None if peer.left_at is None else (peer.left_at - epoch) // microsecond
+        if left == _NO_TIME:
+            left = None
+        if not earliest <= joined <= latest or (left is not None and not joined <= left <= latest):
             name = peer.id or key or f"#{number}"
             reason = "it joins at an impossible time, or leaves at one"
             rejections.append(Rejection("peer", (session, name), f"{plain(session)} peer {number + 1}", reason))
             continue
+        if left is None:
+            users.append(peer.user_id)
         # An old record in a list has no id; what it has that stays the same is its moment of joining, and its place among equals.
-        name = peer.id or key or _unused(f"@{joined}", stays)
-        stays[name] = Stay(joined, left, peer.role or "unknown")
-        if left is None and peer.user_id:
-            users.add(hash(peer.user_id))
-    return stays, frozenset(users)
+        stays[peer.id or key or _unused(f"@{joined}", stays)] = Stay(joined, left, peer.role or "unknown")
+    return stays, frozenset([hash(user) for user in users if user])
 
 
 def _unused(name: str, stays: dict[str, Stay]) -> str:
