@@ -1,0 +1,114 @@
+"""A connection's bytes, plain or under TLS: what is written is in the kernel's hands when `write` returns, and nothing is kept.
+
+asyncio's own TLS holds a quarter of a megabyte for each connection, idle ones included; this holds next to nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+READ_BYTES = 4096
+ENCRYPT_BYTES = 64 * 1024  # at once: what waits in memory for a client that reads slowly
+
+
+class Stream:
+    """A connected socket.  All its methods raise `OSError` when the connection fails; one reads or writes at a time."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.setblocking(False)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connected
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def certificate(self) -> Mapping[str, Any] | None:
+        """The client's certificate, verified, as `ssl.SSLSocket.getpeercert` gives it; None or empty without one."""
+        return None
+
+    async def handshake(self) -> None:
+        """What comes before the first byte."""
+
+    async def read(self) -> bytes:
+        """The next few bytes, none when the client will send no more."""
+        return await self._loop.sock_recv(self._socket, READ_BYTES)
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Send all of `data`."""
+        await self._loop.sock_sendall(self._socket, data)
+
+    async def end(self) -> None:
+        """Tell the client that no more will come; what it still sends can be read."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Give up the socket."""
+        self._socket.close()
+
+
+class TlsStream(Stream):
+    """A connected socket whose client speaks TLS."""
+
+    def __init__(self, connected: socket.socket, context: ssl.SSLContext) -> None:
+        super().__init__(connected)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    @property
+    def certificate(self) -> Mapping[str, Any] | None:
+        """The client's certificate, verified, as `ssl.SSLSocket.getpeercert` gives it; None or empty without one."""
+        return self._tls.getpeercert()
+
+    async def handshake(self) -> None:
+        """Agree on keys; afterwards the client's certificate is known."""
+        await self._feeding(self._tls.do_handshake)
+
+    async def read(self) -> bytes:
+        """The next few bytes, none when the client will send no more."""
+        try:
+            return await self._feeding(lambda: self._tls.read(READ_BYTES))
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return b""
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Send all of `data`."""
+        view = memoryview(data)
+        while view:
+            view = view[self._tls.write(view[:ENCRYPT_BYTES]) :]
+            await self._flush()
+
+    async def end(self) -> None:
+        """Tell the client that no more will come; what it still sends can be read."""
+        with suppress(ssl.SSLError):  # says that the client has not taken its leave yet, which nobody waits for
+            self._tls.unwrap()
+        await self._flush()
+        await super().end()
+
+    async def _feeding(self, call: Callable[[], T]) -> T:
+        """The result of `call`, which gets what the client sends for as long as it wants more."""
+        while True:
+            try:
+                result = call()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                received = await super().read()
+                if received:
+                    self._incoming.write(received)
+                else:
+                    self._incoming.write_eof()
+            except ssl.SSLError:
+                await self._flush()  # the alert that tells the client why
+                raise
+            else:
+                await self._flush()
+                return result
+
+    async def _flush(self) -> None:
+        if self._outgoing.pending:
+            await super().write(self._outgoing.read())
