@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from exporter.contribution import Account, Tracked
+from exporter.periods import PeriodSums
 
 SESSION_SECONDS_BUCKETS = (60, 300, 600, 900, 1800, 2700, 3600, 5400, 7200, 10800, 14400, 21600, 28800, 43200)
 PEER_SECONDS_BUCKETS = (10, 30, *SESSION_SECONDS_BUCKETS)
@@ -48,7 +49,11 @@ HISTOGRAM_BOUNDS = {
 
 
 class RoleTotals(msgspec.Struct, gc=False):
-    """An account's counters in one role: what ended sessions settled, and what is published (time in µs)."""
+    """An account's counters in one role: what ended sessions settled, and what is published (time in µs).
+
+    `periods` are the settled sums of the latest day and month; `usage_day` and `usage_month` are those of now, running
+    sessions included.
+    """
 
     joined: int = 0
     left: int = 0
@@ -56,6 +61,9 @@ class RoleTotals(msgspec.Struct, gc=False):
     published_joined: int = 0
     published_left: int = 0
     published_seconds: int = 0
+    periods: PeriodSums = msgspec.field(default_factory=PeriodSums)
+    usage_day: int = 0
+    usage_month: int = 0
 
 
 class SessionTotals(msgspec.Struct, gc=False):

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from exporter import config_values as values
 from exporter import strict_yaml
+from exporter.config_usage import Budget, Prices, budgets, prices
 from exporter.config_values import Reader, Value, format_duration, parse_duration
 from exporter.config_workspaces import (
     OVERFLOW_ROOM,
@@ -33,6 +34,7 @@ from exporter.strict_yaml import ConfigError
 __all__ = [
     "OVERFLOW_ROOM",
     "ApiConfig",
+    "Budget",
     "Config",
     "ConfigError",
     "KeyPair",
@@ -41,6 +43,7 @@ __all__ = [
     "LogConfig",
     "ManagementToken",
     "PollConfig",
+    "Prices",
     "RoomById",
     "RoomsByName",
     "Secret",
@@ -141,6 +144,8 @@ class Config:
     web: WebConfig = WebConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
+    budgets: tuple[Budget, ...] = ()
+    prices: Prices | None = None
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
@@ -181,11 +186,17 @@ def parse(text: str, environ: Mapping[str, str], source: str) -> Config:
         "limits": LimitsConfig,
         "log": LogConfig,
     }
-    given = root.mapping(("workspaces", *sections))
+    given = root.mapping(("workspaces", *sections, "budgets", "prices"))
     config = Config(
         workspaces=workspaces(given.get("workspaces", root.member("workspaces"))),
+        budgets=budgets(given["budgets"]) if "budgets" in given else (),
+        prices=prices(given["prices"]) if "prices" in given else None,
         **{key: _section(kind, given[key]) for key, kind in sections.items() if key in given},
     )
+    names = {workspace.name for workspace in config.workspaces}
+    for index, budget in enumerate(config.budgets):
+        if budget.workspace is not None and budget.workspace not in names:
+            raise ConfigError(f"{source}: budgets[{index}].workspace: expected the name of one of the workspaces")
     url = urlsplit(config.api.base_url)
     if url.scheme == "http" and not config.api.allow_plain_http and not values.is_loopback(url.hostname or ""):
         message = "expected https:// (http:// shows the token to the network; api.allow_plain_http: true permits it)"

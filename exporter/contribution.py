@@ -65,11 +65,13 @@ class Tracked:
     """
 
     __slots__ = (
+        "_before",
         "account",
         "behind",
         "connected",
         "digest",
         "ended",
+        "first_joined",
         "id",
         "linear_from",
         "lines",
@@ -100,6 +102,8 @@ class Tracked:
         self.ended = ended
         self.memory = _encode_memory(memory)
         self.lines, self.linear_from = _lines(memory, ended)
+        self.first_joined = min([stay.joined for stay in memory.stays.values()], default=self.started)
+        self._before: dict[int, dict[str, int]] = {}
         self.connected = 0 if ended is not None else sum(line.rate for line in self.lines.values())
 
     def recall(self) -> Memory:
@@ -111,6 +115,14 @@ class Tracked:
         if now >= self.linear_from:
             return {role: line.seconds + line.rate * now for role, line in self.lines.items()}
         return _seconds_at(self.recall(), self.ended, now)
+
+    def peer_seconds_before(self, moment: int) -> dict[str, int]:
+        """Participant time by role up to a moment gone by, such as the beginning of a day."""
+        if self.first_joined >= moment:
+            return {}
+        if moment not in self._before:
+            self._before[moment] = _seconds_at(self.recall(), self.ended, moment)
+        return self._before[moment]
 
     def session_seconds(self, now: int) -> int:
         """Wall-clock time up to `now`, in microseconds."""

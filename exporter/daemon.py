@@ -15,6 +15,7 @@ from typing import Literal
 import schedule
 
 from exporter import __version__, logs
+from exporter.budgets import BudgetBoard
 from exporter.config import Config, ConfigError
 from exporter.exposition import Exposition, Page
 from exporter.landing import Status
@@ -66,6 +67,7 @@ class Daemon:
         self._started_at = time.time()
         self._metrics = SelfMetrics(__version__, revision())
         self._exposition = Exposition(self._metrics.render)
+        self._board = BudgetBoard(self._exposition, config.budgets)
         self._workers: dict[str, Worker] = {}
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._reloading = threading.Lock()
@@ -98,7 +100,7 @@ class Daemon:
         self._store = store
         try:
             for workspace in config.workspaces:
-                self._workers[workspace.name] = Worker(workspace, config, store, self._exposition, self._metrics)
+                self._workers[workspace.name] = Worker(workspace, config, store, self._exposition, self._metrics, self._board)
         except StoreError as error:
             raise CannotRun(str(error)) from error
         self._in_force()
@@ -233,7 +235,7 @@ class Daemon:
         wanted = {workspace.name: workspace for workspace in config.workspaces}
         # What may fail comes first: after it, nothing can.
         new = [
-            Worker(workspace, config, self._store, self._exposition, self._metrics)
+            Worker(workspace, config, self._store, self._exposition, self._metrics, self._board)
             for name, workspace in wanted.items()
             if name not in self._workers
         ]
@@ -246,6 +248,7 @@ class Daemon:
             worker.start()
             workers[worker.name] = worker
         self._workers, self._config = workers, config
+        self._board.configure(config.budgets)
         if config.poll.interval != now.poll.interval:
             self._schedule()
         for worker in new:

@@ -21,6 +21,7 @@ import msgspec
 
 from exporter.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram
 from exporter.contribution import Account, Memory, Tracked, seconds_by_day
+from exporter.periods import Calendar, PeriodSums, calendar
 from exporter.records import HOUR, SECOND, Session, Stay
 
 LONGEST_SESSION = 12 * HOUR
@@ -92,7 +93,10 @@ class Ledger:
         """Everything that had started by then has been seen: the start of the last complete poll."""
         self.entries: dict[str, Entry] = {}
         self.catch_ups: list[CatchUp] = []
+        self.unloaded: dict[str, PeriodSums] = {}
+        """By role, what accounts that have left the memory settled in this day and month: no sum of usage may miss it."""
         self.changes = Changes()
+        self._calendar: Calendar | None = None
         self._digests: dict[int, Tracked] = {}
         self._unassigned: dict[str, Tracked] = {}
         self._ended: dict[str, Tracked] = {}
@@ -207,8 +211,9 @@ class Ledger:
         self.settle()
         for tracked in self.missing():
             self._fall_behind(tracked)
+        rolled = self._calendar is not None and self._calendar != calendar(now)
         for state in self.accounts.values():
-            if state.touched or state.sessions or state.held:
+            if state.touched or state.sessions or state.held or rolled:
                 self._publish(state)
         for account in list(self.accounts) if fresh is None else fresh:
             found = self.accounts.get(account)
@@ -321,14 +326,16 @@ class Ledger:
         assert not state.sessions
         assert account not in self.changes.accounts
         del self.accounts[account]
+        self._move_usage(state, 1)
 
     def restore(self, states: Iterable[AccountState]) -> None:
         """Accounts come back from the store; their `published_*` are what is held above the truth, 0 where nothing is."""
         restored = {state.account: state for state in states}
+        for state in restored.values():
+            self._move_usage(state, -1)
         for tracked in self.tracked.values():
-            state = restored.get(tracked.account) if tracked.account is not None else None
-            if state is not None:
-                state.sessions[tracked.id] = tracked
+            if tracked.account in restored:
+                restored[tracked.account].sessions[tracked.id] = tracked
         for state in restored.values():
             self.accounts[state.account] = state
             state.touched = False
@@ -413,6 +420,7 @@ class Ledger:
         state.touched = True
         for (day, role), seconds in seconds_by_day(memory, ended).items():
             self.changes.days[account, tracked.room_id, day, role] += seconds
+            state.role(role).periods.add(day, seconds)
         self._histogram("session_duration").observe(ended - tracked.started, SECOND)
         self._histogram("session_peers").observe(len(memory.stays))
         for stay in memory.stays.values():
@@ -452,6 +460,7 @@ class Ledger:
                     sums[0] += line.joined
                     sums[1] += line.left
                     sums[2] += at.get(role, 0)
+        self._work_out_usage(state)
         held = False
         for role, (joined, left, time) in roles.items():
             of = state.role(role)
@@ -468,6 +477,27 @@ class Ledger:
             self.changes.accounts.add(state.account)
         state.held = held
         state.touched = False
+
+    def _work_out_usage(self, state: AccountState) -> None:
+        """The usage of this day and this month: what has settled in them, and the running sessions' since they began."""
+        now = self._calendar = calendar(self.now or 0)
+        for totals in state.roles.values():
+            totals.usage_day, totals.usage_month = totals.periods.at(now)
+        for tracked in state.sessions.values():
+            before_day = tracked.peer_seconds_before(now.day_start)
+            before_month = tracked.peer_seconds_before(now.month_start)
+            for role, seconds in tracked.peer_seconds(tracked.observed).items():
+                totals = state.role(role)
+                totals.usage_day += max(0, seconds - before_day.get(role, 0))
+                totals.usage_month += max(0, seconds - before_month.get(role, 0))
+
+    def _move_usage(self, state: AccountState, sign: int) -> None:
+        now = calendar(self.now or 0)
+        for role, totals in state.roles.items():
+            sums = self.unloaded.setdefault(role, PeriodSums())
+            today, this_month = sums.at(now)
+            of_day, of_month = totals.periods.at(now)
+            self.unloaded[role] = PeriodSums(now.day, today + sign * of_day, now.month, this_month + sign * of_month)
 
     def _gauge(self, state: AccountState, now: int, at: float) -> None:
         was_idle = state.gauges is not None and not state.gauges.sessions and not state.gauges.peak

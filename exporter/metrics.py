@@ -6,13 +6,16 @@ the same from one poll to the next.  The lines are those of the text format and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from exporter.accounts import AccountState, Histogram
+from exporter.contribution import OVERFLOW
 from exporter.ledger import Ledger
+from exporter.periods import PERIODS, calendar
 from exporter.records import SECOND
 from exporter.rooms import KnownRoom
+from exporter.usage import BudgetLine
 
 
 class Family(NamedTuple):
@@ -51,6 +54,11 @@ ACCOUNT_FAMILIES = (
         "Participant time, which is what 100ms bills: the stays of all peers, connected ones included up to the last poll.",
     ),
     Family("hms_room_info", "gauge", "What 100ms says of the room; always 1."),
+    Family(
+        "hms_usage_peer_seconds",
+        "gauge",
+        "Participant time of this UTC day or month so far; it starts over with each. Rooms without series are under _other.",
+    ),
 )
 WORKSPACE_FAMILIES = (
     Family("hms_session_duration_seconds", "histogram", "Wall-clock length of ended sessions."),
@@ -62,7 +70,16 @@ WORKSPACE_FAMILIES = (
     Family("hms_rooms_missing", "gauge", "Configured rooms that 100ms does not know."),
     Family("hms_rooms_overflowed", "gauge", 'Rooms beyond limits.max_rooms, counted together under room="_other".'),
 )
-FAMILIES = ACCOUNT_FAMILIES + WORKSPACE_FAMILIES
+USAGE_FAMILIES = (
+    Family("hms_usage_period_elapsed_ratio", "gauge", "How much of this UTC day or month is over: usage divided by it is the pace."),
+    Family("hms_usage_cost", "gauge", "What this month's usage costs so far, beyond the free minutes, by the configured prices."),
+)
+BUDGET_FAMILIES = (
+    Family("hms_budget_peer_seconds", "gauge", "The budget: participant time planned for the day or month."),
+    Family("hms_budget_used_ratio", "gauge", "How much of the budget is used; 1 is all of it."),
+    Family("hms_budget_elapsed_ratio", "gauge", "How much of the budget's day or month is over; 1 is its end."),
+)
+FAMILIES = ACCOUNT_FAMILIES + USAGE_FAMILIES + BUDGET_FAMILIES + WORKSPACE_FAMILIES
 
 
 class Overview(NamedTuple):
@@ -115,8 +132,33 @@ def account_lines(workspace: str, label: str, state: AccountState, known: KnownR
         "".join([f"hms_peers_left_total{prefix}{role.published_left}\n" for prefix, role in roles]),
         "".join([f"hms_peer_seconds_total{prefix}{seconds(role.published_seconds)}\n" for prefix, role in roles]),
         _info(labels, known) if known is not None and known.answered and known.exists else "",
+        "" if state.account == OVERFLOW else "".join([_usage(prefix, role.usage_day, role.usage_month) for prefix, role in roles]),
     )
     return tuple([text.encode() for text in lines])
+
+
+def usage_lines(
+    workspace: str, now: int, elsewhere: Mapping[str, tuple[int, int]], costs: Mapping[str, float], currency: str
+) -> tuple[bytes, bytes, bytes]:
+    """The usage of rooms without series of their own by role (day and month, µs), the share of the periods that is over at
+    `now`, and the costs by role: lines of `hms_usage_peer_seconds`, and of `USAGE_FAMILIES`.
+    """
+    label = f'workspace="{escape(workspace)}"'
+    usage = [_usage(f'{{{label},room="_other",role="{escape(role)}"}} ', *sums) for role, sums in sorted(elsewhere.items()) if any(sums)]
+    ratios = [f'hms_usage_period_elapsed_ratio{{{label},period="{period}"}} {calendar(now).elapsed(period, now)!r}\n' for period in PERIODS]
+    of_cost = [
+        f'hms_usage_cost{{{label},role="{escape(role)}",currency="{escape(currency)}"}} {cost!r}\n' for role, cost in sorted(costs.items())
+    ]
+    return "".join(usage).encode(), "".join(ratios).encode(), "".join(of_cost).encode()
+
+
+def budget_lines(budgets: Sequence[BudgetLine]) -> tuple[bytes, ...]:
+    """The budgets' lines, one text for each of `BUDGET_FAMILIES`."""
+    values = [(f'{{budget="{escape(budget.name)}"}}', budget.seconds, budget.used, budget.elapsed) for budget in budgets]
+    return tuple(
+        "".join([f"{family.name}{line[0]} {line[index]!r}\n" for line in values]).encode()
+        for index, family in enumerate(BUDGET_FAMILIES, start=1)
+    )
 
 
 def workspace_lines(workspace: str, ledger: Ledger, overview: Overview) -> tuple[bytes, ...]:
@@ -164,6 +206,14 @@ def _info(labels: str, known: KnownRoom) -> str:
     return (
         f'hms_room_info{{{labels},template="{escape(known.template)}",template_id="{escape(known.template_id)}",'
         f'region="{escape(known.region)}",enabled="{enabled}"}} 1\n'
+    )
+
+
+def _usage(prefix: str, day: int, month: int) -> str:
+    """The lines of one role; `prefix` holds its labels, with the closing brace and a space."""
+    labels = prefix[:-2]
+    return (
+        f'hms_usage_peer_seconds{labels},period="day"}} {seconds(day)}\nhms_usage_peer_seconds{labels},period="month"}} {seconds(month)}\n'
     )
 
 

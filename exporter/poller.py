@@ -12,18 +12,21 @@ from typing import NamedTuple
 import msgspec
 
 from exporter.api import Api, Patience
+from exporter.budgets import BudgetBoard
 from exporter.config import Config, WorkspaceConfig
-from exporter.contribution import Account, room_account
+from exporter.contribution import OVERFLOW, Account, room_account
 from exporter.exposition import Exposition, Section
 from exporter.ledger import Ledger
 from exporter.logs import event, failure
-from exporter.metrics import ACCOUNT_FAMILIES, WORKSPACE_FAMILIES, Overview, account_lines, workspace_lines
+from exporter.metrics import ACCOUNT_FAMILIES, USAGE_FAMILIES, WORKSPACE_FAMILIES, Overview, account_lines, usage_lines, workspace_lines
+from exporter.periods import calendar
 from exporter.planner import Choice, Stretch
 from exporter.reading import Reading, glance, micros
 from exporter.records import HOUR, SECOND, Rejection, decode_session, session_id
 from exporter.rooms import KnownRoom, Rooms, Scope
 from exporter.selfmetrics import WorkspaceMetrics
 from exporter.store import Store, StoreError
+from exporter.usage import Spent, by_role, cost, spent
 
 SHOWN_INTERVALS = 3
 """Poll intervals for which gauges keep their last good value."""
@@ -65,6 +68,7 @@ class WorkspacePoller:
         exposition: Exposition,
         metrics: WorkspaceMetrics,
         api: Api,
+        board: BudgetBoard | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = workspace.name
@@ -74,6 +78,7 @@ class WorkspacePoller:
         self.metrics = metrics
         self._store = store
         self._exposition = exposition
+        self._board = board if board is not None else BudgetBoard(exposition, config.budgets)
         self._monotonic = monotonic
         self._fragments: dict[Account, tuple[tuple[object, ...], tuple[bytes, ...]]] = {}
         self._sections: Mapping[str, Sequence[Section]] = {}
@@ -100,6 +105,8 @@ class WorkspacePoller:
         self._active, self._ended = Choice(count), Choice(count)
         self._stretch = Stretch()
         self._entered = False
+        self._own_budgets = [budget for budget in config.budgets if budget.workspace in (None, self.name)]
+        self._budgeted = frozenset().union(*(budget.rooms or () for budget in self._own_budgets))
 
     def restore(self) -> None:
         """What the state file holds, published at once: counters as they were, no gauges, `hms_up` 0.  Raises `StoreError`."""
@@ -109,10 +116,12 @@ class WorkspacePoller:
         expiry = round(self._config.limits.room_idle_expiry * SECOND)
         states = {state.account: state for state in self._store.accounts(self.name, now - expiry)}
         needed = [room_account(room_id) for room_id in self.rooms.scope.ids]
+        needed += [room_account(room_id) for room_id in self._rooms_of_budgets()]
         needed += [tracked.account for tracked in ledger.tracked.values() if tracked.account is not None]
         for account in dict.fromkeys(needed):
             if account not in states and (state := self._store.account(self.name, account)) is not None:
                 states[account] = state
+        ledger.unloaded = self._store.usage(self.name, now)
         ledger.restore(states.values())
         if not self.rooms.scope.only_ids:
             self.rooms.show(states.values(), now)
@@ -151,7 +160,7 @@ class WorkspacePoller:
         ledger.finish(reading.fresh(), self._monotonic())
         self._learnt += rooms.polled(self.rooms_in_question())
         self._commit()
-        for account in rooms.idle(ledger.accounts, ledger.now or 0):
+        for account in rooms.idle(ledger.accounts, ledger.now or 0, self._budgeted):
             ledger.close(account)
             self._fragments.pop(account, None)
 
@@ -173,9 +182,20 @@ class WorkspacePoller:
             metrics.failures.inc()
             if fault != health.fault:
                 event("warn", "poll failed", workspace=self.name, reason=fault)
+        self._tell_of_the_past(_progress(self.ledger))
         health.fault = fault
         health.polled_at = now
         metrics.polls.inc()
+
+    def _tell_of_the_past(self, progress: float | None) -> None:
+        """Shows how far a catch-up has come; logs its beginning, its end, and every tenth of it."""
+        before = self.health.catching_up
+        self.health.catching_up = progress
+        self.metrics.catch_up.set(1.0 if progress is None else progress)
+        if progress is not None and (before is None or int(progress * 10) > int(before * 10)):
+            event("info", "reading the past", workspace=self.name, done=f"{progress:.0%}", settled=len(self.ledger.settled))
+        elif progress is None and before is not None:
+            event("info", "the past has been read", workspace=self.name)
 
     # -- what the reading tells -----------------------------------------------------------------------------------
 
@@ -312,16 +332,40 @@ class WorkspacePoller:
                 sessions += state.gauges.sessions
                 peers += sum(state.gauges.peers.values())
                 users += state.gauges.users
+        sections = self._render_usage()
         self.health.figures = Figures(tracked, *((sessions, peers, users) if alive else (None, None, None)))
-        self.health.catching_up = _progress(self.ledger)
-        sections: dict[str, Sequence[Section]] = {}
         by_expiry = [(expires, list(zip(*fragments, strict=True))) for expires, fragments in sorted(shown.items())]
         for index, family in enumerate(ACCOUNT_FAMILIES):
-            sections[family.name] = [
+            sections.setdefault(family.name, []).extend(
                 Section(b"".join(columns[index]), expires if family.expires else float("inf")) for expires, columns in by_expiry
-            ]
+            )
         lines = workspace_lines(self.name, self.ledger, self._overview(tracked, up=up))
         return sections | {family.name: [Section(text)] for family, text in zip(WORKSPACE_FAMILIES, lines, strict=True)}
+
+    def _render_usage(self) -> dict[str, list[Section]]:
+        """The usage that no account's own lines tell: of rooms without series, in money, and of budgets."""
+        ledger, prices = self.ledger, self._config.prices
+        now = ledger.now
+        if now is None:
+            return {}
+        today = calendar(now)
+        elsewhere: dict[str, tuple[int, int]] = {}
+        if not self.rooms.scope.only_ids:
+            hidden = [state for account, state in ledger.accounts.items() if account == OVERFLOW or not self.rooms.shown(account)]
+            elsewhere = by_role(hidden, ledger.unloaded, today)
+        whole = by_role(ledger.accounts.values(), {} if self.rooms.scope.only_ids else ledger.unloaded, today)
+        costs = cost(prices, whole) if prices is not None else {}
+        texts = usage_lines(self.name, now, elsewhere, costs, prices.currency if prices is not None else "")
+        self._board.tell(
+            self.name,
+            {budget.name: Spent(spent(budget, ledger.accounts, self.rooms.label, whole), now) for budget in self._own_budgets},
+        )
+        names = ("hms_usage_peer_seconds", *(family.name for family in USAGE_FAMILIES))
+        return {name: [Section(text)] for name, text in zip(names, texts, strict=True)}
+
+    def _rooms_of_budgets(self) -> list[str]:
+        """The ids of rooms that budgets name: they stay in memory, for their usage counts though they be idle."""
+        return [*self._budgeted, *self._store.rooms_named(self.name, self._budgeted)]
 
     def _overview(self, tracked: int, *, up: bool) -> Overview:
         return Overview(up, len(self.rooms.scope.ids), tracked, self.rooms.missing, len(self.rooms.overflowed))

@@ -159,8 +159,11 @@ class Rooms:
             if state.account.kind == "room" and state.account.id not in self.scope.ids and len(self._shown) < self.limits.max_rooms:
                 self._shown[state.account.id] = min(now, state.last_active)
 
-    def idle(self, accounts: Mapping[Account, AccountState], now: int) -> list[Account]:
-        """Discovered accounts without a session for so long that their series leave the exposition."""
+    def idle(self, accounts: Mapping[Account, AccountState], now: int, kept: frozenset[str] = frozenset()) -> list[Account]:
+        """Discovered accounts without a session for so long that their series leave the exposition, and they the memory.
+
+        Rooms with an id or a name in `kept` only lose their series.
+        """
         expiry = self._expiry()
         gone = []
         for account, state in accounts.items():
@@ -168,8 +171,10 @@ class Rooms:
                 continue
             since = self._shown.get(account.id, 0) if account.kind == "room" else 0
             if max(state.last_active, since) + expiry < now:
-                gone.append(account)
                 self._shown.pop(account.id, None)
+                if account.id in kept or self.label(account) in kept:
+                    continue
+                gone.append(account)
                 self._waited.pop(account.id, None)
                 self.known.pop(account.id, None)
         for room_id in [room_id for room_id, last in self.overflowed.items() if last + expiry < now]:

@@ -36,6 +36,12 @@ class SelfMetrics:
             by,
             registry=registry,
         )
+        self.catch_up = Gauge(
+            "hms_exporter_catch_up_ratio",
+            "How much of the past that counts has been read: 1 when there is nothing left.",
+            by,
+            registry=registry,
+        )
         self.interval = Gauge("hms_exporter_poll_interval_seconds", "The time from poll to poll.", by, registry=registry)
         self.requests = Counter(
             "hms_exporter_api_requests",
@@ -112,6 +118,7 @@ class WorkspaceMetrics:
         self.skipped = metrics.skipped.labels(name)
         self.duration = metrics.duration.labels(name)
         self.last_success = metrics.last_success.labels(name)
+        self.catch_up = metrics.catch_up.labels(name)
         self.interval = metrics.interval.labels(name)
         self.interval.set(interval)
         self.rejected = {kind: metrics.rejected.labels(name, kind) for kind in REJECTED_KINDS}

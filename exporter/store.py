@@ -7,65 +7,68 @@ people, no secrets.
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
-import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import msgspec
 
 from exporter.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, RoleTotals
 from exporter.contribution import Account, Memory, Tracked
 from exporter.ledger import CatchUp, Entry, Ledger
+from exporter.periods import PeriodSums, calendar
 from exporter.rooms import KnownRoom
+from exporter.statefile import APPLICATION_ID, StateFile, StoreError, sealed
 
-APPLICATION_ID = 0x484D5345  # "HMSE"
+__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Store", "StoreError"]
+
 SCHEMA_VERSION = 1
 
 _SCHEMA = """
 CREATE TABLE workspace (
-    name TEXT PRIMARY KEY, now INTEGER, read_until INTEGER, catch_ups BLOB NOT NULL
+    name TEXT PRIMARY KEY, now INTEGER, read_until INTEGER, catch_ups BLOB NOT NULL, seal INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE entry (
-    workspace TEXT, key TEXT, since INTEGER NOT NULL, read_before INTEGER NOT NULL, "left" INTEGER,
+    workspace TEXT, key TEXT, since INTEGER NOT NULL, read_before INTEGER NOT NULL, "left" INTEGER, seal INTEGER NOT NULL,
     PRIMARY KEY (workspace, key)
 ) WITHOUT ROWID;
 CREATE TABLE room (
     workspace TEXT, id TEXT, name TEXT NOT NULL, template TEXT NOT NULL, template_id TEXT NOT NULL, region TEXT NOT NULL,
-    enabled INTEGER NOT NULL, exists_there INTEGER NOT NULL, fetched_at INTEGER NOT NULL,
+    enabled INTEGER NOT NULL, exists_there INTEGER NOT NULL, fetched_at INTEGER NOT NULL, seal INTEGER NOT NULL,
     PRIMARY KEY (workspace, id)
 ) WITHOUT ROWID;
 CREATE TABLE account (
     workspace TEXT, kind TEXT, id TEXT, started INTEGER NOT NULL, ended INTEGER NOT NULL, us INTEGER NOT NULL,
     held_started INTEGER NOT NULL, held_ended INTEGER NOT NULL, held_us INTEGER NOT NULL, last_active INTEGER NOT NULL,
+    seal INTEGER NOT NULL,
     PRIMARY KEY (workspace, kind, id)
 ) WITHOUT ROWID;
 CREATE INDEX account_by_activity ON account (workspace, last_active);
 CREATE TABLE role (
     workspace TEXT, kind TEXT, id TEXT, role TEXT, joined INTEGER NOT NULL, "left" INTEGER NOT NULL, us INTEGER NOT NULL,
     held_joined INTEGER NOT NULL, held_left INTEGER NOT NULL, held_us INTEGER NOT NULL,
+    day INTEGER NOT NULL, day_us INTEGER NOT NULL, month INTEGER NOT NULL, month_us INTEGER NOT NULL, seal INTEGER NOT NULL,
     PRIMARY KEY (workspace, kind, id, role)
 ) WITHOUT ROWID;
 CREATE TABLE day (
-    workspace TEXT, day INTEGER, kind TEXT, id TEXT, room_id TEXT, role TEXT, us INTEGER NOT NULL,
+    workspace TEXT, day INTEGER, kind TEXT, id TEXT, room_id TEXT, role TEXT, us INTEGER NOT NULL, seal INTEGER NOT NULL,
     PRIMARY KEY (workspace, day, kind, id, room_id, role)
 ) WITHOUT ROWID;
 CREATE TABLE running (
     workspace TEXT, id TEXT, room_id TEXT NOT NULL, kind TEXT, account TEXT, started INTEGER NOT NULL, ended INTEGER,
-    observed INTEGER, unknown INTEGER NOT NULL, memory BLOB NOT NULL,
+    observed INTEGER, unknown INTEGER NOT NULL, memory BLOB NOT NULL, seal INTEGER NOT NULL,
     PRIMARY KEY (workspace, id)
 ) WITHOUT ROWID;
 CREATE TABLE settled (
-    workspace TEXT, id TEXT, started INTEGER NOT NULL,
+    workspace TEXT, id TEXT, started INTEGER NOT NULL, seal INTEGER NOT NULL,
     PRIMARY KEY (workspace, id)
 ) WITHOUT ROWID;
 CREATE INDEX settled_by_start ON settled (workspace, started);
 CREATE TABLE histogram (
-    workspace TEXT, name TEXT, role TEXT, counts BLOB NOT NULL, total INTEGER NOT NULL,
+    workspace TEXT, name TEXT, role TEXT, counts BLOB NOT NULL, total INTEGER NOT NULL, seal INTEGER NOT NULL,
     PRIMARY KEY (workspace, name, role)
 ) WITHOUT ROWID;
 """
@@ -73,10 +76,6 @@ CREATE TABLE histogram (
 _decode_memory = msgspec.msgpack.Decoder(Memory).decode
 _decode_catch_ups = msgspec.json.Decoder(list[CatchUp]).decode
 _decode_counts = msgspec.json.Decoder(list[int]).decode
-
-
-class StoreError(Exception):
-    """The state file cannot be used, or not written to.  The message names the file and what to do."""
 
 
 class Store:
@@ -87,44 +86,24 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self._mutex = threading.Lock()
-        with self._errors():
-            self._held = _hold(path)
-            try:
-                self._db = self._open()
-            except BaseException:
-                self._held.close()
-                raise
+        # Days are for reports, and there may be a year of them.
+        self._file = StateFile(path, _SCHEMA, SCHEMA_VERSION, unverified=frozenset({"day"}))
 
     def close(self) -> None:
         """Gives the file back; whoever commits after this gets a `StoreError`."""
         with self._mutex:
-            self._db.close()
-            self._held.close()
+            self._file.close()
 
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=2.0)
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            if not self.path.stat().st_size or not db.execute("PRAGMA application_id").fetchone()[0]:
-                db.executescript(
-                    f"BEGIN EXCLUSIVE; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
-                    f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT; PRAGMA wal_checkpoint(TRUNCATE)"
-                )
-            elif (verdict := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise StoreError(f"{self.path}: the state file is damaged ({verdict}); restore it from a backup or move it away")
-        except BaseException:
-            db.close()
-            raise
-        return db
+    @property
+    def _db(self) -> sqlite3.Connection:
+        return self._file.db
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     def restore(self, workspace: str, ledger: Ledger) -> None:
         """Everything of a workspace but its accounts, which come back one by one."""
-        with self._errors(), self._mutex:
+        with self._mutex, self._file.errors():
             row = self._db.execute("SELECT now, read_until, catch_ups FROM workspace WHERE name = ?", (workspace,)).fetchone()
             if row is None:
                 return
@@ -149,7 +128,7 @@ class Store:
 
     def accounts(self, workspace: str, active_since: int) -> list[AccountState]:
         """The groups, and the rooms' accounts that have been active since then (µs)."""
-        with self._errors(), self._mutex:
+        with self._mutex, self._file.errors():
             states = {}
             for row in self._db.execute(
                 "SELECT * FROM account WHERE workspace = ? AND (kind = 'group' OR last_active >= ?)", (workspace, active_since)
@@ -166,7 +145,7 @@ class Store:
 
     def account(self, workspace: str, account: Account) -> AccountState | None:
         """One account, `None` when it has never counted anything."""
-        with self._errors(), self._mutex:
+        with self._mutex, self._file.errors():
             key = (workspace, *account)
             row = self._db.execute("SELECT * FROM account WHERE workspace = ? AND kind = ? AND id = ?", key).fetchone()
             if row is None:
@@ -176,9 +155,29 @@ class Store:
                 _role(state, row)
             return state
 
+    def usage(self, workspace: str, now: int) -> dict[str, PeriodSums]:
+        """By role, what all accounts have settled in the day and the month of `now` (µs)."""
+        today = calendar(now)
+        with self._mutex, self._file.errors():
+            rows = self._db.execute(
+                "SELECT role, SUM(CASE WHEN day = ? THEN day_us ELSE 0 END), SUM(month_us) FROM role"
+                " WHERE workspace = ? AND month = ? GROUP BY role",
+                (today.day, workspace, today.month),
+            )
+            return {role: PeriodSums(today.day, in_day, today.month, in_month) for role, in_day, in_month in rows}
+
+    def rooms_named(self, workspace: str, names: Iterable[str]) -> list[str]:
+        """The ids of the rooms that were last known by these names."""
+        with self._mutex, self._file.errors():
+            return [
+                room_id
+                for name in names
+                for (room_id,) in self._db.execute("SELECT id FROM room WHERE workspace = ? AND name = ?", (workspace, name))
+            ]
+
     def rooms(self, workspace: str, ids: Iterable[str]) -> dict[str, KnownRoom]:
         """What was last known of these rooms."""
-        with self._errors(), self._mutex:
+        with self._mutex, self._file.errors():
             found = {}
             for room_id in ids:
                 row = self._db.execute("SELECT * FROM room WHERE workspace = ? AND id = ?", (workspace, room_id)).fetchone()
@@ -191,107 +190,51 @@ class Store:
     def commit(self, workspace: str, ledger: Ledger, rooms: Iterable[KnownRoom] = ()) -> None:
         """Makes a poll durable, whole or not at all; only then may it be published.  Raises `StoreError`, changing nothing."""
         changes = ledger.changes
-        with self._errors(), self._mutex, self._transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO workspace VALUES (?, ?, ?, ?)",
-                (workspace, ledger.now, ledger.read_until, msgspec.json.encode(ledger.catch_ups)),
-            )
+        with self._mutex, self._file.errors(), self._transaction() as db:
+            _put(db, "workspace", [(workspace, ledger.now, ledger.read_until, msgspec.json.encode(ledger.catch_ups))])
             if changes.reading:
-                db.executemany(
-                    "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?)",
-                    ((workspace, key, e.since, e.read_before, e.left) for key, e in ledger.entries.items()),
-                )
-            db.executemany(
-                "INSERT OR REPLACE INTO room VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                ((workspace, r.id, r.name, r.template, r.template_id, r.region, r.enabled, r.exists, r.fetched_at) for r in rooms),
-            )
+                entries = ledger.entries.items()
+                _put(db, "entry", ((workspace, key, entry.since, entry.read_before, entry.left) for key, entry in entries))
+            _put(db, "room", (_room_row(workspace, room) for room in rooms))
             states = [ledger.accounts[account] for account in changes.accounts]
+            _put(db, "account", (_account_row(workspace, state) for state in states))
+            _put(db, "role", (_role_row(workspace, state, *role) for state in states for role in state.roles.items()))
             db.executemany(
-                "INSERT OR REPLACE INTO account VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (_account_row(workspace, state) for state in states),
-            )
-            db.executemany(
-                "INSERT OR REPLACE INTO role VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (_role_row(workspace, state, role, totals) for state in states for role, totals in state.roles.items()),
-            )
-            db.executemany(
-                "INSERT INTO day VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET us = us + excluded.us",
+                "INSERT INTO day VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, seal(?1, ?2, ?3, ?4, ?5, ?6, ?7)) ON CONFLICT DO UPDATE SET"
+                " us = us + excluded.us, seal = seal(workspace, day, kind, id, room_id, role, us + excluded.us)",
                 ((workspace, day, *account, room_id, role, us) for (account, room_id, day, role), us in changes.days.items()),
             )
             db.executemany("DELETE FROM running WHERE workspace = ? AND id = ?", ((workspace, i) for i in changes.untracked))
-            db.executemany(
-                "INSERT OR REPLACE INTO running VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (_tracked_row(workspace, ledger.tracked[i]) for i in changes.tracked if i in ledger.tracked),
-            )
-            db.executemany("INSERT OR REPLACE INTO settled VALUES (?, ?, ?)", ((workspace, *item) for item in changes.settled.items()))
+            _put(db, "running", (_tracked_row(workspace, ledger.tracked[i]) for i in changes.tracked if i in ledger.tracked))
+            _put(db, "settled", ((workspace, *item) for item in changes.settled.items()))
             oldest = ledger.oldest_read()
             if oldest is not None:
                 db.execute("DELETE FROM settled WHERE workspace = ? AND started < ?", (workspace, oldest))
-            db.executemany(
-                "INSERT OR REPLACE INTO histogram VALUES (?, ?, ?, ?, ?)",
-                (_histogram_row(workspace, key, ledger.histograms) for key in changes.histograms),
-            )
+            _put(db, "histogram", (_histogram_row(workspace, key, ledger.histograms) for key in changes.histograms))
         ledger.committed()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._db.execute("BEGIN IMMEDIATE")
+        self._file.keep()
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
         try:
-            yield self._db
-            self._db.execute("COMMIT")
+            yield db
+            db.execute("COMMIT")
         except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             raise
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """SQLite's and the system's errors in the words of this file."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise StoreError(f"{self.path}: the state file is in use by another program") from error
-            raise StoreError(f"{self.path}: the state file cannot be used: {error}") from error
-        except (sqlite3.DatabaseError, msgspec.MsgspecError, struct.error) as error:
-            raise StoreError(f"{self.path}: the state file is damaged ({error}); restore it from a backup or move it away") from error
-        except OSError as error:
-            raise StoreError(f"{self.path}: the state file cannot be used: {error.strerror or error}") from error
+
+def _put(db: sqlite3.Connection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
+    finished = list(sealed(rows))
+    if finished:
+        marks = ", ".join("?" * len(finished[0]))
+        db.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", finished)  # noqa: S608 (a table of our own)
 
 
-def _hold(path: Path) -> BinaryIO:
-    """Takes the file for this process, by a lock that ends with it, having looked at its first bytes only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file():
-        raise StoreError(f"{path}: the state file is not a file")
-    held = path.open("r+b" if path.exists() else "x+b")
-    try:
-        try:
-            # flock, which SQLite does not use: readers such as a backup or a report stay welcome.
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"{path}: the state file is in use by another exporter") from None
-        header = held.read(100)
-        if not header:
-            return held
-        if len(header) < 100 or header[:16] != b"SQLite format 3\0":
-            raise StoreError(f"{path}: not a state file of this exporter; move it away or choose another storage.path")
-        (version,) = struct.unpack(">I", header[60:64])
-        (application,) = struct.unpack(">I", header[68:72])
-        if application != APPLICATION_ID:
-            raise StoreError(f"{path}: a database of another program; choose another storage.path")
-        if version != SCHEMA_VERSION:
-            raise StoreError(
-                f"{path}: the state file has version {version}, this exporter knows version {SCHEMA_VERSION};"
-                " run the exporter that wrote it, or choose another storage.path"
-            )
-    except BaseException:
-        held.close()
-        raise
-    return held
-
-
-def _account(row: tuple[str, str, str, int, int, int, int, int, int, int]) -> AccountState:
+def _account(row: tuple[Any, ...]) -> AccountState:
     state = AccountState(Account(row[1], row[2]))
     totals = state.totals
     totals.started, totals.ended, totals.seconds = row[3:6]
@@ -301,9 +244,9 @@ def _account(row: tuple[str, str, str, int, int, int, int, int, int, int]) -> Ac
     return state
 
 
-def _role(state: AccountState, row: tuple[str, str, str, str, int, int, int, int, int, int]) -> None:
-    state.roles[row[3]] = RoleTotals(*row[4:])
-    state.held |= any(row[7:])
+def _role(state: AccountState, row: tuple[Any, ...]) -> None:
+    state.roles[row[3]] = RoleTotals(row[4], row[5], row[6], row[7], row[8], row[9], PeriodSums(*row[10:14]))
+    state.held |= any(row[7:10])
 
 
 def _account_row(workspace: str, state: AccountState) -> tuple[object, ...]:
@@ -314,7 +257,13 @@ def _account_row(workspace: str, state: AccountState) -> tuple[object, ...]:
 
 def _role_row(workspace: str, state: AccountState, role: str, t: RoleTotals) -> tuple[object, ...]:
     held = (t.published_joined, t.published_left, t.published_seconds) if state.held else (0, 0, 0)
-    return (workspace, *state.account, role, t.joined, t.left, t.seconds, *held)
+    of = t.periods
+    return (workspace, *state.account, role, t.joined, t.left, t.seconds, *held, of.day, of.in_day, of.month, of.in_month)
+
+
+def _room_row(workspace: str, room: KnownRoom) -> tuple[object, ...]:
+    flags = int(room.enabled), int(room.exists)
+    return (workspace, room.id, room.name, room.template, room.template_id, room.region, *flags, room.fetched_at)
 
 
 def _tracked_row(workspace: str, t: Tracked) -> tuple[object, ...]:

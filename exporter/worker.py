@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from exporter.api import Api
+from exporter.budgets import BudgetBoard
 from exporter.clock import ApiClock
 from exporter.config import Config, WorkspaceConfig
 from exporter.exposition import Exposition
@@ -24,7 +25,15 @@ from exporter.store import Store
 class Worker:
     """One workspace: its thread and what the daemon tells it.  Making it restores and publishes what the store holds."""
 
-    def __init__(self, workspace: WorkspaceConfig, config: Config, store: Store, exposition: Exposition, metrics: SelfMetrics) -> None:
+    def __init__(
+        self,
+        workspace: WorkspaceConfig,
+        config: Config,
+        store: Store,
+        exposition: Exposition,
+        metrics: SelfMetrics,
+        board: BudgetBoard,
+    ) -> None:
         self.name = workspace.name
         self._exposition = exposition
         self._self_metrics = metrics
@@ -32,7 +41,8 @@ class Worker:
         self._clock = ApiClock()
         self._config = config
         self._api = self._new_api(workspace, config)
-        self._poller = WorkspacePoller(workspace, config, store, exposition, self._metrics, self._api)
+        self._poller = WorkspacePoller(workspace, config, store, exposition, self._metrics, self._api, board)
+        self._board = board
         self._poller.restore()
         self._names = self._new_names()
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -77,6 +87,7 @@ class Worker:
     def withdraw(self) -> None:
         """Takes the workspace's series away: it has left the configuration."""
         self._exposition.publish(self.name, None)
+        self._board.tell(self.name, None)
         self._self_metrics.forget(self.name)
 
     def stuck(self) -> str | None:

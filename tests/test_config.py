@@ -79,6 +79,14 @@ class TestSample:
             RoomsByName(re.compile("class-(?P<school>[a-z]+)-.*"), "class-${school}"),
         )
 
+    def test_has_budgets_and_prices_that_work_once_uncommented(self) -> None:
+        budgets_and_prices = SAMPLE.read_text().partition("\nbudgets:")
+        text = budgets_and_prices[0] + "\nbudgets:" + re.sub(r"^  # ", "  ", budgets_and_prices[2], flags=re.MULTILINE)
+        config = parse(text, PAIR, "config.yaml")
+        assert [budget.name for budget in config.budgets] == ["plan", "support"]
+        assert config.prices is not None
+        assert config.prices.free_peer_minutes == 10000
+
 
 def vars_of(value: Any) -> dict[str, Any]:
     return {key.name: getattr(value, key.name) for key in fields(value)}

@@ -76,7 +76,7 @@ KEYS = [
     (WORKSPACE + WORKSPACE, "workspaces: expected each key once, found it on lines 1 and 2"),
     (WORKSPACE + "poll:\n  interval: 1m\n  interval: 2m", "poll.interval: expected each key once, found it on lines 3 and 4"),
     (workspace("name: b"), "workspaces[0].name: expected each key once, found it on lines 1 and 1"),
-    (WORKSPACE + "1: x", "?: unknown key, expected workspaces, api, poll, storage, web, limits or log"),
+    (WORKSPACE + "1: x", "?: unknown key, expected workspaces, api, poll, storage, web, limits, log, budgets or prices"),
     (WORKSPACE + "pol: {}", "pol: unknown key, did you mean poll?"),
     (WORKSPACE + "poll: {intervall: 3s}", "poll.intervall: unknown key, did you mean interval?"),
     (WORKSPACE + "poll: {jitter: 3s}", "poll.jitter: unknown key, expected interval or since"),
@@ -84,7 +84,7 @@ KEYS = [
     (WORKSPACE + "web: {config_file: x}", "web.config_file: unknown key, expected listen_address or enable_lifecycle"),
     (rooms("[{id: a, nmae: x}]"), "workspaces[0].rooms[0].nmae: unknown key, did you mean name?"),
     (workspace(f"access_key: k, secret:{CANARY}"), "workspaces[0].?: unknown key, did you mean secret?"),
-    (f"{workspace('access_key: k')}\n{CANARY}:", "?: unknown key, expected workspaces, api, poll, storage, web, limits or log"),
+    (f"{workspace('access_key: k')}\n{CANARY}:", "?: unknown key, expected workspaces, api, poll, storage, web, limits, log, budgets or prices"),
     (WORKSPACE + "poll: 5", "poll: expected a mapping, found a single value"),
     (WORKSPACE + "poll: []", "poll: expected a mapping, found a list"),
 ]
