@@ -101,8 +101,7 @@ class Tracked:
         """Takes over what a new record says."""
         self.ended = ended
         self.memory = _encode_memory(memory)
-        self.lines, self.linear_from = _lines(memory, ended)
-        self.first_joined = min([stay.joined for stay in memory.stays.values()], default=self.started)
+        self.lines, self.first_joined, self.linear_from = _lines(memory, ended)
         self._before: dict[int, dict[str, int]] = {}
         self.connected = 0 if ended is not None else sum(line.rate for line in self.lines.values())
 
@@ -143,19 +142,21 @@ def _segments(key: str, stay: Stay, past: Mapping[str, list[tuple[str, int]]], e
     yield stay.role, start, left
 
 
-def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int]:
-    """A session's contribution by role, and the moment from which it is linear in now."""
+def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int, int]:
+    """A session's contribution by role, when its first peer joined, and the moment from which it is linear in now."""
     by_role: dict[str, list[Stay]] = {}
     past = memory.past
     for key, stay in memory.stays.items():
         if not past or key not in past:
             by_role.setdefault(stay.role, []).append(stay)
     lines = {}
-    linear_from = 0
+    first_joined, linear_from = 1 << 62, 0
     for role, stays in by_role.items():
+        joined_at = [stay.joined for stay in stays]
+        first_joined = min(first_joined, min(joined_at))
         open_since = [stay.joined for stay in stays if stay.left is None]
         left_at = [stay.left for stay in stays if stay.left is not None]
-        line = lines[role] = Line(len(stays), len(left_at), sum(left_at) - sum([stay.joined for stay in stays]), len(open_since))
+        line = lines[role] = Line(len(stays), len(left_at), sum(left_at) - sum(joined_at), len(open_since))
         if end is None:
             linear_from = max(linear_from, max(open_since, default=0), max(left_at, default=0))
         elif open_since:
@@ -163,8 +164,9 @@ def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int]:
             line.rate = 0
             line.seconds += sum([max(joined, end) for joined in open_since])
     for key in past:
+        first_joined = min(first_joined, memory.stays[key].joined)
         linear_from = max(linear_from, _add_changed(lines, key, memory, end))
-    return lines, 0 if end is not None else linear_from
+    return lines, first_joined, 0 if end is not None else linear_from
 
 
 def _add_changed(lines: dict[str, Line], key: str, memory: Memory, end: int | None) -> int:
