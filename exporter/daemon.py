@@ -32,7 +32,7 @@ _LOOP_STUCK_AFTER = 10.0
 _JOIN_SECONDS = 3.0
 _UPKEEP_SECONDS = 10.0
 
-_Command = Literal["stop", "reload"]
+_Command = Literal["stop", "reload", "reschedule"]
 
 
 class CannotRun(Exception):
@@ -158,7 +158,10 @@ class Daemon:
             if command == "stop":
                 event("info", "stopping")
                 return
-            self.reload()
+            if command == "reload":
+                self.reload()
+            else:
+                self._schedule()
 
     def _guarded(self, work: Callable[[], None], cadence: Cadence) -> None:
         """A job that raises is not scheduled again by `schedule`: none does."""
@@ -234,11 +237,15 @@ class Daemon:
             raise ConfigError("web.listen_address: cannot change while running; restart the exporter for that")
         wanted = {workspace.name: workspace for workspace in config.workspaces}
         # What may fail comes first: after it, nothing can.
-        new = [
-            Worker(workspace, config, self._store, self._exposition, self._metrics, self._board)
-            for name, workspace in wanted.items()
-            if name not in self._workers
-        ]
+        new: list[Worker] = []
+        try:
+            for name, workspace in wanted.items():
+                if name not in self._workers:
+                    new.append(Worker(workspace, config, self._store, self._exposition, self._metrics, self._board))
+        except StoreError:
+            for worker in new:
+                worker.withdraw()
+            raise
         logs.set_up(config.log.level, config.log.format)
         gone = [worker for name, worker in self._workers.items() if name not in wanted]
         workers = {name: worker for name, worker in self._workers.items() if name in wanted}
@@ -250,7 +257,7 @@ class Daemon:
         self._workers, self._config = workers, config
         self._board.configure(config.budgets)
         if config.poll.interval != now.poll.interval:
-            self._schedule()
+            self._commands.put("reschedule")
         for worker in new:
             worker.poll()
         for worker in gone:

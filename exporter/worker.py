@@ -14,7 +14,7 @@ from exporter.clock import ApiClock
 from exporter.config import Config, WorkspaceConfig
 from exporter.exposition import Exposition
 from exporter.landing import WorkspaceStatus
-from exporter.logs import event
+from exporter.logs import event, failure
 from exporter.names import NameReader
 from exporter.poller import Health, WorkspacePoller
 from exporter.rooms import KnownRoom
@@ -122,7 +122,10 @@ class Worker:
 
     def _run(self) -> None:
         while (command := self._commands.get()) is not None:
-            command()
+            try:
+                command()
+            except Exception:  # noqa: BLE001 (the thread must live: the next poll may succeed)
+                failure("a command to a workspace failed", workspace=self.name)
 
     def _poll(self) -> None:
         asked = self._metrics.asked
