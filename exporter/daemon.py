@@ -198,7 +198,7 @@ class Daemon:
     def status(self) -> Status:
         """The state of things for the landing page."""
         workspaces = tuple(worker.status() for worker in list(self._workers.values()))
-        return Status(__version__, revision(), self._started_at, self._config.poll.interval, workspaces)
+        return Status(__version__, revision().replace("unknown", ""), self._started_at, self._config.poll.interval, workspaces)
 
     def unhealthy(self) -> str | None:
         """Why the process does not work; `None` when it does."""

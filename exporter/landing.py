@@ -11,6 +11,19 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
+class RoomStatus:
+    """A room in which a session is running; `started_at` is its start, in seconds since the epoch."""
+
+    name: str
+    peers: int
+    users: int
+    sessions: int
+    started_at: float
+    minutes_today: float
+    """Participant minutes of this UTC day."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkspaceStatus:
     """A workspace as its last poll left it; times are seconds since the epoch, figures None while unknown or too old to show."""
 
@@ -29,6 +42,8 @@ class WorkspaceStatus:
     """To the API, at the present pace."""
     catching_up: float | None = None
     """How much of the past has been read, from 0 to 1; None when there is nothing to catch up."""
+    busiest: tuple[RoomStatus, ...] = ()
+    """Of the rooms with a running session those with most peers, at most `MOST_ROOMS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,7 @@ class Status:
     workspaces: tuple[WorkspaceStatus, ...] = ()
 
 
+MOST_ROOMS = 10
 STATES = {"ok": "Up to date", "failing": "Failing", "waiting": "First poll under way"}
 UNKNOWN = "\N{EN DASH}"
 
@@ -103,6 +119,12 @@ dd { margin: 0; font-variant-numeric: tabular-nums }
 .facts dt { font-size: inherit }
 .facts dd { font-weight: 550 }
 .none { margin: 1rem 0; color: var(--soft) }
+.scroll { overflow-x: auto; margin-bottom: 1.2rem }
+table { width: 100%; border-collapse: collapse; font-size: .94rem; font-variant-numeric: tabular-nums }
+caption { padding-bottom: .4rem; text-align: left; color: var(--soft); font-size: .875rem }
+th, td { padding: .45rem 0 .45rem 1rem; border-top: 1px solid var(--line); text-align: right; white-space: nowrap }
+thead th { border-top: 0; color: var(--soft); font-weight: 500; font-size: .875rem }
+th:first-child { padding-left: 0; text-align: left; font-weight: 550; white-space: normal; overflow-wrap: anywhere }
 .past { margin: 0 0 1.3rem; color: var(--soft); font-size: .9rem }
 progress {
   appearance: none; display: block; width: 100%; height: .5rem; margin-top: .45rem; border: 0; border-radius: 99px; overflow: hidden;
@@ -116,8 +138,10 @@ footer { padding-bottom: 2.5rem; color: var(--soft); font-size: .875rem; overflo
   .wide { padding: 0 1rem }
   header.wide { padding-top: 1.1rem; padding-bottom: 1.1rem }
   section { margin: 1rem 0; padding: 1.2rem 1.25rem }
+  .figures div { flex-basis: 40% }
   .figures dd { font-size: 2.3rem }
   .facts { display: block }
+  .extra { display: none }
   .facts div { justify-content: space-between; padding: .15rem 0 }
 }
 """
@@ -183,6 +207,7 @@ def _card(workspace: WorkspaceStatus, now: float) -> str:
 <div class="top"><h2>{escape(workspace.name)}</h2><span class="state">{STATES[workspace.state]}</span></div>
 {f'<p class="reason">{escape(workspace.reason)}</p>' if workspace.reason else ""}
 {_figures(workspace)}
+{_rooms(workspace.busiest, now)}
 {_past(workspace.catching_up)}
 <dl class="facts">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)}</dl>
 </section>"""
@@ -199,6 +224,22 @@ def _figure(name: str, value: int | None) -> str:
     if value is None:
         return f'<div><dt>{name}</dt><dd class="unknown"><span aria-label="unknown">{UNKNOWN}</span></dd></div>'
     return f"<div><dt>{name.removesuffix('s') if value == 1 else name}</dt><dd>{value:,}</dd></div>"
+
+
+def _rooms(rooms: tuple[RoomStatus, ...], now: float) -> str:
+    if not rooms:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(room.name)}</th><td>{room.peers:,}</td><td class="extra">{room.users:,}</td>'
+        f'<td class="extra">{room.sessions:,}</td><td>{_span(max(0.0, now - room.started_at))}</td>'
+        f'<td class="extra">{room.minutes_today:,.0f}</td></tr>'
+        for room in rooms
+    )
+    return (
+        '<div class="scroll"><table><caption>Busiest rooms now</caption><thead><tr><th scope="col">Room</th><th scope="col">Peers</th>'
+        '<th scope="col" class="extra">Users</th><th scope="col" class="extra">Sessions</th><th scope="col">Running for</th>'
+        f'<th scope="col" class="extra">Minutes today</th></tr></thead><tbody>{rows}</tbody></table></div>'
+    )
 
 
 def _past(progress: float | None) -> str:

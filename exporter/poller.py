@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,11 +12,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from exporter.accounts import AccountState
 from exporter.api import Api, Patience
 from exporter.budgets import BudgetBoard
 from exporter.config import Config, WorkspaceConfig
 from exporter.contribution import OVERFLOW, Account, room_account
 from exporter.exposition import Exposition, Section
+from exporter.landing import MOST_ROOMS, RoomStatus
 from exporter.ledger import Ledger
 from exporter.logs import event, failure
 from exporter.metrics import ACCOUNT_FAMILIES, USAGE_FAMILIES, WORKSPACE_FAMILIES, Overview, account_lines, usage_lines, workspace_lines
@@ -44,6 +47,7 @@ class Figures(NamedTuple):
     sessions: int | None = None
     peers: int | None = None
     users: int | None = None
+    busiest: tuple[RoomStatus, ...] = ()
 
 
 @dataclass
@@ -203,13 +207,13 @@ class WorkspacePoller:
         """The poll's first answer has come: its time is known, and with it from when things count."""
         ledger = self.ledger
         self._durable = False
-        ledger.catch_up_gap(now, _LONGEST_GAP)
         ledger.begin(now)
         if not self._entered:
             ledger.configure(self.rooms.scope.keys, _since(self._config.poll.since, now), now)
             for room_id in self.rooms.scope.ids:
                 self._open(room_account(room_id))
             self._entered = True
+        ledger.catch_up_gap(now, _LONGEST_GAP)
 
     def see(self, raw: bytes | msgspec.Raw) -> None:
         """One session's record, as it came."""
@@ -314,6 +318,7 @@ class WorkspacePoller:
         sessions = peers = users = tracked = 0
         lifetime = SHOWN_INTERVALS * self._config.poll.interval
         now = self._monotonic()
+        running: list[tuple[str, AccountState]] = []
         alive = False
         for account, state in self.ledger.accounts.items():
             label = self.rooms.label(account) if self.rooms.shown(account) else None
@@ -332,8 +337,11 @@ class WorkspacePoller:
                 sessions += state.gauges.sessions
                 peers += sum(state.gauges.peers.values())
                 users += state.gauges.users
+                if state.gauges.sessions:
+                    running.append((label, state))
         sections = self._render_usage()
-        self.health.figures = Figures(tracked, *((sessions, peers, users) if alive else (None, None, None)))
+        now_figures = (sessions, peers, users, _busiest(running)) if alive else ()
+        self.health.figures = Figures(tracked, *now_figures)
         by_expiry = [(expires, list(zip(*fragments, strict=True))) for expires, fragments in sorted(shown.items())]
         for index, family in enumerate(ACCOUNT_FAMILIES):
             sections.setdefault(family.name, []).extend(
@@ -369,6 +377,27 @@ class WorkspacePoller:
 
     def _overview(self, tracked: int, *, up: bool) -> Overview:
         return Overview(up, len(self.rooms.scope.ids), tracked, self.rooms.missing, len(self.rooms.overflowed))
+
+
+def _busiest(running: Sequence[tuple[str, AccountState]]) -> tuple[RoomStatus, ...]:
+    """The rooms for the landing page, of all that have a running session and their labels."""
+
+    def peers(of: tuple[str, AccountState]) -> tuple[int, str]:
+        gauges = of[1].gauges
+        return -sum(gauges.peers.values()) if gauges is not None else 0, of[0]
+
+    return tuple(
+        RoomStatus(
+            label,
+            sum(gauges.peers.values()),
+            gauges.users,
+            gauges.sessions,
+            (gauges.oldest_start or 0) / SECOND,
+            sum(totals.usage_day for totals in state.roles.values()) / (60 * SECOND),
+        )
+        for label, state in heapq.nsmallest(MOST_ROOMS, running, key=peers)
+        if (gauges := state.gauges) is not None
+    )
 
 
 def _since(since: object, now: int) -> int:

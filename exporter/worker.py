@@ -114,6 +114,7 @@ class Worker:
             sessions=figures.sessions,
             peers=figures.peers,
             users=figures.users,
+            busiest=figures.busiest,
             calls_per_hour=self._calls_a_poll * 3600 / self._config.poll.interval,
             catching_up=health.catching_up,
         )

@@ -15,7 +15,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.landing import Status, WorkspaceStatus, content_security_policy, render
+from exporter.landing import RoomStatus, Status, WorkspaceStatus, content_security_policy, render
 from exporter.server import Request, Response
 from exporter.strict_yaml import ConfigError
 from exporter.web import http_server, routes
@@ -311,3 +311,12 @@ def test_in_a_browser_it_fits_wide_and_narrow_in_light_and_dark(tmp_path: Path) 
                     assert browser.screenshot().startswith(b"\x89PNG")
     finally:
         server.stop()
+
+
+def test_the_page_shows_the_busiest_rooms_with_their_names_escaped() -> None:
+    room = RoomStatus("<stand-up>", 12, 11, 1, NOW - 90, 34.4)
+    page = render(Status("1", "", NOW, 30.0, (WorkspaceStatus("w", "ok", busiest=(room,)),)), NOW)
+    assert "&lt;stand-up&gt;" in page
+    assert "<stand-up>" not in page
+    assert "1 min 30 s" in page
+    assert ">34<" in page
