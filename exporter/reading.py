@@ -94,6 +94,8 @@ class Reading:
             pass
         except ApiError as error:
             self.faults.append(str(error))
+        if self.now is None and not self.faults:
+            self.faults.append("100ms answers no list of sessions")
 
     def fresh(self) -> list[Account] | None:
         """The accounts whose running sessions are all known as of this poll; `None`: every one."""
@@ -194,6 +196,8 @@ class Reading:
             for page in self._pages({**parameters, "room_id": room_id}):
                 self._see(page)
         except ApiError as error:
+            if isinstance(error, NotFound) and self._reader.rooms.is_missing(room_id):
+                return  # a room that does not exist has no sessions; that it is missing is told elsewhere
             self._unread_rooms.add(room_id)
             self._failed(error)
 

@@ -154,8 +154,8 @@ class Rooms:
         return rooms
 
     def show(self, states: Iterable[AccountState], now: int) -> None:
-        """Discovered rooms that are shown again after a restart."""
-        for state in sorted(states, key=lambda state: -state.last_active):
+        """Discovered rooms that are shown again after a restart: those in use first."""
+        for state in sorted(states, key=lambda state: (not state.sessions, -state.last_active)):
             if state.account.kind == "room" and state.account.id not in self.scope.ids and len(self._shown) < self.limits.max_rooms:
                 self._shown[state.account.id] = min(now, state.last_active)
 
@@ -253,10 +253,14 @@ class Rooms:
                 due.append((known.fetched_at, room_id))
         return unknown + [room_id for _, room_id in sorted(due)[:1]]
 
+    def is_missing(self, room_id: str) -> bool:
+        """Whether 100ms has said that it does not know this room."""
+        return room_id in self.known and not self.known[room_id].exists
+
     @property
     def missing(self) -> int:
         """Configured rooms that 100ms does not know."""
-        return sum(1 for room_id in self.scope.ids if room_id in self.known and not self.known[room_id].exists)
+        return sum(map(self.is_missing, self.scope.ids))
 
 
 def _name(known: KnownRoom) -> str:
