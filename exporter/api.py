@@ -6,6 +6,7 @@ connection.  Whatever goes wrong is an `ApiError`; whoever asks decides what it 
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import threading
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
@@ -30,6 +31,8 @@ from exporter.records import SECOND, MalformedAnswer, Page, decode_page
 from exporter.tokens import Tokens
 from exporter.watchdog import GuardedAdapter, Watchdog
 
+T = TypeVar("T")
+
 LARGEST_ANSWER = 64 * 1024 * 1024
 """Bytes of one answer, inflated; a hundred sessions with two thousand peers each are less."""
 _CHUNK = 16 * 1024
@@ -38,17 +41,20 @@ _PAGE_SIZES = (100, 50, 20, 10)
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 3
-_MOST_PAGES = 20_000
+_MOST_PAGES = 2_000
+"""Of one list: fifty times the largest that we know of; what made-up records would take of memory stays bounded."""
 
 
 class ApiError(Exception):
     """100ms could not be read.  The message says why, in words fit for a log; `transport` tells that nothing answered."""
 
-    def __init__(self, message: str, *, transport: bool = False, refused: bool = False) -> None:
+    def __init__(self, message: str, *, transport: bool = False, refused: bool = False, throttled: bool = False) -> None:
         super().__init__(message)
         self.transport = transport
         self.refused = refused
         """The credentials are not accepted: nothing else will be answered either."""
+        self.throttled = throttled
+        """100ms asks for fewer requests."""
 
 
 class NotFound(ApiError):
@@ -60,12 +66,13 @@ class _TooMuch(ApiError):
 
 
 class _Attempt(NamedTuple):
-    """What one request came to: a status with its answer, or (status 0) the error that took its place."""
+    """What one request came to: a status with its body, or (status 0) the error that took its place; 200 with what was read of it."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     error: ApiError | None = None
+    answer: Any = None
 
 
 class Observer(Protocol):
@@ -85,6 +92,25 @@ class Observer(Protocol):
 
     def token_expiry(self, timestamp: float) -> None:
         """When the token in use expires (Unix time of the API)."""
+
+
+class Unobserved:
+    """An `Observer` that tells nobody."""
+
+    def request(self, endpoint: str, code: str, seconds: float) -> None:
+        """Nothing."""
+
+    def retry(self) -> None:
+        """Nothing."""
+
+    def throttled(self, seconds: float) -> None:
+        """Nothing."""
+
+    def clock_skew(self, seconds: float) -> None:
+        """Nothing."""
+
+    def token_expiry(self, timestamp: float) -> None:
+        """Nothing."""
 
 
 class Rate:
@@ -110,7 +136,12 @@ class Rate:
 class Patience:
     """Until when (monotonic seconds) a request may be tried again."""
 
-    until: float = float("inf")
+    until: float
+
+    @classmethod
+    def from_now(cls, seconds: float = 60.0) -> Patience:
+        """For so long from now on."""
+        return cls(time.monotonic() + seconds)
 
 
 class Api:
@@ -129,7 +160,9 @@ class Api:
         self.observer = observer
         self.rate = Rate(config.max_requests_per_second)
         self.stopped = threading.Event()
-        self.page_sizes = [size for size in (config.page_size, *_PAGE_SIZES) if size <= config.page_size]
+        self.all_page_sizes = [config.page_size, *(size for size in _PAGE_SIZES if size < config.page_size)]
+        self.page_sizes: dict[str, list[int]] = {}
+        """The page sizes by route, without those that the server has refused."""
         self.heard = time.monotonic()
         """When a request last ended: the sign of life of whoever asks."""
         self._watchdog = Watchdog()
@@ -185,6 +218,7 @@ class Client:
     def pages(self, route: str, parameters: dict[str, str], patience: Patience) -> Iterator[Page]:
         """The pages of a list, newest records first.  Raises `ApiError`, at any page."""
         cursors: set[str] = set()
+        oldest: set[int] = set()
         for _ in range(_MOST_PAGES):
             page, size = self._page(route, parameters, patience)
             yield page
@@ -194,38 +228,43 @@ class Client:
             if page.last in cursors:
                 raise ApiError(f"{route}: the list turns in a circle: its cursor came back")
             cursors.add(page.last)
+            # A list that always has another page with what has been read already has new cursors for ever.
+            end = hash(bytes(page.data[-1])) if page.data else 0
+            if end in oldest:
+                raise ApiError(f"{route}: the list does not end: its pages repeat themselves")
+            oldest.add(end)
             parameters = {**parameters, "start": page.last}
         raise ApiError(f"{route}: the list does not end")
 
     def record(self, route: str, record_id: str, patience: Patience) -> bytes:
         """One record, undecoded.  Raises `NotFound` or another `ApiError`."""
-        return self._get(f"{route}/{{id}}", f"{route}/{quote(record_id, safe='')}", {}, patience, _is_record)
+        return self._get(f"{route}/{{id}}", f"{route}/{quote(record_id, safe='')}", {}, patience, _read_record)
 
     def _page(self, route: str, parameters: dict[str, str], patience: Patience) -> tuple[Page, int]:
         """One page, of the size that the server takes: it may refuse what the newer documentation allows."""
-        sizes = self._api.page_sizes
+        sizes = self._api.page_sizes.setdefault(route, self._api.all_page_sizes)
         for tried, size in enumerate(sizes):
             try:
-                body = self._get(route, route, {**parameters, "limit": str(size)}, patience, decode_page)
+                page = self._get(route, route, {**parameters, "limit": str(size)}, patience, decode_page)
             except _TooMuch:
                 if tried + 1 == len(sizes):
                     raise
                 continue
             if tried:
-                self._api.page_sizes = sizes[tried:]
-            return decode_page(body), size
+                self._api.page_sizes[route] = sizes[tried:]
+            return page, size
         raise AssertionError
 
-    def _get(self, endpoint: str, path: str, parameters: dict[str, str], patience: Patience, check: Callable[[bytes], object]) -> bytes:
-        """One request, tried again where that may help.  Raises `ApiError`."""
+    def _get(self, endpoint: str, path: str, parameters: dict[str, str], patience: Patience, read: Callable[[bytes], T]) -> T:
+        """What `read` makes of an answer; the request is tried again where that may help.  Raises `ApiError`."""
         api = self._api
         renewed = False
         tries = 0
         while True:
             token = self._token()
-            status, headers, body, error = self._send(endpoint, path, parameters, token, check)
+            status, headers, body, error, answer = self._send(endpoint, path, parameters, token, read)
             if status == 200:
-                return body
+                return cast(T, answer)
             message = _message(body)
             error = error or _failure(endpoint, status)
             if error.refused and not renewed and self._renew(token):
@@ -251,7 +290,8 @@ class Client:
             token = self._api.tokens.current(self._api.now() // SECOND)
         except ConfigError as error:
             raise ApiError(str(error), refused=True) from error
-        self._api.observer.token_expiry(token.expires)
+        if math.isfinite(token.expires):
+            self._api.observer.token_expiry(token.expires)
         return token.text
 
     def _renew(self, refused: str) -> bool:
@@ -264,7 +304,7 @@ class Client:
         if self._api.stopped.wait(seconds):
             raise ApiError("stopped", transport=True)
 
-    def _send(self, endpoint: str, path: str, parameters: dict[str, str], token: str, check: Callable[[bytes], object]) -> _Attempt:
+    def _send(self, endpoint: str, path: str, parameters: dict[str, str], token: str, read: Callable[[bytes], object]) -> _Attempt:
         """One attempt, told to the observer."""
         api = self._api
         self._wait(api.rate.take())
@@ -275,7 +315,7 @@ class Client:
                 if deadline.passed:
                     raise TimeoutError  # a body that ends with its connection looks whole when it was cut off
                 if attempt.status == 200:
-                    check(attempt.body)
+                    attempt = attempt._replace(answer=read(attempt.body), body=b"")
                 code = str(attempt.status)
             except MalformedAnswer as error:
                 code = "malformed"
@@ -347,9 +387,12 @@ def _read(response: requests.Response) -> bytes:
     return b"".join(chunks)
 
 
-def _is_record(body: bytes) -> None:
-    if not body.lstrip().startswith(b"{"):
-        raise MalformedAnswer("the answer is not a record")
+def _read_record(body: bytes) -> bytes:
+    try:
+        msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedAnswer("the answer is not a record") from error
+    return body
 
 
 class _ErrorBody(msgspec.Struct):
@@ -373,7 +416,7 @@ def _failure(endpoint: str, status: int) -> ApiError:
         return ApiError(f"{endpoint}: 100ms does not accept the credentials ({status})", refused=True)
     if status in _REDIRECTS:
         return ApiError(f"{endpoint}: a redirect to another host is not followed ({status}): the token goes nowhere else")
-    return ApiError(f"{endpoint}: 100ms answers {status}")
+    return ApiError(f"{endpoint}: 100ms answers {status}", throttled=status == 429)
 
 
 def _fault(code: str, error: Exception, timeout: float) -> str:

@@ -6,6 +6,8 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from msgspec import structs
+
 from exporter.api import Api, ApiError, Client, NotFound, Patience
 from exporter.logs import failure
 from exporter.records import Rejection, Room, decode_room
@@ -13,6 +15,8 @@ from exporter.rooms import KnownRoom
 
 _MANY = 20
 """From so many unknown rooms on, pages of the list of rooms are cheaper than asking for each."""
+_FAILURES = 3
+"""So many in a row are no fault of the rooms."""
 _TOGETHER = 50
 """Answers that are handed over at once."""
 
@@ -20,27 +24,39 @@ _TOGETHER = 50
 def read_rooms(client: Client, wanted: Sequence[str], now: Callable[[], int], rejected: Callable[[Rejection], None]) -> Iterator[KnownRoom]:
     """The answers about these rooms, in any order; those that the API does not know are among them.  Raises `ApiError`."""
     left = dict.fromkeys(wanted)
-    patience = Patience()
-    if len(left) >= _MANY:
-        for page in client.pages("/rooms", {}, patience):
-            found = [room for raw in page.data or () if isinstance(room := decode_room(raw), Room) and room.id in left]
-            for room in found:
-                del left[room.id]
-                yield KnownRoom.of(room, now())
-            if len(found) < 2 or len(left) < 2:
-                break  # the next page would not save a call
+    try:
+        if len(left) >= _MANY:
+            for page in client.pages("/rooms", {}, Patience.from_now()):
+                found = [room for raw in page.data or () if isinstance(room := decode_room(raw), Room) and room.id in left]
+                for room in found:
+                    del left[room.id]
+                    yield KnownRoom.of(room, now())
+                if len(found) < 2 or len(left) < 2:
+                    break  # the next page would not save a call
+    except ApiError as error:
+        if _is_of_all(error):
+            raise
+    failures = 0
     for room_id in left:
         try:
-            answer = decode_room(client.record("/rooms", room_id, patience))
+            answer = decode_room(client.record("/rooms", room_id, Patience.from_now()))
         except NotFound:
             yield KnownRoom.missing(room_id, now())
-            continue
-        if isinstance(answer, Rejection):
-            rejected(Rejection("room", (room_id,), answer.subject, answer.reason))
-            continue
-        yield KnownRoom(
-            room_id, answer.name, answer.template, answer.template_id, answer.region, answer.enabled, exists=True, fetched_at=now()
-        )
+        except ApiError as error:
+            failures += 1
+            if _is_of_all(error) or failures >= _FAILURES:
+                raise
+        else:
+            failures = 0
+            if isinstance(answer, Rejection):
+                rejected(Rejection("room", (room_id,), answer.subject, answer.reason))
+            else:
+                yield KnownRoom.of(structs.replace(answer, id=room_id), now())
+
+
+def _is_of_all(error: ApiError) -> bool:
+    """Whether the next request would fail likewise: a list or a room that cannot be had must not keep the others from their names."""
+    return error.refused or error.transport or error.throttled
 
 
 class NameReader:

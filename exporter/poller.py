@@ -106,7 +106,7 @@ class WorkspacePoller:
         self.api = api
         self._client = api.client()
         count = len(self.rooms.scope.ids) if self.rooms.scope.only_ids else None
-        self._active, self._ended = Choice(count), Choice(count)
+        self._choices = Choice(count), Choice(count), Choice(count)
         self._stretch = Stretch()
         self._entered = False
         self._own_budgets = [budget for budget in config.budgets if budget.workspace in (None, self.name)]
@@ -141,7 +141,7 @@ class WorkspacePoller:
         fault: str | None
         try:
             patience = Patience(started + max(interval, self._config.api.timeout))
-            reading = Reading(self, self._client, self._active, self._ended, patience, self._monotonic)
+            reading = Reading(self, self._client, self._choices, patience, self._monotonic)
             reading.read(self._stretch, started + min(_CATCH_UP_SECONDS, interval / 2))
             if reading.now is not None:
                 self._conclude(reading)

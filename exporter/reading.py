@@ -20,9 +20,6 @@ from exporter.planner import Choice, Stretch
 from exporter.records import Page
 from exporter.rooms import Rooms
 
-_FEW_ROOMS = 10
-"""Up to so many rooms, the past is read room by room: most of a workspace's would be other rooms'."""
-
 
 class Head(msgspec.Struct):
     """As much of a session's record as tells whether it is ours."""
@@ -60,15 +57,21 @@ class Reader(Protocol):
 
 
 class Reading:
-    """One poll's requests.  `active` and `ended` are the choices between wide listings and room by room, kept from poll to poll."""
+    """One poll's requests.  `choices` between the wide listing and room by room, for running and ended sessions
+    and for the past, are kept from poll to poll.
+    """
 
     def __init__(
-        self, reader: Reader, client: Client, active: Choice, ended: Choice, patience: Patience, monotonic: Callable[[], float]
+        self,
+        reader: Reader,
+        client: Client,
+        choices: tuple[Choice, Choice, Choice],
+        patience: Patience,
+        monotonic: Callable[[], float],
     ) -> None:
         self._reader = reader
         self._client = client
-        self._active = active
-        self._ended = ended
+        self._active, self._ended, self._past = choices
         self._patience = patience
         self._monotonic = monotonic
         self._started = monotonic()
@@ -178,18 +181,19 @@ class Reading:
         """
         scope = self._reader.rooms.scope
         rooms = [room_id for room_id in (task.keys if task.keys is not None else scope.ids) if room_id in scope.ids]
-        by_room = rooms and len(rooms) <= _FEW_ROOMS and (task.keys is not None or scope.only_ids)
+        few = bool(rooms) and (task.keys is not None or scope.only_ids)
+        wide = not few or self._past.wide(self._started)
         span = {"active": "false", "after": rfc3339(task.frontier), "before": rfc3339(end + 999)}
-        count = 0
-        for more in [{"room_id": room_id} for room_id in rooms] if by_room else [{}]:
-            for page in self._pages({**span, **more}):
+        pages = 0
+        for of_room in [{}] if wide else [{"room_id": room_id} for room_id in rooms]:
+            for page in self._pages({**span, **of_room}):
                 self._see(page)
-                count += 1
-                if count >= most_pages and _goes_on(page):
-                    created = glance(page.data[-1]).created_at if page.data else None
-                    if created is not None and micros(created) > task.frontier:
-                        return count, micros(created)
-        return count, None
+                pages += 1
+                if pages >= most_pages and _goes_on(page) and (oldest := _oldest(page)) > task.frontier:
+                    if few and pages > len(rooms):
+                        self._past.abandoned(self._started)  # most of what the workspace lists is other rooms'
+                    return pages, oldest
+        return pages, None
 
     def _read_room(self, room_id: str, parameters: dict[str, str]) -> None:
         try:
@@ -264,8 +268,11 @@ def _goes_on(page: Page) -> bool:
 
 
 def _starts_before(page: Page, moment: int) -> bool:
-    """Whether the page's oldest session, its last, started before this (µs)."""
-    if not page.data:
-        return True
-    created = glance(page.data[-1]).created_at
-    return created is not None and micros(created) < moment
+    """Whether the page's oldest session started before this (µs)."""
+    return not page.data or 0 < _oldest(page) < moment
+
+
+def _oldest(page: Page) -> int:
+    """When the page's oldest session, its last, started (µs); 0 when that cannot be told."""
+    created = glance(page.data[-1]).created_at if page.data else None
+    return 0 if created is None else micros(created)
