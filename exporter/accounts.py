@@ -104,7 +104,9 @@ class AccountState:
         self.held = False
         self.touched = True
         self.version = 0
-        """Rises with each change of what is published."""
+        """Rises when anything that is published changes, but for what goes on with time."""
+        self.moved = 0
+        """Rises when that does."""
 
     def role(self, name: str) -> RoleTotals:
         """The totals of a role, made when it is first seen."""

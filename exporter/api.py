@@ -41,6 +41,7 @@ _PAGE_SIZES = (100, 50, 20, 10)
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 3
+_CLOCK_TRIES = 3
 _MOST_PAGES = 2_000
 """Of one list: fifty times the largest that we know of; what made-up records would take of memory stays bounded."""
 
@@ -144,6 +145,11 @@ class Patience:
         return cls(time.monotonic() + seconds)
 
 
+def steady_micros() -> int:
+    """Our steady clock (µs): no clock that is set moves it, and where the system can tell, it runs while suspended."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
+
+
 class Api:
     """What the threads of one workspace share of the API."""
 
@@ -153,8 +159,10 @@ class Api:
         credentials: KeyPair | ManagementToken,
         observer: Observer,
         clock: ApiClock | None = None,
+        steady: Callable[[], int] = steady_micros,
     ) -> None:
         self.config = config
+        self.steady = steady
         self.clock = clock if clock is not None else ApiClock()
         self.tokens = Tokens(credentials)
         self.observer = observer
@@ -184,8 +192,13 @@ class Api:
 
     def now(self) -> int:
         """The API's time (µs): by its own `Date`, before the first answer by this machine's clock."""
-        known = self.clock.at(steady())
+        known = self.clock.at(self.steady())
         return known if known is not None else time.time_ns() // 1000
+
+    def token_time(self) -> int:
+        """The time (Unix seconds) that tokens are made for."""
+        told = self.clock.at_last_told(self.steady())
+        return (told if told is not None else time.time_ns() // 1000) // SECOND
 
     def skew(self) -> float:
         """The API's clock minus this machine's, in seconds; 0 before the first answer."""
@@ -210,10 +223,18 @@ class Client:
         """Closes the connection."""
         self._http.close()
 
-    def asked_at(self) -> int:
-        """The API's time (µs), at the least, when the last request was sent; this machine's if the API does not tell its own."""
-        known = self._api.clock.at(self.sent)
-        return known if known is not None else time.time_ns() // 1000 - (steady() - self.sent)
+    def decide_on_clock(self, patience: Patience) -> None:
+        """Asks once more when the last answer's `Date` contradicts those before, to know which to believe.  Raises `ApiError`."""
+        for _ in range(_CLOCK_TRIES):
+            if not self._api.clock.disputed:
+                return
+            self._page("/sessions", {"active": "true"}, patience)
+        raise ApiError("the Date of 100ms's answers contradicts itself")
+
+    def time_at(self, sent: int) -> int:
+        """The API's time (µs), at the least, at a moment of our steady clock; this machine's if the API does not tell its own."""
+        known = self._api.clock.at(sent)
+        return known if known is not None else time.time_ns() // 1000 - (self._api.steady() - sent)
 
     def pages(self, route: str, parameters: dict[str, str], patience: Patience) -> Iterator[Page]:
         """The pages of a list, newest records first.  Raises `ApiError`, at any page."""
@@ -287,7 +308,7 @@ class Client:
 
     def _token(self) -> str:
         try:
-            token = self._api.tokens.current(self._api.now() // SECOND)
+            token = self._api.tokens.current(self._api.token_time())
         except ConfigError as error:
             raise ApiError(str(error), refused=True) from error
         if math.isfinite(token.expires):
@@ -296,7 +317,7 @@ class Client:
 
     def _renew(self, refused: str) -> bool:
         try:
-            return self._api.tokens.renew(refused, self._api.now() // SECOND)
+            return self._api.tokens.renew(refused, self._api.token_time())
         except ConfigError as error:
             raise ApiError(str(error), refused=True) from error
 
@@ -332,7 +353,7 @@ class Client:
 
     def _exchange(self, url: str, parameters: dict[str, str], token: str) -> _Attempt:
         api = self._api
-        self.sent = steady()
+        self.sent = self._api.steady()
         for _ in range(_MOST_REDIRECTS + 1):
             response = self._http.get(
                 url, params=parameters, auth=_Bearer(token), timeout=api.config.timeout, stream=True, allow_redirects=False
@@ -347,7 +368,7 @@ class Client:
         return _Attempt(response.status_code, response.headers, b"")
 
     def _learn_time(self, headers: Mapping[str, str], sent: int) -> None:
-        received = steady()
+        received = self._api.steady()
         date = _date(headers.get("Date"))
         if date is None:
             return
@@ -364,11 +385,6 @@ class _Bearer(requests.auth.AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
-
-
-def steady() -> int:
-    """Our steady clock (µs): no clock that is set moves it, and where the system can tell, it runs while suspended."""
-    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
 
 
 class TooLarge(MalformedAnswer):

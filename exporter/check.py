@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exporter.api import Api, ApiError, Client, NotFound, Patience
+from exporter.api import Api, ApiError, Client, NotFound, Patience, Unobserved
 from exporter.config import Config, RoomById, RoomsByName, WorkspaceConfig, format_duration
 from exporter.planner import estimate
 from exporter.rooms import Scope
@@ -47,10 +47,10 @@ def try_live(config: Config) -> tuple[str, bool]:
     """Asks 100ms for each workspace's running sessions and configured rooms: what it found, and whether all was well."""
     lines, good = [""], True
     for workspace in config.workspaces:
-        api = Api(config.api, workspace.credentials, _Unobserved())
+        api = Api(config.api, workspace.credentials, Unobserved())
         client = api.client()
         try:
-            running = sum(len(page.data or ()) for page in client.pages("/sessions", {"active": "true"}, Patience()))
+            running = sum(len(page.data or ()) for page in client.pages("/sessions", {"active": "true"}, Patience.from_now()))
         except ApiError as error:
             lines.append(f"Workspace {workspace.name}: {error}")
             good = False
@@ -74,25 +74,8 @@ def _faults_of_rooms(client: Client, workspace: WorkspaceConfig) -> Iterator[str
         if not isinstance(room, RoomById):
             continue
         try:
-            client.record("/rooms", room.id, Patience())
+            client.record("/rooms", room.id, Patience.from_now())
         except NotFound:
             yield f"room {room.id}: 100ms does not know it"
         except ApiError as error:
             yield f"room {room.id}: {error}"
-
-
-class _Unobserved:
-    def request(self, endpoint: str, code: str, seconds: float) -> None:
-        pass
-
-    def retry(self) -> None:
-        pass
-
-    def throttled(self, seconds: float) -> None:
-        pass
-
-    def clock_skew(self, seconds: float) -> None:
-        pass
-
-    def token_expiry(self, timestamp: float) -> None:
-        pass

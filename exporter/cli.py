@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,19 +21,25 @@ if TYPE_CHECKING:
 CANNOT_RUN = 1
 BAD_CONFIGURATION = 2
 
+_COMMAND_NAMES = ("run", "check", "demo", "simulate", "report", "backfill")
+
 _COMMANDS = """\
 commands:
   run        the exporter (the default)
   check      says what the configuration means and what it costs; --live tries it
   demo       the exporter against a simulated 100ms, all in one process
   simulate   only the simulated 100ms API
+  report     participant minutes by room, role and day, from the state file, also while the exporter runs
+  backfill   the past, read from the API, as OpenMetrics for promtool
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
-    options = _parser().parse_args(arguments)
-    commands = {"run": _run, "check": _check, "demo": _demo, "simulate": _simulate}
+    # Until the daemon takes it over: to be told to stop while still starting is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    options = _parse(arguments)
+    commands = {"run": _run, "check": _check, "demo": _demo, "simulate": _simulate, "report": _report, "backfill": _backfill}
     from exporter.config import ConfigError
     from exporter.daemon import CannotRun
 
@@ -59,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("command", nargs="?", default="run", choices=("run", "check", "demo", "simulate"), metavar="command")
+    parser.add_argument("command", nargs="?", default="run", choices=_COMMAND_NAMES, metavar="command")
     parser.add_argument("--version", action="version", version=f"hms-exporter {__version__}")
     parser.add_argument("--config.file", dest="config_file", type=Path, metavar="FILE", help="the configuration (default: config.yaml)")
     parser.add_argument("--web.listen-address", dest="listen_address", metavar="HOST:PORT", help="where to serve /metrics")
@@ -67,9 +74,44 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--storage.path", dest="storage_path", metavar="FILE", help="the state file")
     parser.add_argument("--log.level", dest="log_level", metavar="LEVEL", help="debug, info, warn or error")
     parser.add_argument("--log.format", dest="log_format", metavar="FORMAT", help="logfmt or json")
-    parser.add_argument("--live", action="store_true", help="check: try each workspace's credentials and rooms")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="demo, simulate: which made-up company (default: 1)")
+    check = parser.add_argument_group("check")
+    check.add_argument("--live", action="store_true", default=None, help="try each workspace's credentials and rooms")
+    demo = parser.add_argument_group("demo, simulate")
+    demo.add_argument("--seed", type=int, metavar="N", help="which made-up company (default: 1)")
+    past = parser.add_argument_group("report, backfill")
+    past.add_argument("--from", dest="first", metavar="DAY", help="from this day on (UTC); backfill takes a time too")
+    past.add_argument("--to", dest="last", metavar="DAY", help="to this day, inclusive; backfill: to where the live series begin")
+    past.add_argument("--workspace", metavar="NAME", help="this workspace alone")
+    report = parser.add_argument_group("report")
+    report.add_argument("--month", metavar="MONTH", help="such as 2026-11 (default: this month)")
+    report.add_argument("--by", metavar="COLUMNS", help="workspace, room, role, day, with commas between (default: room)")
+    report.add_argument("--sort", choices=("minutes", "name"), help="most minutes first (the default), or by name")
+    report.add_argument("--format", choices=("table", "csv", "json"), help="for people (the default) or machines")
+    backfill = parser.add_argument_group("backfill")
+    backfill.add_argument("--output", type=Path, metavar="FILE", help="the file to write")
+    backfill.add_argument("--step", metavar="DURATION", help="between two samples, 5m at most (default: poll.interval)")
+    backfill.add_argument("--label", action="append", metavar="NAME=VALUE", help="a label for every series, such as job; may be repeated")
     return parser
+
+
+_ONLY_FOR = {
+    "live": ("check",),
+    "seed": ("demo", "simulate"),
+    **dict.fromkeys(("first", "last", "workspace"), ("report", "backfill")),
+    **dict.fromkeys(("month", "by", "sort", "format"), ("report",)),
+    **dict.fromkeys(("output", "step", "label"), ("backfill",)),
+}
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; an option of another command is refused, as an unknown one is."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    flags = {"first": "from", "last": "to"}
+    for name, commands in _ONLY_FOR.items():
+        if getattr(options, name) is not None and options.command not in commands:
+            parser.error(f"--{flags.get(name, name)} is for {' and '.join(commands)}")
+    return options
 
 
 def _load(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
@@ -110,10 +152,48 @@ def _check(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from exporter.demo import demo
 
-    return demo(options.listen_address, options.storage_path, options.log_level, options.log_format, options.seed)
+    return demo(options.listen_address, options.storage_path, options.log_level, options.log_format, options.seed or 1)
 
 
 def _simulate(options: argparse.Namespace) -> int:
     from exporter.demo import simulate
 
-    return simulate(options.listen_address, options.seed)
+    return simulate(options.listen_address, options.seed or 1)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from exporter import report
+    from exporter.statefile import StoreError
+
+    days = report.parse_days(options.month, options.first, options.last)
+    columns = report.parse_columns(options.by or "room")
+    # With the state file named, credentials and all the rest of a configuration are not needed.
+    config = _load(options, os.environ) if options.storage_path is None or options.config_file is not None else None
+    try:
+        books = report.read(Path(options.storage_path) if config is None else config.storage.path, days, options.workspace)
+    except StoreError as error:
+        return _fail(error, CANNOT_RUN)
+    made = report.report(books, columns, options.sort or "minutes", {} if config is None else report.own_names(config))
+    form = options.format or "table"
+    sys.stdout.write({"table": report.as_table, "csv": report.as_csv, "json": report.as_json}[form](made))
+    if form == "csv":
+        sys.stderr.writelines(f"{note}\n" for note in made.notes)
+    return 0
+
+
+def _backfill(options: argparse.Namespace) -> int:
+    from exporter import logs
+    from exporter.backfill.command import BackfillError, Wanted, backfill
+    from exporter.config import ConfigError
+
+    for name in ("first", "output"):
+        if getattr(options, name) is None:
+            raise ConfigError(f"--{'from' if name == 'first' else name}: backfill needs it")
+    loaded = _load(options, os.environ)
+    logs.set_up(loaded.log.level, loaded.log.format)
+    wanted = Wanted(options.first, options.last, options.output, options.step, options.workspace, options.label or ())
+    try:
+        backfill(loaded, wanted)
+    except BackfillError as error:
+        return _fail(error, CANNOT_RUN)
+    return 0

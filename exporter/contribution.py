@@ -5,7 +5,7 @@ All times are the API's, in integer microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -43,14 +43,15 @@ class Line(msgspec.Struct, array_like=True, gc=False):
     rate: int = 0
 
 
-class Memory(msgspec.Struct, array_like=True):
-    """What is kept of a running session's record: its stays, and the earlier roles of peers that changed theirs.
+Past = dict[str, list[tuple[str, int]]]
+"""By peer, for those that changed their role: each earlier role, and the moment up to which its time was credited to it."""
 
-    `past` holds, for such a peer, each earlier role and the moment up to which its time was credited to it.
-    """
+
+class Memory(msgspec.Struct, array_like=True):
+    """What is kept of a running session's record: its stays, and the earlier roles of peers that changed theirs."""
 
     stays: dict[str, Stay]
-    past: dict[str, list[tuple[str, int]]]
+    past: Past
 
 
 _encode_memory = msgspec.msgpack.Encoder().encode
@@ -128,7 +129,7 @@ class Tracked:
         return max(0, (now if self.ended is None else self.ended) - self.started)
 
 
-def _segments(key: str, stay: Stay, past: Mapping[str, list[tuple[str, int]]], end: int | None) -> Iterator[tuple[str, int, int | None]]:
+def _segments(key: str, stay: Stay, past: Past, end: int | None) -> Iterator[tuple[str, int, int | None]]:
     """A stay cut at its changes of role: role, from, to (`None`: still connected).  `end` is the end of an ended session."""
     left = stay.left
     if left is None and end is not None:
@@ -163,7 +164,7 @@ def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int, int]:
             line.left = line.joined
             line.rate = 0
             line.seconds += sum([max(joined, end) for joined in open_since])
-    for key in past:
+    for key in past.keys() & memory.stays.keys():
         first_joined = min(first_joined, memory.stays[key].joined)
         linear_from = max(linear_from, _add_changed(lines, key, memory, end))
     return lines, first_joined, 0 if end is not None else linear_from

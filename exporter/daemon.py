@@ -121,7 +121,8 @@ class Daemon:
         try:
             server.start()
         except OSError as error:
-            raise CannotRun(f"cannot listen on {address.host or ''}:{address.port}: {error.strerror or error}") from error
+            reason = (error.strerror or str(error)).partition(" (")[0]  # `create_server` adds the address once more
+            raise CannotRun(f"cannot listen on {address.host}:{address.port}: {reason}") from error
         event("info", "listening", address=server.address, version=__version__)
         return server
 
@@ -225,6 +226,10 @@ class Daemon:
                 self._metrics.reload_successful.set(0)
                 event("error", "configuration not reloaded", reason=error)
                 return str(error)
+            except Exception:  # noqa: BLE001 (a signal must not be able to end the daemon by a fault of this program)
+                self._metrics.reload_successful.set(0)
+                failure("configuration not reloaded")
+                return "a fault of the exporter; see the log"
             self._in_force()
             event("info", "configuration reloaded")
             return None

@@ -33,12 +33,13 @@ class Page:
 
 
 class Section:
-    """Some lines of one family, shown until `expires` (monotonic seconds)."""
+    """Some lines of one family, shown from `begins` until `expires` (monotonic seconds)."""
 
-    __slots__ = ("_deflated", "expires", "text")
+    __slots__ = ("_deflated", "begins", "expires", "text")
 
-    def __init__(self, text: bytes, expires: float = float("inf")) -> None:
+    def __init__(self, text: bytes, expires: float = float("inf"), begins: float = float("-inf")) -> None:
         self.text = text
+        self.begins = begins
         self.expires = expires
         self._deflated: bytes | None = None
 
@@ -66,7 +67,8 @@ class _State:
 
     def __init__(self, workspaces: Mapping[str, Sections]) -> None:
         self.workspaces = workspaces
-        self.expiries = sorted({section.expires for sections in workspaces.values() for group in sections.values() for section in group})
+        sections = [section for of in workspaces.values() for group in of.values() for section in group]
+        self.turns = sorted({moment for section in sections for moment in (section.begins, section.expires)})
         self.pages: dict[tuple[Format, float], _Static] = {}
 
     def shown(self, family: Family, now: float) -> list[Section]:
@@ -74,7 +76,7 @@ class _State:
             section
             for sections in self.workspaces.values()
             for section in sections.get(family.name, ())
-            if section.text and section.expires > now
+            if section.text and section.begins <= now < section.expires
         ]
 
 
@@ -89,16 +91,15 @@ class _Static:
                 self.sections += [_HEADERS[fmt][family.name], *shown]
         self.plain = [section.text for section in self.sections]
         self.length = sum(map(len, self.plain))
-        self._zipped: tuple[list[bytes], int, int] | None = None
+        self._zipped: tuple[bytes, int] | None = None
 
-    def zipped(self) -> tuple[list[bytes], int, int]:
-        """The compressed chunks, their length, and the checksum of what they hold."""
+    def zipped(self) -> tuple[bytes, int]:
+        """All of it compressed, in one piece (each piece is a call of the system), and the checksum of what it holds."""
         if self._zipped is None:
-            chunks = [section.deflated() for section in self.sections]
             checksum = 0
             for text in self.plain:
                 checksum = zlib.crc32(text, checksum)
-            self._zipped = chunks, sum(map(len, chunks)), checksum
+            self._zipped = b"".join([section.deflated() for section in self.sections]), checksum
         return self._zipped
 
 
@@ -131,13 +132,13 @@ class Exposition:
         static = self._static(state, fmt, now)
         if not wants_gzip(accept_encoding):
             return Page(fmt.content_type, None, [*static.plain, live], static.length + len(live))
-        chunks, length, checksum = static.zipped()
+        body, checksum = static.zipped()
         tail = deflate(live, zlib.Z_FINISH) + _gzip_trailer(zlib.crc32(live, checksum), static.length + len(live))
-        return Page(fmt.content_type, "gzip", [_GZIP_HEADER, *chunks, tail], len(_GZIP_HEADER) + length + len(tail))
+        return Page(fmt.content_type, "gzip", [_GZIP_HEADER, body, tail], len(_GZIP_HEADER) + len(body) + len(tail))
 
     def _static(self, state: _State, fmt: Format, now: float) -> _Static:
-        """Pages differ only by what has expired: each such moment has one."""
-        moment = next((expires for expires in state.expiries if expires > now), float("inf"))
+        """Pages differ only by what has expired or begun: there is one between each two such moments."""
+        moment = next((turn for turn in state.turns if turn > now), float("inf"))
         static = state.pages.get((fmt, moment))
         if static is None:
             static = state.pages[fmt, moment] = _Static(state, fmt, now)

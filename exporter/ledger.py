@@ -20,7 +20,7 @@ from collections.abc import Iterable
 import msgspec
 
 from exporter.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram
-from exporter.contribution import Account, Memory, Tracked, seconds_by_day
+from exporter.contribution import Account, Memory, Past, Tracked, seconds_by_day
 from exporter.periods import Calendar, PeriodSums, calendar
 from exporter.records import HOUR, SECOND, Session, Stay
 
@@ -51,12 +51,15 @@ class Entry(msgspec.Struct):
     """An entry of the configuration's rooms, and from when it counts.
 
     Sessions that had ended by `since` do not count, nor those that started before `read_before`: they were read when the
-    entry was there before.  `left` is when it was taken out of the configuration, `None` while it is in it.
+    entry was there before.  `left` is how far it had been read when it was taken out, `None` while it is in the configuration.
+    `whole` is the time of the poll that had read everything that counts for the first time: from then on its series rise by
+    the present alone.
     """
 
     since: int
     read_before: int = 0
     left: int | None = None
+    whole: int | None = None
 
 
 class Changes:
@@ -69,6 +72,8 @@ class Changes:
         self.settled: dict[str, int] = {}
         self.days: defaultdict[tuple[Account, str, int, str], int] = defaultdict(int)
         """Microseconds to add, by account, room id, UTC day and role."""
+        self.roles_seen: dict[str, Past] = {}
+        """Of sessions that settled, and ran when an entry's series began to be whole: the earlier roles of their peers."""
         self.histograms: set[tuple[str, str]] = set()
         self.reading = False
         """Whether `entries` or `catch_ups` have changed."""
@@ -111,8 +116,10 @@ class Ledger:
         previous = self.now
         self.now = now
         self._read = set()
-        self._windows = {}
         self._window_start = now if previous is None else previous
+        if self.read_until is not None and self.read_until - MARGIN > now:
+            # The API's clock was ahead, and what had been read by its word had not: as far as is remembered, it is read again.
+            self.read_until = min(now, self.forgotten_before() or now) + MARGIN
 
     @property
     def horizon(self) -> int | None:
@@ -141,6 +148,8 @@ class Ledger:
             if session.ended is not None and not self._counts(session, key):
                 return
             tracked = self._track(session, now)
+        elif tracked.ended is not None and session.ended is None:
+            return  # an answer from before its end
         else:
             self._renew(tracked, session)
         self._observe(tracked, now if session.ended is None else session.ended)
@@ -237,8 +246,8 @@ class Ledger:
         self.forget()
 
     def forget(self) -> None:
-        """Ended sessions are forgotten by the same rule by which they are ignored: they started before all that is still read."""
-        horizon = self.oldest_read()
+        """Lets go of the ended sessions that no answer can bring up again."""
+        horizon = self.forgotten_before()
         if horizon is not None:
             self.settled = {session_id: started for session_id, started in self.settled.items() if started >= horizon}
 
@@ -257,7 +266,7 @@ class Ledger:
         keys = dict.fromkeys(keys)
         for key, entry in self.entries.items():
             if entry.left is None and key not in keys:
-                entry.left = now
+                entry.left = self.read_until if self.read_until is not None else self.oldest_read() or entry.read_before
                 self.changes.reading = True
         new = []
         for key in keys:
@@ -285,6 +294,9 @@ class Ledger:
         self.changes.reading = True
         if catch_up.until is not None and frontier > catch_up.until:
             self.catch_ups.remove(catch_up)
+            for key, entry in self.entries.items():
+                if entry.whole is None and not any(other.keys is None or key in other.keys for other in self.catch_ups):
+                    entry.whole = self.now
         self.forget()
 
     def oldest_read(self) -> int | None:
@@ -293,6 +305,15 @@ class Ledger:
         if self.horizon is not None:
             starts.append(self.horizon)
         return min(starts, default=None)
+
+    def forgotten_before(self) -> int | None:
+        """Ended sessions that started before this are forgotten; `None` while nothing has been read yet.
+
+        That is the rule by which ended ones are ignored, and as long again as a session may last: an answer that is out of date
+        may show it running once more.
+        """
+        oldest = self.oldest_read()
+        return None if oldest is None else oldest - REACH_BACK
 
     def _counts(self, session: Session, key: str) -> bool:
         """Whether an ended session that was never seen running is to be counted."""
@@ -326,6 +347,7 @@ class Ledger:
         assert not state.sessions
         assert account not in self.changes.accounts
         del self.accounts[account]
+        self._windows.pop(account, None)
         self._move_usage(state, 1)
 
     def restore(self, states: Iterable[AccountState]) -> None:
@@ -371,12 +393,12 @@ class Ledger:
     def _renew(self, tracked: Tracked, session: Session) -> None:
         """Takes over a newer record, remembering what role each peer was credited in until the last one."""
         before = tracked.recall()
-        past = {key: roles for key, roles in before.past.items() if key in session.stays}
-        stays = session.stays
+        past, stays = before.past, session.stays
         for key, known in before.stays.items():
             stay = stays.get(key)
-            if stay is not None and stay.role != known.role:
-                past.setdefault(key, []).append((known.role, max(tracked.observed, stay.joined)))
+            # A peer that this record lacks, being malformed in it, may be back in the next one.
+            if stay is None or stay.role != known.role:
+                past.setdefault(key, []).append((known.role, max(tracked.observed, known.joined)))
         tracked.started = session.started
         tracked.update(Memory(session.stays, past), session.ended)
 
@@ -426,9 +448,16 @@ class Ledger:
         for stay in memory.stays.values():
             left = max(stay.joined, ended) if stay.left is None else stay.left
             self._histogram("peer_duration", stay.role).observe(left - stay.joined, SECOND)
+        if memory.past and self._ran_in_the_beginning(tracked):
+            self.changes.roles_seen[tracked.id] = memory.past
         state.sessions.pop(tracked.id, None)
         self._untrack(tracked)
         self.settled[tracked.id] = self.changes.settled[tracked.id] = tracked.started
+
+    def _ran_in_the_beginning(self, tracked: Tracked) -> bool:
+        """Whether a series' first whole value has a part of this session in it: what joins on to that must know the roles."""
+        present = [entry.whole for entry in self.entries.values() if entry.left is None]
+        return any(whole is None or tracked.started <= whole for whole in present)
 
     def _histogram(self, name: str, role: str = "") -> Histogram:
         self.changes.histograms.add((name, role))
@@ -438,58 +467,48 @@ class Ledger:
         return histogram
 
     def _publish(self, state: AccountState) -> None:
-        """Published = the highest truth so far; an over-estimate is held until the truth has caught up with it."""
+        """Published = the highest truth so far; an over-estimate is held until the truth has caught up with it.
+
+        Usage is the truth itself: what has settled in this day and this month, and the running sessions' since they began.
+        """
+        today = self._calendar = calendar(self.now or 0)
         totals = state.totals
         started, ended, seconds = totals.started, totals.ended, totals.seconds
-        roles: dict[str, list[int]] = {role: [t.joined, t.left, t.seconds] for role, t in state.roles.items()}
+        roles = {role: [of.joined, of.left, of.seconds, *of.periods.at(today)] for role, of in state.roles.items()}
         for tracked in state.sessions.values():
             started += 1
             seconds += tracked.session_seconds(tracked.observed)
-            if tracked.observed >= tracked.linear_from:
-                for role, line in tracked.lines.items():
-                    sums = roles.get(role)
-                    if sums is None:
-                        sums = roles[role] = [0, 0, 0]
-                    sums[0] += line.joined
-                    sums[1] += line.left
-                    sums[2] += line.seconds + line.rate * tracked.observed
-            else:
-                at = tracked.peer_seconds(tracked.observed)
-                for role, line in tracked.lines.items():
-                    sums = roles.setdefault(role, [0, 0, 0])
-                    sums[0] += line.joined
-                    sums[1] += line.left
-                    sums[2] += at.get(role, 0)
-        self._work_out_usage(state)
-        held = False
-        for role, (joined, left, time) in roles.items():
+            spent = tracked.peer_seconds(tracked.observed)
+            before_day, before_month = tracked.peer_seconds_before(today.day_start), tracked.peer_seconds_before(today.month_start)
+            for role, line in tracked.lines.items():
+                sums = roles.get(role)
+                if sums is None:
+                    sums = roles[role] = [0, 0, 0, 0, 0]
+                time = spent.get(role, 0)
+                sums[0] += line.joined
+                sums[1] += line.left
+                sums[2] += time
+                sums[3] += max(0, time - before_day.get(role, 0)) if before_day else time
+                sums[4] += max(0, time - before_month.get(role, 0)) if before_month else time
+        counted = (started, ended) != (totals.published_started, totals.published_ended)
+        held = started < totals.published_started or ended < totals.published_ended or seconds < totals.published_seconds
+        totals.published_started = max(totals.published_started, started)
+        totals.published_ended = max(totals.published_ended, ended)
+        totals.published_seconds = max(totals.published_seconds, seconds)
+        for role, (joined, left, time, in_day, in_month) in roles.items():
             of = state.role(role)
+            counted |= (joined, left) != (of.published_joined, of.published_left)
             held |= joined < of.published_joined or left < of.published_left or time < of.published_seconds
             of.published_joined = max(of.published_joined, joined)
             of.published_left = max(of.published_left, left)
             of.published_seconds = max(of.published_seconds, time)
-        state.version += 1
-        held |= started < totals.published_started or ended < totals.published_ended or seconds < totals.published_seconds
-        totals.published_started = max(totals.published_started, started)
-        totals.published_ended = max(totals.published_ended, ended)
-        totals.published_seconds = max(totals.published_seconds, seconds)
+            of.usage_day, of.usage_month = in_day, in_month
         if held or state.held or state.touched:
             self.changes.accounts.add(state.account)
         state.held = held
         state.touched = False
-
-    def _work_out_usage(self, state: AccountState) -> None:
-        """The usage of this day and this month: what has settled in them, and the running sessions' since they began."""
-        now = self._calendar = calendar(self.now or 0)
-        for totals in state.roles.values():
-            totals.usage_day, totals.usage_month = totals.periods.at(now)
-        for tracked in state.sessions.values():
-            before_day = tracked.peer_seconds_before(now.day_start)
-            before_month = tracked.peer_seconds_before(now.month_start)
-            for role, seconds in tracked.peer_seconds(tracked.observed).items():
-                totals = state.role(role)
-                totals.usage_day += max(0, seconds - before_day.get(role, 0))
-                totals.usage_month += max(0, seconds - before_month.get(role, 0))
+        state.version += counted
+        state.moved += 1
 
     def _move_usage(self, state: AccountState, sign: int) -> None:
         now = calendar(self.now or 0)
@@ -503,8 +522,10 @@ class Ledger:
         was_idle = state.gauges is not None and not state.gauges.sessions and not state.gauges.peak
         idle = not state.sessions and state.account not in self._windows and state.gauges is not None
         if not (was_idle and idle and len(state.gauges.peers) == len(state.roles)):  # type: ignore[union-attr]  # was_idle says so
-            state.gauges = self._gauges(state)
-            state.version += 1
+            gauges = self._gauges(state)
+            state.version += gauges != state.gauges
+            state.gauges = gauges
+        self._windows.pop(state.account, None)
         state.read_at = now
         state.fresh = at
 

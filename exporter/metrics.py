@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from exporter.accounts import AccountState, Histogram
+from exporter.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram
 from exporter.contribution import OVERFLOW
 from exporter.ledger import Ledger
 from exporter.periods import PERIODS, calendar
@@ -64,7 +64,6 @@ WORKSPACE_FAMILIES = (
     Family("hms_session_duration_seconds", "histogram", "Wall-clock length of ended sessions."),
     Family("hms_session_peers", "histogram", "Peers in an ended session, over its whole length."),
     Family("hms_peer_duration_seconds", "histogram", "Length of the stays of peers in ended sessions."),
-    Family("hms_up", "gauge", "Whether the last poll read everything it wanted (1) or not (0)."),
     Family("hms_rooms_configured", "gauge", "Rooms named by their id in the configuration."),
     Family("hms_rooms_tracked", "gauge", "Rooms and groups of rooms with series of their own."),
     Family("hms_rooms_missing", "gauge", "Configured rooms that 100ms does not know."),
@@ -79,13 +78,13 @@ BUDGET_FAMILIES = (
     Family("hms_budget_used_ratio", "gauge", "How much of the budget is used; 1 is all of it."),
     Family("hms_budget_elapsed_ratio", "gauge", "How much of the budget's day or month is over; 1 is its end."),
 )
-FAMILIES = ACCOUNT_FAMILIES + USAGE_FAMILIES + BUDGET_FAMILIES + WORKSPACE_FAMILIES
+UP_FAMILY = Family("hms_up", "gauge", "Whether the last poll read everything it wanted (1) or not (0).")
+FAMILIES = (UP_FAMILY, *ACCOUNT_FAMILIES, *USAGE_FAMILIES, *BUDGET_FAMILIES, *WORKSPACE_FAMILIES)
 
 
 class Overview(NamedTuple):
     """A workspace's own gauges."""
 
-    up: bool
     configured: int
     tracked: int
     missing: int
@@ -102,39 +101,88 @@ def seconds(micros: int) -> str:
     return repr(micros / SECOND)
 
 
+class AccountText:
+    """An account's lines, kept from poll to poll and rendered anew only as far as something has changed.
+
+    Of a room in which nobody came or went only the time goes on: that is what most of a large exposition does.
+    """
+
+    __slots__ = ("_key", "_lines", "_moved", "_of_role", "_of_room", "_version")
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] | None = None
+        self._version = self._moved = -1
+        self._of_room = ""
+        self._of_role: list[tuple[str, str]] = []
+        self._lines: tuple[bytes, ...] = ()
+
+    def lines(self, workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> tuple[bytes, ...]:
+        """One text for each of `ACCOUNT_FAMILIES`; `label` is what the account is called."""
+        key = (workspace, label, known, len(state.roles))
+        if key != self._key:
+            self._key = key
+            self._version = -1
+            labels = _labels(workspace, label, state)
+            self._of_room = f"{{{labels}}} "
+            self._of_role = [(role, f'{{{labels},role="{escape(role)}"}} ') for role in sorted(state.roles)]
+        if state.version != self._version:
+            self._lines = self._all(state, known)
+        elif state.moved != self._moved:
+            session_seconds, peer_seconds, usage = self._moving(state)
+            kept = self._lines
+            self._lines = (*kept[:7], session_seconds, *kept[8:10], peer_seconds, kept[11], usage)
+        self._version, self._moved = state.version, state.moved
+        return self._lines
+
+    def _moving(self, state: AccountState) -> tuple[bytes, bytes, bytes]:
+        """What goes on with time alone."""
+        roles = [(prefix, state.roles[role]) for role, prefix in self._of_role]
+        usage = [] if state.account == OVERFLOW else [_usage(prefix, role.usage_day, role.usage_month) for prefix, role in roles]
+        return (
+            f"hms_session_seconds_total{self._of_room}{seconds(state.totals.published_seconds)}\n".encode(),
+            "".join([f"hms_peer_seconds_total{prefix}{seconds(role.published_seconds)}\n" for prefix, role in roles]).encode(),
+            "".join(usage).encode(),
+        )
+
+    def _all(self, state: AccountState, known: KnownRoom | None) -> tuple[bytes, ...]:
+        of_room, totals, gauges = self._of_room, state.totals, state.gauges
+        roles = [(prefix, state.roles[role]) for role, prefix in self._of_role]
+        sessions = start = peers = peak = users = ""
+        if gauges is not None:
+            sessions = f"hms_sessions_active{of_room}{gauges.sessions}\n"
+            if gauges.oldest_start is not None:
+                start = f"hms_session_start_timestamp_seconds{of_room}{seconds(gauges.oldest_start)}\n"
+            found = gauges.peers
+            peers = "".join([f"hms_peers_active{prefix}{found[role]}\n" for role, prefix in self._of_role if role in found])
+            peak = f"hms_peers_active_peak{of_room}{gauges.peak}\n"
+            users = f"hms_users_active{of_room}{gauges.users}\n"
+        session_seconds, peer_seconds, usage = self._moving(state)
+        info = _info(of_room, known) if known is not None and known.answered and known.exists else ""
+        return (
+            sessions.encode(),
+            start.encode(),
+            peers.encode(),
+            peak.encode(),
+            users.encode(),
+            f"hms_sessions_started_total{of_room}{totals.published_started}\n".encode(),
+            f"hms_sessions_ended_total{of_room}{totals.published_ended}\n".encode(),
+            session_seconds,
+            "".join([f"hms_peers_joined_total{prefix}{role.published_joined}\n" for prefix, role in roles]).encode(),
+            "".join([f"hms_peers_left_total{prefix}{role.published_left}\n" for prefix, role in roles]).encode(),
+            peer_seconds,
+            info.encode(),
+            usage,
+        )
+
+
 def account_lines(workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> tuple[bytes, ...]:
-    """An account's lines, one text for each of `ACCOUNT_FAMILIES`; `label` is what it is called."""
-    labels = f'workspace="{escape(workspace)}",room="{escape(label)}"'
-    if state.account.kind == "room":
-        labels = f'workspace="{escape(workspace)}",room_id="{escape(state.account.id)}",room="{escape(label)}"'
-    of_room = f"{{{labels}}} "
-    of_role = {role: f'{{{labels},role="{escape(role)}"}} ' for role in sorted(state.roles)}
-    totals, gauges = state.totals, state.gauges
-    sessions = start = peers = peak = users = ""
-    if gauges is not None:
-        sessions = f"hms_sessions_active{of_room}{gauges.sessions}\n"
-        if gauges.oldest_start is not None:
-            start = f"hms_session_start_timestamp_seconds{of_room}{seconds(gauges.oldest_start)}\n"
-        peers = "".join([f"hms_peers_active{prefix}{gauges.peers[role]}\n" for role, prefix in of_role.items() if role in gauges.peers])
-        peak = f"hms_peers_active_peak{of_room}{gauges.peak}\n"
-        users = f"hms_users_active{of_room}{gauges.users}\n"
-    roles = [(prefix, state.roles[role]) for role, prefix in of_role.items()]
-    lines = (
-        sessions,
-        start,
-        peers,
-        peak,
-        users,
-        f"hms_sessions_started_total{of_room}{totals.published_started}\n",
-        f"hms_sessions_ended_total{of_room}{totals.published_ended}\n",
-        f"hms_session_seconds_total{of_room}{seconds(totals.published_seconds)}\n",
-        "".join([f"hms_peers_joined_total{prefix}{role.published_joined}\n" for prefix, role in roles]),
-        "".join([f"hms_peers_left_total{prefix}{role.published_left}\n" for prefix, role in roles]),
-        "".join([f"hms_peer_seconds_total{prefix}{seconds(role.published_seconds)}\n" for prefix, role in roles]),
-        _info(labels, known) if known is not None and known.answered and known.exists else "",
-        "" if state.account == OVERFLOW else "".join([_usage(prefix, role.usage_day, role.usage_month) for prefix, role in roles]),
-    )
-    return tuple([text.encode() for text in lines])
+    """An account's lines, one text for each of `ACCOUNT_FAMILIES`, as they are at the moment."""
+    return AccountText().lines(workspace, label, state, known)
+
+
+def _labels(workspace: str, label: str, state: AccountState) -> str:
+    room_id = f'room_id="{escape(state.account.id)}",' if state.account.kind == "room" else ""
+    return f'workspace="{escape(workspace)}",{room_id}room="{escape(label)}"'
 
 
 def usage_lines(
@@ -166,16 +214,16 @@ def workspace_lines(workspace: str, ledger: Ledger, overview: Overview) -> tuple
     label = f'workspace="{escape(workspace)}"'
     found = ledger.histograms
     peer_durations = sorted((role, histogram) for (name, role), histogram in found.items() if name == "peer_duration")
+    nothing_yet = Histogram(HISTOGRAM_BOUNDS["session_duration"]), Histogram(HISTOGRAM_BOUNDS["session_peers"])
     gauges = (
-        ("hms_up", int(overview.up)),
         ("hms_rooms_configured", overview.configured),
         ("hms_rooms_tracked", overview.tracked),
         ("hms_rooms_missing", overview.missing),
         ("hms_rooms_overflowed", overview.overflowed),
     )
     lines = (
-        _histogram("hms_session_duration_seconds", label, found.get(("session_duration", "")), SECOND),
-        _histogram("hms_session_peers", label, found.get(("session_peers", "")), 1),
+        _histogram("hms_session_duration_seconds", label, found.get(("session_duration", ""), nothing_yet[0]), SECOND),
+        _histogram("hms_session_peers", label, found.get(("session_peers", ""), nothing_yet[1]), 1),
         "".join(
             _histogram("hms_peer_duration_seconds", f'{label},role="{escape(role)}"', histogram, SECOND)
             for role, histogram in peer_durations
@@ -183,6 +231,11 @@ def workspace_lines(workspace: str, ledger: Ledger, overview: Overview) -> tuple
         *(f"{name}{{{label}}} {value}\n" for name, value in gauges),
     )
     return tuple([text.encode() for text in lines])
+
+
+def up_line(workspace: str, *, up: bool) -> bytes:
+    """The line of `UP_FAMILY`."""
+    return f'{UP_FAMILY.name}{{workspace="{escape(workspace)}"}} {int(up)}\n'.encode()
 
 
 def header(family: Family, *, openmetrics: bool) -> bytes:
@@ -201,10 +254,11 @@ def sample_names(family: Family) -> tuple[str, ...]:
     return (family.name,)
 
 
-def _info(labels: str, known: KnownRoom) -> str:
+def _info(prefix: str, known: KnownRoom) -> str:
+    """The line of a room; `prefix` holds its labels, with the closing brace and a space."""
     enabled = "true" if known.enabled else "false"
     return (
-        f'hms_room_info{{{labels},template="{escape(known.template)}",template_id="{escape(known.template_id)}",'
+        f'hms_room_info{prefix[:-2]},template="{escape(known.template)}",template_id="{escape(known.template_id)}",'
         f'region="{escape(known.region)}",enabled="{enabled}"}} 1\n'
     )
 
@@ -217,9 +271,7 @@ def _usage(prefix: str, day: int, month: int) -> str:
     )
 
 
-def _histogram(name: str, labels: str, histogram: Histogram | None, scale: int) -> str:
-    if histogram is None:
-        return ""
+def _histogram(name: str, labels: str, histogram: Histogram, scale: int) -> str:
     return "".join(_histogram_lines(name, labels, histogram, scale))
 
 

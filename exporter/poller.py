@@ -21,7 +21,17 @@ from exporter.exposition import Exposition, Section
 from exporter.landing import MOST_ROOMS, RoomStatus
 from exporter.ledger import Ledger
 from exporter.logs import event, failure
-from exporter.metrics import ACCOUNT_FAMILIES, USAGE_FAMILIES, WORKSPACE_FAMILIES, Overview, account_lines, usage_lines, workspace_lines
+from exporter.metrics import (
+    ACCOUNT_FAMILIES,
+    UP_FAMILY,
+    USAGE_FAMILIES,
+    WORKSPACE_FAMILIES,
+    AccountText,
+    Overview,
+    up_line,
+    usage_lines,
+    workspace_lines,
+)
 from exporter.periods import calendar
 from exporter.planner import Choice, Stretch
 from exporter.reading import Reading, glance, micros
@@ -84,10 +94,12 @@ class WorkspacePoller:
         self._exposition = exposition
         self._board = board if board is not None else BudgetBoard(exposition, config.budgets)
         self._monotonic = monotonic
-        self._fragments: dict[Account, tuple[tuple[object, ...], tuple[bytes, ...]]] = {}
+        self._texts: dict[Account, AccountText] = {}
         self._sections: Mapping[str, Sequence[Section]] = {}
         self._rejections: OrderedDict[tuple[str, ...], None] = OrderedDict()
         self._learnt: list[KnownRoom] = []
+        self._read_at = monotonic()
+        """When the last poll had read what it could (monotonic seconds)."""
         self._durable = True
         """Whether the store has taken everything that the ledger holds: nothing else may be shown."""
         self._use(config, api)
@@ -98,7 +110,7 @@ class WorkspacePoller:
         self.rooms = self.rooms.rescoped(Scope(workspace), config.limits)
         if not self.rooms.scope.only_ids:
             self.rooms.show(self.ledger.accounts.values(), self.ledger.now or 0)
-        self._fragments.clear()
+        self._texts.clear()
         self._use(config, api)
 
     def _use(self, config: Config, api: Api) -> None:
@@ -161,12 +173,13 @@ class WorkspacePoller:
         ledger, rooms = self.ledger, self.rooms
         self._durable = False
         self._assign()
-        ledger.finish(reading.fresh(), self._monotonic())
+        self._read_at = self._monotonic()
+        ledger.finish(reading.fresh(), self._read_at)
         self._learnt += rooms.polled(self.rooms_in_question())
         self._commit()
         for account in rooms.idle(ledger.accounts, ledger.now or 0, self._budgeted):
             ledger.close(account)
-            self._fragments.pop(account, None)
+            self._texts.pop(account, None)
 
     def _commit(self) -> None:
         self._store.commit(self.name, self.ledger, self._learnt)
@@ -269,24 +282,25 @@ class WorkspacePoller:
         self._durable = False
         try:
             if self.ledger.now is not None:
-                self._assign()
-                self.ledger.finish((), self._monotonic())
+                self.ledger.finish(self._assign(), self._read_at)
             self._commit()
         except StoreError as error:
             event("warn", "what was learnt about rooms could not be stored", workspace=self.name, reason=error)
         self._publish(up=self.health.fault is None and self.health.polled_at is not None)
 
-    def _assign(self) -> None:
-        """Gives the sessions of rooms that were not seen before their accounts, as far as that can be decided."""
+    def _assign(self) -> list[Account]:
+        """Gives the sessions of rooms that were not seen before their accounts, as far as that can be decided; which ones."""
         ledger = self.ledger
         unassigned = ledger.unassigned_rooms()
         if not unassigned:
-            return
+            return []
         self._recall_rooms(room_id for room_id in unassigned if room_id not in self.rooms.known)
-        for room_id, account in self.rooms.place(unassigned, ledger.accounts, ledger.now or 0).items():
+        placed = self.rooms.place(unassigned, ledger.accounts, ledger.now or 0)
+        for room_id, account in placed.items():
             if account is not None:
                 self._open(account)
             ledger.assign(room_id, account)
+        return [account for account in placed.values() if account is not None]
 
     def _recall_rooms(self, ids: Iterable[str]) -> None:
         for room in self._store.rooms(self.name, ids).values():
@@ -308,9 +322,7 @@ class WorkspacePoller:
         if self._durable:
             self._sections = self._render(up=up)
         else:
-            down = workspace_lines(self.name, self.ledger, self._overview(0, up=False))
-            at = next(i for i, family in enumerate(WORKSPACE_FAMILIES) if family.name == "hms_up")
-            self._sections = {**self._sections, "hms_up": [Section(down[at])]}
+            self._sections = {**self._sections, UP_FAMILY.name: [Section(up_line(self.name, up=False))]}
         self._exposition.publish(self.name, self._sections)
 
     def _render(self, *, up: bool) -> Mapping[str, Sequence[Section]]:
@@ -325,12 +337,12 @@ class WorkspacePoller:
             if label is None:
                 continue
             known = self.rooms.known.get(account.id) if account.kind == "room" else None
-            key = (label, known, state.version)
-            cached = self._fragments.get(account)
-            if cached is None or cached[0] != key:
-                cached = self._fragments[account] = (key, account_lines(self.name, label, state, known))
+            text = self._texts.get(account)
+            if text is None:
+                text = self._texts[account] = AccountText()
+            lines = text.lines(self.name, label, state, known)
             expires = state.fresh + lifetime if state.gauges is not None else 0.0
-            shown.setdefault(expires, []).append(cached[1])
+            shown.setdefault(expires, []).append(lines)
             tracked += account.id != "_other"
             if state.gauges is not None and expires > now:
                 alive = True
@@ -347,8 +359,12 @@ class WorkspacePoller:
             sections.setdefault(family.name, []).extend(
                 Section(b"".join(columns[index]), expires if family.expires else float("inf")) for expires, columns in by_expiry
             )
-        lines = workspace_lines(self.name, self.ledger, self._overview(tracked, up=up))
-        return sections | {family.name: [Section(text)] for family, text in zip(WORKSPACE_FAMILIES, lines, strict=True)}
+        lines = workspace_lines(self.name, self.ledger, self._overview(tracked))
+        sections |= {family.name: [Section(text)] for family, text in zip(WORKSPACE_FAMILIES, lines, strict=True)}
+        # A poll that goes on for longer than the gauges are shown must not be taken for a good one meanwhile.
+        ends = self._read_at + lifetime if up else now
+        sections[UP_FAMILY.name] = [Section(up_line(self.name, up=True), ends), Section(up_line(self.name, up=False), begins=ends)]
+        return sections
 
     def _render_usage(self) -> dict[str, list[Section]]:
         """The usage that no account's own lines tell: of rooms without series, in money, and of budgets."""
@@ -375,8 +391,8 @@ class WorkspacePoller:
         """The ids of rooms that budgets name: they stay in memory, for their usage counts though they be idle."""
         return [*self._budgeted, *self._store.rooms_named(self.name, self._budgeted)]
 
-    def _overview(self, tracked: int, *, up: bool) -> Overview:
-        return Overview(up, len(self.rooms.scope.ids), tracked, self.rooms.missing, len(self.rooms.overflowed))
+    def _overview(self, tracked: int) -> Overview:
+        return Overview(len(self.rooms.scope.ids), tracked, self.rooms.missing, len(self.rooms.overflowed))
 
 
 def _busiest(running: Sequence[tuple[str, AccountState]]) -> tuple[RoomStatus, ...]:

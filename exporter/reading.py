@@ -78,6 +78,7 @@ class Reading:
         self.now: int | None = None
         """The API's time of this poll (µs); `None` before the first answer."""
         self.faults: list[str] = []
+        self._sent = 0
         self._unread_rooms: set[str] = set()
         self._all_read = False
 
@@ -91,7 +92,9 @@ class Reading:
             self._read_ended()
             self._read_lost()
             if self.now is not None and not self.faults:
-                self._reader.ledger.complete(self.now)
+                # Taking everything for read up to a wrong time would lose what happens until then.
+                self._client.decide_on_clock(self._patience)
+                self._reader.ledger.complete(min(self.now, self._client.time_at(self._sent)))
                 self._read_past(stretch, past_until)
         except _GivenUp:
             pass
@@ -231,7 +234,9 @@ class Reading:
     def _pages(self, parameters: dict[str, str]) -> Iterator[Page]:
         for page in self._client.pages("/sessions", parameters, self._patience):
             if self.now is None:
-                self.now = self._client.asked_at()
+                self._sent = self._client.sent
+                self._client.decide_on_clock(self._patience)
+                self.now = self._client.time_at(self._sent)
                 self._reader.begin(self.now)
             yield page
 

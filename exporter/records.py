@@ -107,7 +107,7 @@ class _WireSession(msgspec.Struct, gc=False):
 
 
 class _LooseSession(_WireSession):
-    peers: dict[str, msgspec.Raw] | list[msgspec.Raw] | msgspec.Raw | None = None  # type: ignore[assignment]  # the same field, each peer undecoded
+    peers: msgspec.Raw = msgspec.Raw(b"null")  # type: ignore[assignment]  # the same field, undecoded
 
 
 class _WireRoom(msgspec.Struct):
@@ -241,19 +241,17 @@ def _decode_loosely(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tu
     """The session without its peers, then each peer by itself, so that one that is broken costs only itself."""
     wire = msgspec.json.decode(raw, type=_LooseSession)
     session = plain(wire.id)
-    found: object = wire.peers
-    items: list[tuple[str | None, object]]
-    if isinstance(found, dict):
-        items = list(found.items())
-    elif isinstance(found, list):
-        items = [(None, item) for item in found]
-    else:
-        items = [("peers", found)]
+    items: list[tuple[str | None, msgspec.Raw]]
+    try:
+        found = msgspec.json.decode(wire.peers, type=dict[str, msgspec.Raw] | list[msgspec.Raw] | None)
+        items = list(found.items()) if isinstance(found, dict) else [(None, item) for item in found or ()]
+    except msgspec.ValidationError:
+        items = [("peers", wire.peers)]
 
     def peers() -> Iterator[tuple[str | None, _WirePeer]]:
         for number, (key, item) in enumerate(items):
             try:
-                yield key, _peer_decoder.decode(item)  # type: ignore[arg-type]  # Raw, by the type of the field
+                yield key, _peer_decoder.decode(item)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 identity = (wire.id, key or f"#{number}")
                 rejections.append(Rejection("peer", identity, f"{session} peer {number + 1}", "not a peer record"))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
+from msgspec import structs
 
 from exporter.accounts import AccountState
 from exporter.config import LimitsConfig, RoomById, RoomsByName, WorkspaceConfig
@@ -179,6 +180,10 @@ class Rooms:
                 self.known.pop(account.id, None)
         for room_id in [room_id for room_id, last in self.overflowed.items() if last + expiry < now]:
             del self.overflowed[room_id]
+        # Names of rooms that are none of ours, or not shown: asked for again should they come back.
+        for room_id, room in list(self.known.items()):
+            if room_id not in self._shown and room_id not in self.scope.ids and 0 < room.fetched_at < now - REFRESH_AFTER:
+                del self.known[room_id]
         return gone
 
     def _expiry(self) -> int:
@@ -238,7 +243,10 @@ class Rooms:
         return assumed
 
     def learn(self, room: KnownRoom) -> None:
-        """An answer about a room."""
+        """An answer about a room; one that does not exist any more keeps the name it had."""
+        before = self.known.get(room.id)
+        if not room.exists and before is not None:
+            room = structs.replace(before, exists=False, enabled=False, fetched_at=room.fetched_at)
         self.known[room.id] = room
         self._waited.pop(room.id, None)
 

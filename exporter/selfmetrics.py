@@ -94,10 +94,10 @@ class SelfMetrics:
 
     def forget(self, name: str) -> None:
         """A workspace has left the configuration: its series go too."""
+        of_no_workspace = (self.reload_successful, self.reload_success_time)
         for family in vars(self).values():
-            labels = getattr(family, "remove_by_labels", None)
-            if labels is not None and not isinstance(family, CollectorRegistry):
-                labels({"workspace": name})
+            if isinstance(family, Counter | Gauge | Histogram) and family not in of_no_workspace:
+                family.remove_by_labels({"workspace": name})
 
     def render(self, fmt: Format, names: frozenset[str]) -> bytes:
         """All of it as finished bytes, or the samples of these names only; ends the exposition, in OpenMetrics with its mark."""

@@ -1,8 +1,8 @@
 """The ledger on disk: one SQLite file, one transaction a poll.
 
 What is here is what the API cannot tell again: settled sums, the sessions that run (with the roles their peers held), the
-ended ones that a listing may still show, what is held above the truth, and how far has been read.  No user ids, no names of
-people, no secrets.
+ended ones that a listing may still show, what is held above the truth, and how far has been read; for a backfill, also the
+earlier roles of the peers that were there when the series began.  No user ids, no names of people, no secrets.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ CREATE TABLE workspace (
     name TEXT PRIMARY KEY, now INTEGER, read_until INTEGER, catch_ups BLOB NOT NULL, seal INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE entry (
-    workspace TEXT, key TEXT, since INTEGER NOT NULL, read_before INTEGER NOT NULL, "left" INTEGER, seal INTEGER NOT NULL,
+    workspace TEXT, key TEXT, since INTEGER NOT NULL, read_before INTEGER NOT NULL, "left" INTEGER, whole INTEGER,
+    seal INTEGER NOT NULL,
     PRIMARY KEY (workspace, key)
 ) WITHOUT ROWID;
 CREATE TABLE room (
@@ -67,6 +68,10 @@ CREATE TABLE settled (
     PRIMARY KEY (workspace, id)
 ) WITHOUT ROWID;
 CREATE INDEX settled_by_start ON settled (workspace, started);
+CREATE TABLE roles_seen (
+    workspace TEXT, id TEXT, past BLOB NOT NULL, seal INTEGER NOT NULL,
+    PRIMARY KEY (workspace, id)
+) WITHOUT ROWID;
 CREATE TABLE histogram (
     workspace TEXT, name TEXT, role TEXT, counts BLOB NOT NULL, total INTEGER NOT NULL, seal INTEGER NOT NULL,
     PRIMARY KEY (workspace, name, role)
@@ -109,10 +114,10 @@ class Store:
                 return
             ledger.now, ledger.read_until = row[0], row[1]
             ledger.catch_ups = _decode_catch_ups(row[2])
-            for key, since, read_before, left in self._db.execute(
-                'SELECT key, since, read_before, "left" FROM entry WHERE workspace = ?', (workspace,)
+            for key, since, read_before, left, whole in self._db.execute(
+                'SELECT key, since, read_before, "left", whole FROM entry WHERE workspace = ?', (workspace,)
             ):
-                ledger.entries[key] = Entry(since, read_before, left)
+                ledger.entries[key] = Entry(since, read_before, left, whole)
             ledger.settled = dict(self._db.execute("SELECT id, started FROM settled WHERE workspace = ?", (workspace,)))
             for name, role, counts, total in self._db.execute(
                 "SELECT name, role, counts, total FROM histogram WHERE workspace = ?", (workspace,)
@@ -194,7 +199,7 @@ class Store:
             _put(db, "workspace", [(workspace, ledger.now, ledger.read_until, msgspec.json.encode(ledger.catch_ups))])
             if changes.reading:
                 entries = ledger.entries.items()
-                _put(db, "entry", ((workspace, key, entry.since, entry.read_before, entry.left) for key, entry in entries))
+                _put(db, "entry", ((workspace, key, entry.since, entry.read_before, entry.left, entry.whole) for key, entry in entries))
             _put(db, "room", (_room_row(workspace, room) for room in rooms))
             states = [ledger.accounts[account] for account in changes.accounts]
             _put(db, "account", (_account_row(workspace, state) for state in states))
@@ -207,7 +212,8 @@ class Store:
             db.executemany("DELETE FROM running WHERE workspace = ? AND id = ?", ((workspace, i) for i in changes.untracked))
             _put(db, "running", (_tracked_row(workspace, ledger.tracked[i]) for i in changes.tracked if i in ledger.tracked))
             _put(db, "settled", ((workspace, *item) for item in changes.settled.items()))
-            oldest = ledger.oldest_read()
+            _put(db, "roles_seen", ((workspace, i, msgspec.msgpack.encode(past)) for i, past in changes.roles_seen.items()))
+            oldest = ledger.forgotten_before()
             if oldest is not None:
                 db.execute("DELETE FROM settled WHERE workspace = ? AND started < ?", (workspace, oldest))
             _put(db, "histogram", (_histogram_row(workspace, key, ledger.histograms) for key in changes.histograms))

@@ -151,7 +151,11 @@ def tls_context(settings: TlsSettings) -> ssl.SSLContext:
     if settings.ciphers:
         context.set_ciphers(":".join(settings.ciphers))
     if settings.curve is not None:
-        context.set_ecdh_curve(settings.curve)
+        try:
+            context.set_ecdh_curve(settings.curve)
+        except (OSError, ValueError):  # early releases of Python 3.11 cannot choose X25519
+            message = f"curve_preferences: this version of Python cannot choose {settings.curve}; left out, OpenSSL chooses"
+            raise ConfigError(message) from None
     try:
         # An encrypted key would ask for its password on the terminal; the empty one is refused at once.
         context.load_cert_chain(settings.cert_file, settings.key_file, password="")

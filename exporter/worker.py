@@ -82,7 +82,8 @@ class Worker:
 
     def join(self, seconds: float) -> None:
         """Waits for the thread's end, so long at most."""
-        self._thread.join(seconds)
+        if self._thread.ident is not None:  # it may not have been started, where the daemon could not run
+            self._thread.join(seconds)
 
     def withdraw(self) -> None:
         """Takes the workspace's series away: it has left the configuration."""

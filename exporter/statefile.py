@@ -1,0 +1,270 @@
+"""The state file as a file: opened, held for this process, looked over for damage, and put back when somebody removes it.
+
+SQLite's own check sees a broken tree, but not a number that has changed on the disk.  So every row carries a seal, a
+checksum of its other columns, and the rows that counting goes by are compared with theirs when the file is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from exporter.logs import event
+
+APPLICATION_ID = 0x484D5345  # "HMSE"
+
+_BUSY_SECONDS = 2.0
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class StoreError(Exception):
+    """The state file cannot be used, or not written to.  The message names the file and what to do."""
+
+    def __init__(self, message: str) -> None:
+        # SQLite may quote what it has found in a damaged file, and says some things in several lines.
+        super().__init__("".join(c if c.isprintable() else " " for c in message))
+
+
+def seal(*columns: object) -> int:
+    """The checksum of a row, from its other columns as SQLite gives them back."""
+    return zlib.crc32(_encode(columns))
+
+
+def sealed(rows: Iterable[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
+    """Rows with their seal, which is the last column of every table."""
+    for row in rows:
+        yield *row, zlib.crc32(_encode(row))
+
+
+class StateFile:
+    """A SQLite file of this `schema` and `version`, held for this process alone until `close`.
+
+    Opening creates it with its folder.  Raises `StoreError`, leaving the file as it was, when it is not a state file, of a
+    version this program does not know, damaged, in use by another exporter, or not writable.  The tables `unverified` are
+    too large to be read at every start; whoever reads their rows looks at the seals.
+    """
+
+    def __init__(self, path: Path, schema: str, version: int, unverified: frozenset[str] = frozenset()) -> None:
+        self.path = path
+        self._schema = schema
+        self._version = version
+        self._unverified = unverified
+        self._db: sqlite3.Connection | None = None
+        with self.errors():
+            self._held = self._hold()
+            try:
+                self._db = self._open()
+            except BaseException:
+                self._held.close()
+                raise
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """The open database.  Raises `StoreError` after `close`."""
+        if self._held.closed:
+            raise StoreError(f"{self.path}: the state file has been closed")
+        if self._db is None:
+            self._db = self._connect()
+        return self._db
+
+    def close(self) -> None:
+        """Gives the file back, in its place even if it was removed meanwhile."""
+        try:
+            with self.errors():
+                self.keep()
+        except StoreError as error:
+            event("error", "state file not put back", reason=error)
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        self._held.close()
+
+    def keep(self) -> None:
+        """Sees to it that what is written from now on is found at `path` by the next start.
+
+        A file that was removed lives on only while it is open: it is written anew, whole.  Raises `StoreError` when another
+        file stands there, which is not overwritten.
+        """
+        if self._held.closed:
+            return
+        held = os.fstat(self._held.fileno())
+        try:
+            there = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            self._put_back()
+            event("warn", "state file was removed while in use and has been written anew", path=self.path)
+        else:
+            if (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
+                raise StoreError(
+                    f"{self.path}: another file has taken the place of the state file;"
+                    " move it away to go on counting, or restart the exporter to use it"
+                )
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """SQLite's and the system's errors in words for the person who runs this."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise StoreError(f"{self.path}: the state file is in use by another program") from error
+            raise StoreError(f"{self.path}: the state file cannot be used: {error}") from error
+        except (sqlite3.DatabaseError, msgspec.MsgspecError, struct.error, UnicodeDecodeError) as error:
+            raise self._damaged(error) from error
+        except OSError as error:
+            raise StoreError(f"{self.path}: the state file cannot be used: {error.strerror or error}") from error
+
+    # -- opening --------------------------------------------------------------------------------------------------
+
+    def _hold(self) -> BinaryIO:
+        """Takes the file for this process, by a lock that ends with it, having looked at its first bytes only."""
+        path = self.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise StoreError(f"{path}: the state file is not a file")
+        held = path.open("r+b" if path.exists() else "x+b")
+        try:
+            self._lock(held)
+            header = held.read(100)
+            if header:
+                self._look_at(header)
+        except BaseException:
+            held.close()
+            raise
+        return held
+
+    def _lock(self, held: BinaryIO) -> None:
+        try:
+            # flock, which SQLite does not use: readers such as a backup or a report stay welcome.
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"{self.path}: the state file is in use by another exporter") from None
+
+    def _look_at(self, header: bytes) -> None:
+        path = self.path
+        if len(header) < 100 or header[:16] != b"SQLite format 3\0":
+            raise StoreError(f"{path}: not a state file of this exporter; move it away or choose another storage.path")
+        (version,) = struct.unpack(">I", header[60:64])
+        (application,) = struct.unpack(">I", header[68:72])
+        if application != APPLICATION_ID:
+            raise StoreError(f"{path}: a database of another program; choose another storage.path")
+        if version != self._version:
+            raise StoreError(
+                f"{path}: the state file has version {version}, this exporter knows version {self._version};"
+                " run the exporter that wrote it, or choose another storage.path"
+            )
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.create_function("seal", -1, seal, deterministic=True)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _open(self) -> sqlite3.Connection:
+        # A journal is what a kill in the middle of the making leaves; later on there is a log instead.
+        if not self.path.stat().st_size or Path(f"{self.path}-journal").exists():
+            self._make()
+        # Not to be written to before it is known to be sound: closing it would work the log of a killed process into it.
+        with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as found:
+            self._verify(found)
+        db = self._connect()
+        try:
+            db.executescript("BEGIN IMMEDIATE; ROLLBACK")  # a file that cannot be written to says so now
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _make(self) -> None:
+        """Makes the tables, all or nothing, in the file itself: its first bytes say whose it is from then on."""
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_SECONDS)) as db:
+            if not db.execute("PRAGMA application_id").fetchone()[0]:
+                db.executescript(
+                    f"BEGIN EXCLUSIVE; {self._schema} PRAGMA application_id = {APPLICATION_ID};"
+                    f" PRAGMA user_version = {self._version}; COMMIT"
+                )
+
+    def _verify(self, db: sqlite3.Connection) -> None:
+        """Raises `StoreError` when the file is not what was written."""
+        with contextlib.closing(sqlite3.connect(":memory:")) as model:
+            model.executescript(self._schema)
+            if _structure(db) != _structure(model):
+                raise self._damaged("its structure is not the one that was made")
+            tables: list[str] = [name for kind, name, *_ in _structure(model) if kind == "table"]
+        for check in ("quick_check(1)", *(f"integrity_check({table})" for table in tables if table not in self._unverified)):
+            (verdict,) = db.execute(f"PRAGMA {check}").fetchone()
+            if verdict != "ok":
+                raise self._damaged(verdict.removeprefix("*** in database main ***\n"))
+        for table in tables:
+            if table not in self._unverified:
+                for *columns, found in db.execute(f"SELECT * FROM {table}"):  # noqa: S608 (a name of our own schema)
+                    if seal(*columns) != found:
+                        raise self._damaged(f"a row of {table} has changed on the disk")
+
+    def _damaged(self, why: object) -> StoreError:
+        return StoreError(f"{self.path}: the state file is damaged ({why}); restore it from a backup or move it away")
+
+    # -- putting back ---------------------------------------------------------------------------------------------
+
+    def _put_back(self) -> None:
+        """Writes a copy of the file that we still hold, then lets it take the place of the removed one."""
+        draft = self.path.with_name(f"{self.path.name}.new")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with contextlib.closing(sqlite3.connect(draft)) as copy:
+                self.db.backup(copy)
+            held = draft.open("r+b")
+        except BaseException:
+            _remove(draft)
+            raise
+        try:
+            self._lock(held)
+            os.fsync(held.fileno())
+            draft.rename(self.path)
+        except BaseException:
+            held.close()
+            _remove(draft)
+            raise
+        # Until here the old log may still lie beside the new file: it holds nothing that the copy does not hold as well.
+        # The old database is closed before the new one is opened, for closing removes the log by its name.
+        old, self._db = self._db, None
+        if old is not None:
+            old.close()
+        self._held.close()
+        self._held = held
+        for name in (f"{self.path}-wal", f"{self.path}-shm"):
+            Path(name).unlink(missing_ok=True)
+        _sync_folder(self.path.parent)
+        self._db = self._connect()
+
+
+def _structure(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    return db.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name").fetchall()
+
+
+def _remove(draft: Path) -> None:
+    for name in (draft, Path(f"{draft}-journal"), Path(f"{draft}-wal"), Path(f"{draft}-shm")):
+        name.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A file's name is durable once its folder is."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
