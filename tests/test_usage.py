@@ -53,7 +53,7 @@ class Program:
         metrics = SelfMetrics("test", "test")
         self.exposition = Exposition(metrics.render)
         own = metrics.workspace("w", 30)
-        api = Api(self.config.api, self.config.workspaces[0].credentials, own)
+        api = Api(self.config.api, self.config.workspaces[0].credentials, own, steady=lambda: self.now)
         board = BudgetBoard(self.exposition, self.config.budgets)
         self.poller = WorkspacePoller(self.config.workspaces[0], self.config, self.store, self.exposition, own, api, board)
         self.poller.restore()

@@ -1,0 +1,20 @@
+"""What all tests share: property tests that try the same examples every time, and as many as asked for."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Examples for each property; more of them find more, and take longer.
+_EXAMPLES = int(os.environ.get("HMS_EXAMPLES", "60"))
+
+settings.register_profile(
+    "exporter",
+    max_examples=_EXAMPLES,
+    derandomize=_EXAMPLES <= 1000,
+    deadline=None,  # a busy machine is no fault of the code
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("exporter")
