@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import Literal
 
 import pytest
 
 
-def require(name: str) -> str:
+def require(name: str, *, generation: Literal[2, 3] = 3) -> str:
     """The path of a program: from `bin` below HMS_TOOLS_DIR if it is there, else from PATH.
 
-    Without it the test is skipped, or fails where HMS_REQUIRE_PROGRAMS=1 says that nothing may be left out.
+    Prometheus's programs of the older `generation` are looked for below HMS_TOOLS_DIR_2, and nowhere else.  Without the program
+    the test is skipped, or fails where HMS_REQUIRE_PROGRAMS=1 says that nothing may be left out.
     """
-    tools = os.environ.get("HMS_TOOLS_DIR")
-    found = (shutil.which(name, path=os.path.join(tools, "bin")) if tools else None) or shutil.which(name)  # noqa: PTH118 - a search path
+    tools = os.environ.get("HMS_TOOLS_DIR" if generation == 3 else "HMS_TOOLS_DIR_2")
+    found = shutil.which(name, path=os.path.join(tools, "bin")) if tools else None  # noqa: PTH118 - a search path
+    if generation == 3:
+        found = found or shutil.which(name)
     if found is not None:
         return found
+    which = name if generation == 3 else f"{name} of generation {generation}"
     if os.environ.get("HMS_REQUIRE_PROGRAMS") == "1":
-        pytest.fail(f"{name} is not installed, and HMS_REQUIRE_PROGRAMS=1 asks for every program")
-    pytest.skip(f"{name} is not installed")
+        pytest.fail(f"{which} is not installed, and HMS_REQUIRE_PROGRAMS=1 asks for every program")
+    pytest.skip(f"{which} is not installed")

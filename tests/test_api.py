@@ -517,6 +517,18 @@ def test_a_list_that_brings_nothing_new_any_more_ends_with_an_error(sim: Simulat
     assert len(told.codes) <= 3
 
 
+def test_a_list_that_always_brings_something_new_ends_too(
+    sim: SimulatedApi, make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.api._MOST_PAGES", 20)
+    for serial in range(300):
+        world.open(world.rooms[0].id, real_clock() - MINUTE + serial)
+    api, told = make(page_size=10)
+    with pytest.raises(ApiError, match="does not end"):
+        sessions(api)
+    assert len(told.codes) == 20
+
+
 def test_an_item_on_two_pages_is_no_end_of_the_list(sim: SimulatedApi, make: Make) -> None:
     api, _ = make(page_size=10)
     sim.faults.add(Fault(kind="repeated_item"))

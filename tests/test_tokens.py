@@ -141,6 +141,7 @@ def test_a_clock_of_the_api_that_is_set_while_running_is_followed(sim: Simulated
     for offset in (DAY, -DAY, 0):
         sim.clock = shifted_clock(offset)
         ask(api)
+        ask(api)  # one answer alone might be a mistake
         assert abs(api.skew() - offset / SECOND) < 1.5
 
 

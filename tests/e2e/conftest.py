@@ -1,0 +1,23 @@
+"""What the end-to-end tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from exporter.simulator import SimulatedApi, World
+from tests.e2e.program import ACCESS_KEY, SECRET
+
+
+@pytest.fixture
+def world() -> World:
+    """A workspace with nothing in it."""
+    return World(ACCESS_KEY, SECRET)
+
+
+@pytest.fixture
+def api(world: World) -> Iterator[SimulatedApi]:
+    """The simulated 100ms of that workspace."""
+    with SimulatedApi([world]) as running:
+        yield running

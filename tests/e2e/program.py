@@ -1,0 +1,334 @@
+"""The program as its users run it: started as a process, asked over HTTP, ended by signals; and what its counters ought to say."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import requests
+
+from exporter.simulator import SECOND, Room, SimulatedApi, World, real_clock
+
+REPOSITORY = Path(__file__).parent.parent.parent
+ACCESS_KEY, SECRET = "c4nary-access-key", "c4nary-secret-which-is-of-enough-bytes"
+PRIVATE = (ACCESS_KEY, SECRET, "eyJ", "c4nary-user", "C4nary Person")
+"""What must be seen nowhere: credentials, tokens (which begin like this), user ids and names of people, as `busy` makes them up."""
+
+_SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_LOG_LINE = re.compile(
+    r'time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z level=(debug|info|warn|error) msg=("(?:[^"\\]|\\.)*"|\S+)( \w+=("(?:[^"\\]|\\.)*"|\S+))*'
+)
+
+
+class Series(NamedTuple):
+    """A sample's identity."""
+
+    name: str
+    labels: frozenset[tuple[str, str]]
+
+
+Samples = Mapping[Series, float]
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 15.0, what: str = "") -> Any:
+    """The first true value of `condition`, asked again and again; fails after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, what or "it has not come true in time"
+        time.sleep(0.02)
+
+
+def parse(text: str) -> dict[Series, float]:
+    """The samples of a page in the text format."""
+    samples = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            found = _SAMPLE.fullmatch(line)
+            assert found is not None, f"no sample: {line}"
+            samples[Series(found[1], frozenset(_LABEL.findall(found[2] or "")))] = float(found[3])
+    return samples
+
+
+def series(name: str, **labels: str) -> Series:
+    """The series of this name and exactly these labels."""
+    return Series(name, frozenset(labels.items()))
+
+
+def some(samples: Samples, name: str, **labels: str) -> dict[frozenset[tuple[str, str]], float]:
+    """The samples of this name that have these labels, among others."""
+    wanted = set(labels.items())
+    return {key.labels: value for key, value in samples.items() if key.name == name and wanted <= key.labels}
+
+
+def total(samples: Samples, name: str, **labels: str) -> float:
+    """The sum over those."""
+    return sum(some(samples, name, **labels).values())
+
+
+def workspace(name: str = "default", *, access_key: str = ACCESS_KEY, secret: str = SECRET, **more: Any) -> dict[str, Any]:
+    """A workspace of the configuration."""
+    return {"name": name, "access_key": access_key, "secret": secret, **more}
+
+
+def configure(folder: Path, source: SimulatedApi | str, /, *workspaces: dict[str, Any], file: str = "config.yaml", **sections: Any) -> Path:
+    """Writes a configuration with polls each second; `sections` change it.  JSON is YAML too."""
+    config: dict[str, Any] = {
+        "workspaces": list(workspaces) or [workspace()],
+        "api": {"base_url": source if isinstance(source, str) else source.base_url, "max_requests_per_second": 500, "timeout": "2s"},
+        "poll": {"interval": "1s"},
+        "storage": {"path": str(folder / "state.db")},
+        "web": {"listen_address": "127.0.0.1:0"},
+        "log": {"level": "debug"},
+    }
+    for key, section in sections.items():
+        config[key] = {**config.get(key, {}), **section}
+    path = folder / file
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps(config, indent=1))
+    scratch.replace(path)
+    return path
+
+
+def environment(**more: str) -> dict[str, str]:
+    """A plain environment for a process of ours."""
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **more}
+
+
+def run(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 20) -> subprocess.CompletedProcess[str]:
+    """Runs the program to its end."""
+    command = [sys.executable, "-m", "exporter", *arguments]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=env or environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+class Program:
+    """A running process of the program; its log is in `folder`, one file for all processes there."""
+
+    def __init__(self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        self._log = folder / "log"
+        self._begin = self._log.stat().st_size if self._log.exists() else 0
+        self._output = folder / "output"
+        self._http = requests.Session()
+        self._http.trust_env = False
+        self._address: str | None = None
+        with self._log.open("ab") as log, self._output.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "exporter", *arguments],
+                cwd=folder,
+                env=env or environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=log,
+            )
+
+    @property
+    def log(self) -> str:
+        """What this process has logged so far."""
+        with self._log.open("rb") as log:
+            log.seek(self._begin)
+            return log.read().decode()
+
+    @property
+    def output(self) -> str:
+        """What has been written to stdout in this folder."""
+        return self._output.read_text()
+
+    @property
+    def address(self) -> str:
+        """Where it listens; waits until it says so."""
+        if self._address is None:
+
+            def listening() -> str | None:
+                assert self.process.poll() is None, f"it has ended: {self.log}"
+                found = re.search(r"msg=listening address=(\S+)", self.log)
+                return found[1] if found else None
+
+            self._address = wait_until(listening, 15)
+        return self._address
+
+    def url(self, path: str) -> str:
+        """The address of a page."""
+        return f"http://{self.address}{path}"
+
+    def get(self, path: str, method: str = "GET", **headers: str) -> requests.Response:
+        """An answer of the HTTP face."""
+        return self._http.request(method, self.url(path), headers=headers, timeout=5, allow_redirects=False)
+
+    def metrics(self) -> dict[Series, float]:
+        """All that is published now."""
+        return parse(self.get("/metrics").text)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """One sample by its name and exactly these labels (`workspace` is `default` unless given); `None` if there is none."""
+        return self.metrics().get(series(name, **{"workspace": "default", **labels}))
+
+    def polled(self, times: int = 1, name: str = "default", seconds: float = 15.0) -> None:
+        """Waits until so many more polls have ended."""
+        before = self.value("hms_exporter_polls_total", workspace=name) or 0
+        wait_until(lambda: (self.value("hms_exporter_polls_total", workspace=name) or 0) >= before + times, seconds, "no poll ends")
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal."""
+        self.process.send_signal(number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, within: float = 5.0) -> int:
+        """Asks it to stop; its exit code.  Fails if that takes too long."""
+        self.send(number)
+        return self.process.wait(within)
+
+    def kill(self) -> None:
+        """Ends it as a crash would."""
+        self.process.kill()
+        self.process.wait()
+        self._http.close()
+
+    def check_log(self) -> None:
+        """Every line is an event, and none shows what is private."""
+        text = self.log
+        for line in text.splitlines():
+            assert _LOG_LINE.fullmatch(line), f"not an event: {line!r}"
+        assert not [private for private in PRIVATE if private in text]
+
+
+@contextlib.contextmanager
+def running(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, events_only: bool = True) -> Iterator[Program]:
+    """A process that is ended, if it has not been, at the end; its log is checked."""
+    program = Program(folder, *arguments, env=env)
+    try:
+        yield program
+    finally:
+        program.kill()
+    if events_only:
+        program.check_log()
+
+
+class Scraper:
+    """Scrapes without a pause, and notes every counter that falls; `program` may be replaced by its successor at any time."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.scrapes = 0
+        self.falls: list[tuple[Series, float, float]] = []
+        self._highest: dict[Series, float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Scraper:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(requests.RequestException, AssertionError):
+                self._look(parse(requests.get(self.program.url("/metrics"), timeout=2).text))
+            self._stop.wait(0.03)
+
+    def _look(self, samples: Samples) -> None:
+        self.scrapes += 1
+        for key, value in samples.items():
+            if key.name.endswith(("_total", "_bucket", "_count", "_sum")) and not key.name.startswith(
+                ("hms_exporter_", "process_", "python_")
+            ):
+                if value < self._highest.get(key, 0):
+                    self.falls.append((key, self._highest[key], value))
+                self._highest[key] = value
+
+
+# --- what happens, and what it comes to ---
+
+
+def present() -> int:
+    """Now, to the millisecond: what is scripted from it can be told to the millisecond."""
+    return real_clock() // 1000 * 1000
+
+
+def busy(world: World, rooms: Sequence[Room], begin: int, end: int, seed: int = 0) -> None:
+    """Calls come and go in these rooms from `begin` to `end` (µs of the API's clock), all over by then, long and short ones."""
+    chance = random.Random(seed)
+
+    def moment(low: int, high: int) -> int:
+        return chance.randint(low // 1000, high // 1000) * 1000
+
+    for room in rooms:
+        at = begin + moment(0, SECOND // 2)
+        while at < end - SECOND // 10:
+            over = min(end, at + moment(SECOND // 20, 2 * SECOND))
+            with world.lock:
+                session = world.open(room.id, at)
+                for _ in range(chance.randint(0, 4)):
+                    number = chance.randrange(6)
+                    joined = moment(at, over)
+                    peer = session.join(
+                        chance.choice(["host", "guest"]), joined, user_id=f"c4nary-user-{number}", name=f"C4nary Person {number}"
+                    )
+                    if chance.random() < 0.8:  # else a ghost
+                        peer.leave(moment(joined, over))
+                session.close(over)
+            at = over + moment(0, SECOND)
+
+
+def expected(world: World, now: int, rooms: Sequence[Room]) -> dict[Series, int]:
+    """What the counters must say at `now`: whole numbers, and times in milliseconds."""
+    truth = world.truth(now)
+    found = {}
+    for room in rooms:
+        labels = {"workspace": "default", "room_id": room.id, "room": room.name_at(now)}
+        for name, by_room in (("started", truth.started), ("ended", truth.ended)):
+            found[series(f"hms_sessions_{name}_total", **labels)] = by_room[room.id]
+        found[series("hms_session_seconds_total", **labels)] = truth.session_us[room.id] // 1000
+        for of, role in {key for key in truth.joins if key[0] == room.id}:
+            found[series("hms_peers_joined_total", **labels, role=role)] = truth.joins[of, role]
+            found[series("hms_peers_left_total", **labels, role=role)] = truth.leaves[of, role]
+            found[series("hms_peer_seconds_total", **labels, role=role)] = truth.peer_us[of, role] // 1000
+    return found
+
+
+def counted(samples: Samples) -> dict[Series, int]:
+    """What the counters of rooms say, in the same way."""
+    return {
+        key: round(value * 1000) if "seconds" in key.name else round(value)
+        for key, value in samples.items()
+        if key.name.endswith("_total") and dict(key.labels).keys() & {"room_id"} and key.name.startswith("hms_")
+    }
+
+
+def comes_to(program: Program, wanted: Mapping[Series, int], seconds: float = 20.0) -> None:
+    """Waits until every counter is equal to what it ought to be, and is so still a poll later."""
+
+    def wrong() -> list[tuple[Series, int | None, int | None]]:
+        found = counted(program.metrics())
+        return [(key, found.get(key), wanted.get(key)) for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)]
+
+    deadline = time.monotonic() + seconds
+    while wrong() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert wrong() == []
+    program.polled()
+    assert wrong() == []

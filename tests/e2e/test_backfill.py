@@ -1,0 +1,199 @@
+"""The past and the present in one real Prometheus: what was backfilled, what was scraped, and the moment where they join."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.simulator import (
+    DAY,
+    HOUR,
+    MINUTE,
+    SECOND,
+    Company,
+    Session,
+    SessionQuery,
+    SimulatedApi,
+    real_clock,
+    rfc3339,
+    shifted_clock,
+    truth_of,
+)
+from tests.e2e.program import configure, run, running, wait_until, workspace
+from tests.programs import require
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+_STEP = 300
+_DAYS = 8
+_COUNTERS = (
+    "hms_sessions_started_total",
+    "hms_sessions_ended_total",
+    "hms_session_seconds_total",
+    "hms_peers_joined_total",
+    "hms_peers_left_total",
+    "hms_peer_seconds_total",
+)
+
+
+class Prometheus:
+    """A real one, over a folder that outlives it."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{listener.getsockname()[1]}"
+        self.data = folder / "data"
+        self._config = folder / "prometheus.json"
+        jobs = [{"job_name": "hms", "scrape_interval": "1s", "scrape_timeout": "1s", "static_configs": [{"targets": [target]}]}]
+        self._config.write_text(json.dumps({"scrape_configs": jobs}))
+        self._log = folder / "prometheus.log"
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        flags = [f"--config.file={self._config}", f"--storage.tsdb.path={self.data}", f"--web.listen-address={self.address}"]
+        with self._log.open("ab") as log:
+            process = subprocess.Popen([require("prometheus"), *flags, "--storage.tsdb.retention.time=1y"], stderr=log, stdout=log)
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=5).close()
+                    break
+                except OSError:
+                    assert time.monotonic() < deadline, self._log.read_text()
+                    time.sleep(0.1)
+            yield
+        finally:
+            process.terminate()
+            process.wait(30)
+
+    def ask(self, query: str, at: float) -> list[dict[str, Any]]:
+        parameters = urllib.parse.urlencode({"query": query, "time": at})
+        with urllib.request.urlopen(f"http://{self.address}/api/v1/query?{parameters}", timeout=60) as answer:
+            found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+        return found
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, Company, list[Session], int]]:
+    """A company's eight days before the exporter's first start, backfilled, beside some seconds scraped after it.
+
+    The API's clock then leaps by three hours, for Prometheus's last hours are refused.
+    """
+    prometheus_program, promtool = require("prometheus"), require("promtool")
+    assert prometheus_program
+    folder = tmp_path_factory.mktemp("backfill")
+    company = Company(3, real_clock())
+    with SimulatedApi([company]) as api:
+        account = workspace("company", access_key=company.access_key, secret=company.secret)
+        # A series that leaves the exposition for a while leaves a gap, over which Prometheus estimates more freely.
+        config = configure(folder, api, account, limits={"room_idle_expiry": "30d"})
+        with running(folder, "--config.file", str(config)) as exporter:
+            target = exporter.address
+            prometheus = Prometheus(folder, target)
+            with prometheus.run():
+                exporter.polled(3, name="company")
+                wait_until(
+                    lambda: prometheus.ask("count_over_time(hms_peer_seconds_total[1m]) >= 3", time.time()), 60, "nothing is scraped"
+                )
+        now = real_clock()
+        api.clock = shifted_clock(3 * HOUR + MINUTE)
+        output = folder / "past.om"
+        labels = ("--label", "job=hms", "--label", f"instance={target}")
+        start = ("--from", rfc3339(now - _DAYS * DAY), "--step", f"{_STEP}s")
+        done = run(folder, "backfill", "--config.file", str(config), *start, *labels, "--output", str(output), timeout=120)
+        assert done.returncode == 0, done.stderr
+        sessions = list(company.list_sessions(SessionQuery(10**9, after=now - (_DAYS + 2) * DAY), now + HOUR))
+    command = [promtool, "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=54h", str(output), str(prometheus.data)]
+    loaded = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert loaded.returncode == 0, loaded.stderr
+    with prometheus.run():
+        yield prometheus, company, sessions, now
+
+
+def _by_room(sessions: list[Session], now: float, *, recorded: bool = False) -> dict[str, float]:
+    """Participant time by room, in seconds; as `recorded` by then, or as it turned out to be."""
+    truth = truth_of(sessions, round(now * SECOND), recorded=recorded)
+    return defaultdict(float, {room: micros / SECOND for room, micros in truth.room_peer_us.items()})
+
+
+class TestIncrease:
+    """increase() over any stretch of the past is ..."""
+
+    @pytest.mark.parametrize(("length", "text"), [(3600, "1h"), (86400, "1d"), (7 * 86400, "7d")])
+    def test_the_truth_within_the_step(self, joined: tuple[Prometheus, Company, list[Session], int], length: int, text: str) -> None:
+        prometheus, _, sessions, now = joined
+        last = (now // SECOND // _STEP - 1) * _STEP
+        ends = [last - back for back in (0, 5 * 3600, 11 * 3600, 20 * 3600) if back < _DAYS * 86400 - length]
+        for end in ends:
+            found = {
+                sample["metric"]["room_id"]: float(sample["value"][1])
+                for sample in prometheus.ask(f"sum without (role) (increase(hms_peer_seconds_total[{text}]))", end)
+            }
+            # Prometheus sees the samples within the stretch, and extends what they say to all of it: by a step, and by half of
+            # one where a role is seen for the first time.
+            early, begin, over = (_by_room(sessions, moment) for moment in (end - length, end - length + _STEP, end))
+            for room, value in found.items():
+                seen, whole = over[room] - begin[room], over[room] - early[room]
+                assert abs(value - whole) <= (whole - seen) + whole * 1.5 * _STEP / (length - _STEP) + 0.01, (room, value, whole)
+            assert sum(found.values()) > 1000, "there was something to be counted"
+
+    def test_exact_between_two_steps(self, joined: tuple[Prometheus, Company, list[Session], int]) -> None:
+        prometheus, _, sessions, now = joined
+        end = (now // SECOND // _STEP - 1) * _STEP
+        for begin in (end - 3600, end - 86400, end - 7 * 86400):
+            query = f"sum without (role) (hms_peer_seconds_total @ {end} - hms_peer_seconds_total @ {begin})"
+            found = {sample["metric"]["room_id"]: float(sample["value"][1]) for sample in prometheus.ask(query, end)}
+            before, after = _by_room(sessions, begin), _by_room(sessions, end)
+            assert found
+            for room, value in found.items():
+                assert value == pytest.approx(after[room] - before[room], abs=0.002)
+
+
+class TestJoin:
+    """Where the live series begin, ..."""
+
+    def test_no_counter_falls(self, joined: tuple[Prometheus, Company, list[Session], int]) -> None:
+        prometheus, _, _, now = joined
+        series = 0
+        for name in _COUNTERS:
+            for found in prometheus.ask(f"sum without (role) ({name})[{_DAYS}d:{_STEP}s]", now / SECOND + 20):
+                values = [float(value) for _, value in found["values"]]
+                series += 1
+                assert values == sorted(values), (name, found["metric"])
+        assert series > 6 * 10
+
+    def test_none_jumps(self, joined: tuple[Prometheus, Company, list[Session], int]) -> None:
+        prometheus, _, sessions, now = joined
+        past: defaultdict[str, float] = defaultdict(float)
+        live: defaultdict[str, float] = defaultdict(float)
+        step = scraped = 0.0
+        for found in prometheus.ask("hms_peer_seconds_total[10m]", now / SECOND + 20):
+            samples = [(float(at), float(value)) for at, value in found["values"]]
+            room = found["metric"]["room_id"]
+            before = [sample for sample in samples if sample[0] % _STEP == 0]
+            after = [sample for sample in samples if sample[0] % _STEP]
+            if before:
+                step = before[-1][0]
+                past[room] += before[-1][1]
+            if after:
+                scraped = after[-1][0]
+                live[room] += after[-1][1]
+        for room in live:
+            # A scrape shows what was recorded by the poll before it.
+            low, high = (_by_room(sessions, moment, recorded=True)[room] for moment in (scraped - 3, scraped))
+            begin = _by_room(sessions, step)[room]
+            assert low - begin - 0.01 <= live[room] - past[room] <= high - begin + 0.01, (room, low - begin, live[room] - past[room])
+        assert len(live) > 3

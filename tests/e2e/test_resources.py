@@ -1,0 +1,127 @@
+"""What the process takes stays bounded, and what happens to the process itself costs no count."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.simulator import SECOND, Fault, SimulatedApi, World
+from tests.e2e.program import Program, busy, comes_to, configure, expected, present, running, total, wait_until, workspace
+
+
+def peak_mebibytes(program: Program) -> float:
+    """The most memory that the process has had."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{program.process.pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def taken(program: Program) -> tuple[int, int]:
+    """Its file descriptors and threads."""
+    process = Path(f"/proc/{program.process.pid}")
+    return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gzip_bomb", "huge_body", "deep_nesting", "endless_pages"])
+def test_monstrous_answers_cost_a_poll_and_not_the_memory(tmp_path: Path, world: World, api: SimulatedApi, kind: Any) -> None:
+    room = world.room(name="daily")
+    for serial in range(30):
+        world.open(room.id, present() - SECOND * (serial + 1)).join("host", present())
+    config = configure(tmp_path, api, api={"timeout": "5s", "max_retries": 0, "page_size": 10})
+    with running(tmp_path, f"--config.file={config}") as program:
+        wait_until(lambda: program.value("hms_up") == 1)
+        api.faults.add(Fault(kind=kind, size=1 << 33, times=3))
+        wait_until(lambda: program.value("hms_up") == 0, 20)
+        assert peak_mebibytes(program) < 300
+        api.faults.clear()
+        wait_until(lambda: program.value("hms_up") == 1, 20)
+        assert total(program.metrics(), "hms_sessions_active") == 30
+        assert total(program.metrics(), "hms_sessions_started_total") == 30
+
+
+@pytest.mark.slow
+def test_reloads_leave_no_threads_and_no_descriptors_behind(tmp_path: Path, world: World, api: SimulatedApi) -> None:
+    config = configure(tmp_path, api, web={"enable_lifecycle": True})
+    with running(tmp_path, f"--config.file={config}") as program:
+        program.polled()
+        assert program.get("/-/reload", "POST").status_code == 200
+        program.polled()
+        before = taken(program)
+        for _ in range(25):
+            assert program.get("/-/reload", "POST").status_code == 200
+            program.send(signal.SIGHUP)
+        program.polled(2)
+        wait_until(lambda: taken(program)[1] <= before[1] + 1)
+        assert taken(program)[0] <= before[0] + 4
+
+
+@pytest.mark.slow
+def test_failed_polls_leave_no_threads_and_no_descriptors_behind(tmp_path: Path, world: World, api: SimulatedApi) -> None:
+    config = configure(tmp_path, api, api={"timeout": "100ms", "max_retries": 0})
+    kinds: list[Any] = ["reset_in_body", "stall", "trickle_body", "gzip_bomb", "html"]
+    with running(tmp_path, f"--config.file={config}") as program:
+        program.polled(2)
+        before = taken(program)
+        for kind in kinds:
+            api.faults.add(Fault(kind=kind, times=1))
+        program.polled(len(kinds) + 2, seconds=30)
+        assert taken(program)[0] <= before[0] + 2
+        assert taken(program)[1] <= before[1]
+
+
+@pytest.mark.slow
+def test_a_process_that_was_suspended_goes_on_and_loses_nothing(tmp_path: Path, world: World, api: SimulatedApi) -> None:
+    room = world.room(name="daily")
+    config = configure(tmp_path, api, workspace(rooms=[room.id]), poll={"since": "1h"})
+    now = present()
+    busy(world, [room], now, now + 6 * SECOND, seed=2)
+    with running(tmp_path, f"--config.file={config}") as program:
+        wait_until(lambda: program.value("hms_up") == 1)
+        program.send(signal.SIGSTOP)
+        wait_until(lambda: api.clock() > now + 5 * SECOND)
+        program.send(signal.SIGCONT)
+        wait_until(lambda: api.clock() > now + 6 * SECOND)
+        comes_to(program, expected(world, now + 6 * SECOND, [room]))
+        polls = program.value("hms_exporter_polls_total")
+        assert polls is not None
+        assert polls < 12, "missed beats are not made up for"
+
+
+@pytest.mark.slow
+def test_polls_keep_a_steady_beat(tmp_path: Path, world: World, api: SimulatedApi) -> None:
+    """An answer that takes a while does not put the next poll off."""
+    api.faults.add(Fault(kind="stall", seconds=0.3, route="/sessions", match="active=true"))
+    with running(tmp_path, f"--config.file={configure(tmp_path, api)}") as program:
+        program.polled(2)
+        api.clear()
+        began = time.monotonic()
+        wait_until(lambda: sum("true" in request.query.get("active", "") for request in api.requests) >= 5)
+        beats = [request.at / SECOND for request in api.requests if request.query.get("active") == "true"]
+        assert time.monotonic() - began < 6.5
+        assert all(0.6 < later - earlier < 1.4 for earlier, later in pairwise(beats))
+
+
+@pytest.mark.slow
+def test_a_fault_is_logged_when_it_begins_when_it_changes_and_when_it_ends(tmp_path: Path, world: World, api: SimulatedApi) -> None:
+    with running(tmp_path, f"--config.file={configure(tmp_path, api, api={'max_retries': 0})}") as program:
+        wait_until(lambda: program.value("hms_up") == 1)
+        for status in (500, 503):
+            api.faults.clear()
+            api.faults.add(Fault(kind="status", status=status))
+            program.polled(3)
+        api.faults.clear()
+        wait_until(lambda: program.value("hms_up") == 1)
+        program.polled(2)
+        told = [line.split(" ", 1)[1] for line in program.log.splitlines() if "poll failed" in line or "polls succeed" in line]
+        assert told == [
+            'level=warn msg="poll failed" workspace=default reason="/sessions: 100ms answers 500"',
+            'level=warn msg="poll failed" workspace=default reason="/sessions: 100ms answers 503"',
+            'level=info msg="polls succeed again" workspace=default',
+        ]
