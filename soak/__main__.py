@@ -1,0 +1,69 @@
+"""`python -m soak`: how long it holds, and what it loses (nothing)."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+from exporter import logs
+from soak.days import Days, Footprint, live
+from soak.kills import Kills, campaign
+
+
+def main() -> int:
+    """Runs what is asked for; 0 when nothing was lost, doubled or seen to fall."""
+    parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
+    parser.add_argument("--days", type=float, metavar="N", help="simulated days to live (default: as many as fit into --hours)")
+    parser.add_argument("--hours", type=float, default=1.0, metavar="H", help="real hours it may take at most (default: 1)")
+    parser.add_argument("--kills", type=int, metavar="N", help="instead: kill the real program so many times")
+    parser.add_argument("--seed", type=int, metavar="S", help="which life (default: another one each time)")
+    options = parser.parse_args()
+    seed = options.seed if options.seed is not None else random.randrange(1_000_000)  # noqa: S311 (repeatable by its number)
+    logs.set_up("error", "logfmt")
+    _say(f"seed {seed}")
+    with tempfile.TemporaryDirectory(prefix="hms-soak-") as folder:
+        if options.kills is not None:
+            return _report_kills(campaign(Path(folder), options.kills, seed, _say))
+        days = options.days if options.days is not None else 36_500.0
+        return _report_days(live(Path(folder), days, seed=seed, hours=options.hours, tell=_say))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _report_days(result: Days) -> int:
+    _say(
+        f"\n{result.days:.1f} simulated days in {result.lasted / 60:.1f} minutes: {result.polls} polls ({result.failed} failed),"
+        f" {result.restarts} restarts, {result.sessions} sessions in {result.rooms} rooms\n"
+    )
+    _say(f"{'':26}{'at first':>14}{'at last':>14}")
+    for name, field in (("memory", "memory"), ("state file and log", "state"), ("descriptors", "descriptors"), ("threads", "threads")):
+        _say(f"{name:26}{_figure(result.first, field):>14}{_figure(result.last, field):>14}")
+    return _verdict(result.lost, result.doubled, result.wrong_counts, result.falls)
+
+
+def _report_kills(result: Kills) -> int:
+    _say(f"\n{result.kills} kills in {result.lasted / 60:.1f} minutes: {result.sessions} sessions, {result.scrapes} scrapes\n")
+    return _verdict(result.lost, result.doubled, result.wrong_counts, result.falls)
+
+
+def _verdict(lost: float, doubled: float, wrong: int, falls: list[str]) -> int:
+    _say(f"{'seconds lost':26}{lost:>14g}\n{'seconds counted twice':26}{doubled:>14g}")
+    _say(f"{'rooms with wrong counts':26}{wrong:>14}\n{'counters seen to fall':26}{len(falls):>14}")
+    for fall in falls[:10]:
+        _say(f"  {fall}")
+    return int(bool(lost or doubled or wrong or falls))
+
+
+def _figure(footprint: Footprint, field: str) -> str:
+    value: int = getattr(footprint, field)
+    return f"{value / 2**20:.1f} MiB" if field in ("memory", "state") else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Days of simulated life in minutes: what it loses, what it counts twice, and whether anything grows."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from exporter.config import ApiConfig, LimitsConfig
+from exporter.simulator import HOUR, SECOND, Fault
+from soak.life import Life
+from soak.stage import Stage
+from soak.watcher import Sums, sums
+
+INTERVAL = 30.0
+_T0 = 1_772_438_400 * SECOND
+_CHECKED_AFTER = 6 * HOUR
+_EXPIRY = 12 * 3600.0
+_LONGEST_PAUSE = 3 * 3600.0
+_FAULTS = (
+    Fault(kind="status", status=500, probability=0.5),
+    Fault(kind="status", status=503),
+    Fault(kind="status", status=429, retry_after="1", times=1),
+    Fault(kind="status", status=401, times=1),
+    Fault(kind="reset", probability=0.5),
+    Fault(kind="cut_short", times=2),
+    Fault(kind="html", times=2),
+    Fault(kind="wrong_types", probability=0.5),
+    Fault(kind="repeated_item"),
+    Fault(kind="no_date"),
+    Fault(kind="stall", seconds=5.0, times=1),
+)
+
+
+class Footprint(NamedTuple):
+    """What this process takes: the exporter, the simulated 100ms and the scraper together."""
+
+    memory: int
+    """Bytes resident."""
+    state: int
+    """Bytes of the state file, its log included."""
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def now(cls, state_file: Path) -> Footprint:
+        """At this moment."""
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        state = sum(path.stat().st_size for path in state_file.parent.glob(f"{state_file.name}*"))
+        return cls(pages * os.sysconf("SC_PAGESIZE"), state, len(os.listdir("/proc/self/fd")), threading.active_count())  # noqa: PTH208
+
+
+class Days(NamedTuple):
+    """What it came to; `lost` and `doubled` in seconds, `first` after the first simulated day (or at half of less)."""
+
+    days: float
+    polls: int
+    failed: int
+    sessions: int
+    rooms: int
+    restarts: int
+    falls: list[str]
+    lost: float
+    doubled: float
+    wrong_counts: int
+    first: Footprint
+    last: Footprint
+    lasted: float
+
+
+class _Account:
+    """Published sums held against true ones."""
+
+    def __init__(self) -> None:
+        self.rooms = self.lost = self.doubled = self.wrong = 0
+        self._checked = 0
+
+    def check(self, stage: Stage, life: Life, found: Mapping[str, float]) -> None:
+        """Once an hour, after a good poll with nothing left to catch up with: the rooms that are long over, which are then forgotten."""
+        now = stage.clock()
+        caught_up = found['hms_exporter_catch_up_ratio{workspace="w"}'] == 1
+        if found['hms_up{workspace="w"}'] == 1 and caught_up and now - self._checked > HOUR:
+            self._checked = now
+            over = life.retire(now, _CHECKED_AFTER)
+            self.hold(sums(found), over)
+            stage.watcher.forget(frozenset(over))
+
+    def hold(self, found: Mapping[str, Sums], truth: Mapping[str, Sums]) -> None:
+        """Adds up the differences."""
+        for room, true in truth.items():
+            seen = found.get(room, Sums())
+            self.rooms += 1
+            for much in (seen.peer_us - true.peer_us, seen.session_us - true.session_us):
+                self.doubled += max(0, much)
+                self.lost += max(0, -much)
+            self.wrong += (seen.started, seen.ended, seen.joined, seen.left) != (true.started, true.ended, true.joined, true.left)
+
+
+def live(
+    folder: Path,
+    days: float,
+    *,
+    seed: int = 1,
+    hours: float = float("inf"),
+    meetings_an_hour: int = 40,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Days:
+    """Lives so many simulated days, or as many as fit into so many real hours; `tell` is told of each day."""
+    rng = random.Random(seed)  # noqa: S311 (a repeatable life)
+    began = time.monotonic()
+    life = Life(seed, _T0, meetings_an_hour=meetings_an_hour)
+    account = _Account()
+    polls = failed = restarts = 0
+    told = _T0
+    first: Footprint | None = None
+    asking = ApiConfig(timeout=0.5, max_requests_per_second=1000.0, max_retries=0)
+    with Stage(folder, life, _T0, api=asking, interval=INTERVAL, limits=LimitsConfig(room_idle_expiry=_EXPIRY), seed=seed) as stage:
+        end = _T0 + round(days * 24 * HOUR)
+        while (now := stage.clock()) < end and time.monotonic() - began < hours * 3600:
+            life.live(now)
+            stage.server.faults.clear()
+            if rng.random() < 0.05:
+                stage.server.faults.add(rng.choice(_FAULTS))
+            if rng.random() < 0.0005:
+                stage.state_file.unlink()
+            found = stage.poll()
+            polls += 1
+            failed += found['hms_up{workspace="w"}'] == 0
+            account.check(stage, life, found)
+            if first is None and now - _T0 > min(24 * HOUR, (end - _T0) // 2):
+                first = Footprint.now(stage.state_file)
+            if now - told >= 24 * HOUR:
+                told = now
+                tell(_line(now, polls, failed, account, stage))
+            stage.clock.leap(INTERVAL)
+            if rng.random() < 0.002:
+                restarts += 1
+                stage.restart(rng.choice((0.0, 0.0, 60.0, rng.uniform(0.0, _LONGEST_PAUSE))))
+                life.live(stage.clock())
+        now = stage.clock()
+        last = Footprint.now(stage.state_file)
+        found = _come_to_rest(stage, life, account)
+        account.hold(sums(found), life.truth(stage.clock()))
+    return Days(
+        (now - _T0) / (24 * HOUR), polls, failed, life.sessions, account.rooms, restarts, stage.watcher.falls, account.lost / SECOND,
+        account.doubled / SECOND, account.wrong, first or last, last, time.monotonic() - began,
+    )  # fmt: skip
+
+
+def _come_to_rest(stage: Stage, life: Life, account: _Account) -> dict[str, float]:
+    """Everybody goes home; what is published then."""
+    stage.server.faults.clear()
+    stage.use(stage.ask_here(ApiConfig(timeout=5.0, max_requests_per_second=1000.0)))
+    while stage.clock() < life.quiet_from():
+        account.check(stage, life, stage.poll())
+        stage.clock.leap(INTERVAL * 10)
+    for _ in range(3):
+        found = stage.poll()
+        stage.clock.leap(INTERVAL)
+    return found
+
+
+def _line(now: int, polls: int, failed: int, account: _Account, stage: Stage) -> str:
+    print_ = Footprint.now(stage.state_file)
+    return (
+        f"day {round((now - _T0) / (24 * HOUR)):3}  {polls:7} polls ({failed} failed)  {account.rooms:6} rooms checked  "
+        f"lost {account.lost / SECOND:g} s  doubled {account.doubled / SECOND:g} s  falls {len(stage.watcher.falls)}  "
+        f"{print_.memory / 2**20:6.1f} MiB  {print_.state / 2**20:5.1f} MiB state"
+        f"  {print_.descriptors} descriptors  {print_.threads} threads"
+    )

@@ -1,0 +1,98 @@
+"""The real program, killed at random moments while calls come and go in real time."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from exporter.simulator import SECOND, Fault, SimulatedApi, World, real_clock, rfc3339
+from soak.process import Exporter, Scraper
+from soak.watcher import Sums, sums, true_sums
+
+_ROOMS = 5
+_LIFE = (0.02, 3.0)
+"""Seconds from start to kill: from before it listens to a few polls later."""
+_CATCH_UP = 60.0
+
+
+class Kills(NamedTuple):
+    """What a campaign came to; times in seconds."""
+
+    kills: int
+    sessions: int
+    scrapes: int
+    falls: list[str]
+    lost: float
+    doubled: float
+    wrong_counts: int
+    lasted: float
+
+
+def campaign(folder: Path, kills: int, seed: int = 1, tell: Callable[[str], None] = lambda line: None) -> Kills:
+    """Starts and kills the exporter so many times, then lets it run until everything has ended and holds it against the truth."""
+    rng = random.Random(seed)  # noqa: S311 (a repeatable campaign)
+    began = time.monotonic()
+    world = World("soak-key", "soak-secret-of-thirty-two-bytes-and-more")
+    start = real_clock()
+    rooms = [world.room(name=f"room-{index}", created_at=start - SECOND).id for index in range(_ROOMS)]
+    with SimulatedApi([world], seed=seed) as api:
+        exporter = Exporter(folder, api.base_url, world.access_key, world.secret, poll=f"{{interval: 1s, since: '{rfc3339(start, 3)}'}}")
+        with Scraper(exporter) as scraper:
+            try:
+                for number in range(1, kills + 1):
+                    _script(world, rooms, rng)
+                    api.faults.clear()
+                    if rng.random() < 0.3:
+                        api.faults.add(
+                            rng.choice((Fault(kind="stall", seconds=0.5, probability=0.5), Fault(kind="reset", probability=0.3)))
+                        )
+                    exporter.start()
+                    time.sleep(rng.uniform(*_LIFE))
+                    exporter.kill()
+                    time.sleep(rng.choice((0.0, 0.0, rng.uniform(0.0, 2.0))))
+                    if number % 50 == 0:
+                        tell(f"{number} kills, {scraper.watcher.pages} scrapes, {len(scraper.watcher.falls)} falls")
+                api.faults.clear()
+                exporter.start()
+                _until_all_is_counted(world, scraper)
+            finally:
+                exporter.kill()
+    found, truth = sums(scraper.latest), true_sums(world.truth(real_clock()))
+    lost = doubled = wrong = 0
+    for room in rooms:
+        seen, true = found.get(room, Sums()), truth.get(room, Sums())
+        for much in (seen.peer_us - true.peer_us, seen.session_us - true.session_us):
+            doubled += max(0, much)
+            lost += max(0, -much)
+        wrong += (seen.started, seen.ended, seen.joined, seen.left) != (true.started, true.ended, true.joined, true.left)
+    watcher = scraper.watcher
+    return Kills(kills, len(world.sessions), watcher.pages, watcher.falls, lost / SECOND, doubled / SECOND, wrong, time.monotonic() - began)
+
+
+def _script(world: World, rooms: list[str], rng: random.Random) -> None:
+    """The calls of the next seconds: shorter than a poll's interval, or longer than several lives of the exporter."""
+    now = real_clock()
+    with world.lock:
+        for _ in range(rng.randrange(4)):
+            session = world.open(rng.choice(rooms), now + rng.randrange(2 * SECOND))
+            end = session.created_at + rng.choice((SECOND // 3, SECOND, 3 * SECOND, 12 * SECOND)) + rng.randrange(SECOND)
+            for index in range(rng.randrange(5)):
+                joined = rng.randrange(session.created_at, end)
+                peer = session.join(rng.choice(("host", "guest")), joined)
+                if index == 0:
+                    peer.change_role("speaker", rng.randrange(joined, end))
+                elif index != 1:
+                    peer.leave(rng.randrange(joined, end + 1))
+            session.close(end)
+
+
+def _until_all_is_counted(world: World, scraper: Scraper) -> None:
+    over = max((session.closed_at or 0 for session in world.sessions), default=0)
+    deadline = time.monotonic() + _CATCH_UP
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        if real_clock() > over and sums(scraper.latest) == true_sums(world.truth(real_clock())):
+            return

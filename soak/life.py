@@ -1,0 +1,164 @@
+"""A workspace that lives for ever and remembers only the last hours: calls in a few standing rooms, and a room for each meeting.
+
+What has been forgotten is kept as sums, so that the truth about the standing rooms is whole.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import defaultdict
+
+from exporter.simulator import (
+    HOUR,
+    MINUTE,
+    SECOND,
+    Room,
+    RoomQuery,
+    Session,
+    SessionQuery,
+    Shape,
+    UnknownCursorError,
+    truth_of,
+)
+from exporter.simulator.timeline import object_id
+from exporter.simulator.workspace import select_rooms
+from soak.watcher import Sums, true_sums
+
+_STANDING = 6
+_SHAPES = (Shape(), Shape(peers="list"), Shape(connected="null"), Shape(connected="zero", digits=9))
+_OWNER = {"customer_id": "soak", "app_id": "soak"}
+
+
+class Life:
+    """A `Workspace` whose script is written as time goes on (`live`); `retire` checks off what is long over."""
+
+    def __init__(self, seed: int, now: int, *, meetings_an_hour: int = 40) -> None:
+        self.access_key = "soak-key"
+        self.secret = "soak-secret-of-thirty-two-bytes-and-more"  # noqa: S105 (opens only the simulator)
+        self.lock = threading.RLock()
+        self.sessions = 0
+        """How many there have been."""
+        self._rng = random.Random(seed)  # noqa: S311 (a repeatable life)
+        self._meetings = meetings_an_hour
+        self._serial = 0
+        self._until = now
+        self._rooms: dict[str, Room] = {}
+        self._sessions: dict[str, Session] = {}
+        self._of_room: defaultdict[str, list[Session]] = defaultdict(list)
+        self._past: defaultdict[str, Sums] = defaultdict(Sums)
+        self._standing = [self._room(f"standing-{index}", now).id for index in range(_STANDING)]
+
+    def live(self, now: int) -> None:
+        """Writes the script some hours ahead."""
+        with self.lock:
+            while self._until < now + HOUR:
+                for _ in range(self._meetings):
+                    start = self._until + self._rng.randrange(HOUR)
+                    room = self._room(f"meeting-{self._serial}", start - MINUTE).id
+                    self._script(room, start, self._rng.choice((5, 20, 90, 600, 2400)))
+                for room in self._standing:
+                    self._script(room, self._until + self._rng.randrange(HOUR), self._rng.choice((5, 60, 1800, 4 * 3600)))
+                self._until += HOUR
+
+    def quiet_from(self) -> int:
+        """When everything that has been scripted is over."""
+        return max((session.closed_at or 0 for session in self._sessions.values()), default=0)
+
+    def retire(self, now: int, after: int) -> dict[str, Sums]:
+        """Forgets sessions that ended so long ago; returns the whole truth about the meeting rooms that go with them."""
+        with self.lock:
+            over = [session for session in self._sessions.values() if (session.closed_at or now) + after < now]
+            for session in over:
+                del self._sessions[session.id]
+                self._of_room[session.room_id].remove(session)
+                self._past[session.room_id] = _add(self._past[session.room_id], true_sums(truth_of([session], now))[session.room_id])
+            gone = {room for session in over if (room := session.room_id) not in self._standing and not self._of_room[room]}
+            for room in gone:
+                del self._rooms[room], self._of_room[room]
+            return {room: self._past.pop(room) for room in gone}
+
+    def truth(self, now: int) -> dict[str, Sums]:
+        """What has truly happened in the rooms that are not forgotten."""
+        with self.lock:
+            present = true_sums(truth_of(self._sessions.values(), now))
+            return {room: _add(self._past.get(room, Sums()), present.get(room, Sums())) for room in {*self._past, *present}}
+
+    # -- a Workspace ----------------------------------------------------------------------------------------------
+
+    def list_sessions(self, query: SessionQuery, now: int) -> list[Session]:
+        """At most `limit` sessions, newest first.  Raises `UnknownCursorError`."""
+        last = None
+        if query.start is not None:
+            cursor = self._sessions.get(query.start)
+            if cursor is None:
+                raise UnknownCursorError(query.start)
+            last = cursor.order
+        candidates = self._sessions.values() if query.room_id is None else self._of_room.get(query.room_id, [])
+        found = [
+            session
+            for session in candidates
+            if session.created_at <= now
+            and (query.active is None or session.active(now) == query.active)
+            and (query.id is None or session.id == query.id)
+            and (query.after is None or session.created_at >= query.after)
+            and (query.before is None or session.created_at <= query.before)
+            and (last is None or session.order < last)
+        ]
+        return sorted(found, key=lambda session: session.order, reverse=True)[: query.limit]
+
+    def find_session(self, session_id: str, now: int) -> Session | None:
+        """The session of this id, if the API knows it."""
+        session = self._sessions.get(session_id)
+        return session if session is not None and session.exists(now) else None
+
+    def list_rooms(self, query: RoomQuery, now: int) -> list[Room]:
+        """At most `limit` rooms, newest first.  Raises `UnknownCursorError`."""
+        return select_rooms(sorted(self._rooms.values(), key=lambda room: room.order), query, now)
+
+    def find_room(self, room_id: str, now: int) -> Room | None:
+        """The room of this id, if the API knows it."""
+        room = self._rooms.get(room_id)
+        return room if room is not None and room.exists(now) else None
+
+    # -- the script -----------------------------------------------------------------------------------------------
+
+    def _room(self, name: str, created_at: int) -> Room:
+        self._serial += 1
+        room = Room(
+            id=object_id(created_at, self._serial), name=name, template="default", template_id="", region="in", enabled=True,
+            max_duration_seconds=None, created_at=created_at, customer_id="soak", lock=self.lock,
+        )  # fmt: skip
+        self._rooms[room.id] = room
+        return room
+
+    def _script(self, room: str, start: int, length: int) -> None:
+        """A call: people come and go, one changes role, one stays a ghost, one's leave is told late.
+
+        That one's time is told too long for a while; somebody in the same role stays to the end, so that it is caught up with.
+        """
+        rng = self._rng
+        self._serial += 1
+        end = start + length * SECOND + rng.randrange(SECOND)
+        session = Session(
+            id=object_id(start, self._serial), room_id=room, created_at=start, owner=_OWNER, shape=rng.choice(_SHAPES), lock=self.lock
+        )  # fmt: skip
+        session.join("guest", start).leave(end)
+        for index in range(rng.randrange(8)):
+            joined = rng.randrange(start, end)
+            peer = session.join(rng.choice(("host", "guest")), joined, user_id=f"user-{rng.randrange(20)}")
+            if index == 0:
+                peer.change_role("speaker", rng.randrange(joined, end))
+            elif index == 1 and length > 300 and joined < end - 200 * SECOND and peer.roles[0][1] == "guest":
+                left = rng.randrange(joined, end - 150 * SECOND)
+                peer.leave(left, left + rng.randrange(60 * SECOND))
+            elif index != 2:
+                peer.leave(rng.randrange(joined, end + 1))
+        session.close(end)
+        self._sessions[session.id] = session
+        self._of_room[room].append(session)
+        self.sessions += 1
+
+
+def _add(one: Sums, other: Sums) -> Sums:
+    return Sums(*(a + b for a, b in zip(one, other, strict=True)))

@@ -1,0 +1,116 @@
+"""The real program as a process of its own, to be killed, and a scraper that never stops asking it."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from soak.watcher import Watcher
+
+_SCRAPE_EVERY = 0.02
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+class Exporter:
+    """The program on a port that it keeps from start to start; its log goes to a file in the folder."""
+
+    def __init__(
+        self, folder: Path, base_url: str, access_key: str, secret: str, *, poll: str = "{interval: 1s}", timeout: str = "2s"
+    ) -> None:
+        self.port = free_port()
+        self.log = folder / "exporter.log"
+        self.state_file = folder / "state.db"
+        self._config = folder / "config.yaml"
+        self._config.write_text(
+            "workspaces: [{name: w, access_key: '${SOAK_KEY}', secret: '${SOAK_SECRET}'}]\n"
+            f"api: {{base_url: '{base_url}', timeout: {timeout}, max_requests_per_second: 1000, max_retries: 0}}\n"
+            f"poll: {poll}\n"
+            f"storage: {{path: '{self.state_file}'}}\n"
+            f"web: {{listen_address: '127.0.0.1:{self.port}'}}\n"
+        )
+        self._environment = {**os.environ, "SOAK_KEY": access_key, "SOAK_SECRET": secret}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Starts it; it listens a moment later."""
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "exporter", "--config.file", str(self._config)]
+            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)  # noqa: S603 (our own program)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Ends it as `kill -9` does; nothing happens to one that has ended."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> int:
+        """Ends it in good order; its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        code = self._process.wait(timeout=10)
+        self._process = None
+        return code
+
+    def scrape(self) -> str | None:
+        """The exposition; `None` when nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/metrics")
+            answer = connection.getresponse()
+            body = answer.read()
+            return body.decode() if answer.status == 200 else None
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+
+class Scraper:
+    """Scrapes without a pause, from a thread, within its block; `watcher` has seen every page."""
+
+    def __init__(self, exporter: Exporter) -> None:
+        self.watcher = Watcher()
+        self.latest: dict[str, float] = {}
+        """The samples of the last page."""
+        self._exporter = exporter
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
+
+    def __enter__(self) -> Scraper:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, traceback: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_SCRAPE_EVERY):
+            page = self._exporter.scrape()
+            if page is not None:
+                self.latest = self.watcher.look(page)
