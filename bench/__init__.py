@@ -1,0 +1,1 @@
+"""What the exporter costs, measured beside what a user would write instead: `python -m bench`."""

@@ -1,0 +1,94 @@
+"""Calls to 100ms a poll: the three cases that matter most, and how they grow with rooms, running sessions and churn."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from bench.plain import PlainExporter
+from bench.report import Row
+from bench.traffic import SECRET
+from exporter.api import Api
+from exporter.config import ApiConfig, Config, KeyPair, LimitsConfig, RoomById, Secret, WorkspaceConfig
+from exporter.exposition import Exposition
+from exporter.poller import WorkspacePoller
+from exporter.selfmetrics import SelfMetrics
+from exporter.simulator import HOUR, MINUTE, SECOND, Session, SimulatedApi, World, management_token, real_clock
+from exporter.store import Store
+
+_INTERVAL = 30 * SECOND
+_PAST = 10_000
+"""Sessions of other rooms that ended within twelve hours: a listing of ended ones does not hold ours alone."""
+
+
+def run(*, quick: bool) -> list[Row]:
+    """Steady states with and without churn, beside one question (or two) for each room."""
+    rows = [
+        _row("calls a poll, three cases", 1000, 40, 0, goal=2, plain=True),
+        _row("calls a poll, three cases", 1000, 40, 4, goal=6, plain=True),
+        _row("calls a poll, three cases", 3, 4000, 0, goal=6, plain=True),
+    ]
+    if quick:
+        return rows
+    rows += [_row("calls by rooms", rooms, 10, 0, per=rooms, plain=True) for rooms in (10, 100, 1000)]
+    rows += [_row("calls by running sessions", 5000, running, 0, per=running) for running in (40, 400, 4000)]
+    return rows + [_row("calls by churn", 1000, 40, churn, per=churn) for churn in (4, 8, 16, 32)]
+
+
+def _row(work: str, rooms: int, running: int, churn: int, *, goal: int | None = None, per: int | None = None, plain: bool = False) -> Row:
+    ours, theirs = _measure(rooms, running, churn, plain=plain)
+    size = f"{rooms:,} rooms, {running:,} running" + (f", {churn} end and {churn} start" if churn else "")
+    row = Row(work, size, "calls", ours, "plain exporter" if plain else "", theirs, per)
+    return row if goal is None else row.judged(f"at most {goal}", met=ours <= goal)
+
+
+def _measure(rooms: int, running: int, churn: int, *, plain: bool) -> tuple[int, int | None]:
+    """Calls of a poll in the steady state, ours (the dearest of three) and the plain exporter's."""
+    now = real_clock()
+    world = World("key", SECRET)
+    for number in range(_PAST):
+        at = now - 12 * HOUR * (number + 1) // _PAST
+        _open(world, world.room().id, at).close(at + MINUTE)
+    ids = [world.room(name=f"room-{number}").id for number in range(max(rooms, running + 4 * churn))]
+    sessions = [_open(world, room, now - (10 + number % 60) * MINUTE) for number, room in enumerate(ids[:running])]
+    with SimulatedApi([world], clock=lambda: now) as api, tempfile.TemporaryDirectory() as folder:
+        poller = _poller(api, world, ids[:rooms], Path(folder))
+        poller.poll()
+        dearest = 0
+        for number in range(3):
+            now += _INTERVAL
+            for place in range(churn):
+                # Not the newest: those would be found more cheaply than most.
+                sessions.pop(5).close(now - 20 * SECOND)
+                sessions.append(_open(world, ids[running + number * churn + place], now - 10 * SECOND))
+            dearest = max(dearest, _calls(api, poller.poll))
+            assert poller.health.fault is None, poller.health.fault
+        if not plain:
+            return dearest, None
+        other = PlainExporter(api.base_url, management_token(world, now), dict.fromkeys(ids[:rooms], ""), CollectorRegistry())
+        return dearest, _calls(api, other.poll)
+
+
+def _calls(api: SimulatedApi, poll: Callable[[], None]) -> int:
+    api.clear()
+    poll()
+    return sum(api.calls.values())
+
+
+def _open(world: World, room: str, at: int) -> Session:
+    session = world.open(room, at)
+    session.join("guest", at)
+    return session
+
+
+def _poller(api: SimulatedApi, world: World, rooms: list[str], folder: Path) -> WorkspacePoller:
+    workspace = WorkspaceConfig("bench", KeyPair(Secret("key"), Secret(world.secret)), tuple(RoomById(room, None) for room in rooms))
+    config = Config((workspace,), api=ApiConfig(base_url=api.base_url, max_requests_per_second=1000), limits=LimitsConfig())
+    metrics = SelfMetrics("bench", "unknown")
+    own = metrics.workspace("bench", 30)
+    # Our steady clock goes with the scripted one: else the two would contradict each other, which costs a call.
+    client = Api(config.api, workspace.credentials, own, steady=lambda: api.clock())
+    return WorkspacePoller(workspace, config, Store(folder / "state.db"), Exposition(metrics.render), own, client)

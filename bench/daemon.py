@@ -1,0 +1,23 @@
+"""The exporter as it is, as a process, but polling more often than a user may ask: `python -m bench.daemon CONFIG INTERVAL`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from exporter import logs
+from exporter.config import PollConfig, load
+from exporter.daemon import Daemon
+
+
+def main() -> None:
+    """Runs until it is told to stop."""
+    config = load(Path(sys.argv[1]), {})
+    config = replace(config, poll=PollConfig(float(sys.argv[2]), config.poll.since))
+    logs.set_up(config.log.level, config.log.format)
+    Daemon(config, lambda: config).run()
+
+
+if __name__ == "__main__":
+    main()

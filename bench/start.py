@@ -1,0 +1,84 @@
+"""How soon it is there: `--help`, and the first complete exposition from a warm state file."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.exporters import Exporter, total
+from bench.report import Row
+from bench.servers import free_port
+from bench.traffic import SECRET, known_rooms, room_id
+from exporter.contribution import room_account
+from exporter.ledger import Ledger
+from exporter.records import SECOND, Session, Stay
+from exporter.store import Store
+
+_GOAL = 20_000
+_ROLES = ("host", "guest", "viewer")
+
+
+def run(*, quick: bool) -> list[Row]:
+    """Wall-clock times, what a person waits; and CPU time, which other work on the machine does not stretch."""
+    rows, used, memory = [_help()], [], []
+    for rooms in (100, 200, 500) if quick else (2_000, 7_000, _GOAL):
+        with tempfile.TemporaryDirectory() as folder:
+            warm_state(Path(folder) / "state.db", rooms)
+            seconds, cpus, resident, series = zip(*(_first_page(Path(folder), rooms) for _ in range(1 if quick else 5)), strict=True)
+        taken, size = statistics.median(seconds), f"{rooms:,} rooms, {series[0]:,} series"
+        row = Row("first complete exposition, warm", size, "s", taken, per=rooms)
+        rows.append(row.judged("2 s", met=taken <= 2, at=rooms == _GOAL))
+        used.append(Row("first complete exposition, warm: CPU", size, "s", statistics.median(cpus), per=rooms))
+        memory.append(Row("first complete exposition, warm: memory", size, "MiB", max(resident), per=rooms))
+    return rows + used + memory
+
+
+def _help() -> Row:
+    ours = statistics.median(_timed(["-m", "exporter", "--help"]) for _ in range(9))
+    python = statistics.median(_timed(["-c", "pass"]) for _ in range(9))
+    return Row("hms-exporter --help", "", "s", ours, "python -c pass", python).judged("250 ms", met=ours <= 0.25)
+
+
+def _timed(arguments: list[str]) -> float:
+    before = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 (our own program)
+    return time.perf_counter() - before
+
+
+def _first_page(folder: Path, rooms: int) -> tuple[float, float, float, int]:
+    """Seconds and CPU seconds from the process's start until every room is published, MiB, and series; 100ms is away meanwhile."""
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with Exporter(folder, nobody, SECRET, limits={"max_rooms": rooms}) as exporter:
+        page, answered = exporter.scrape()
+        taken, used = answered - exporter.started, exporter.cpu()
+        assert total(page, "hms_sessions_ended_total") == rooms
+        return taken, used, exporter.memory()[1], sum(not line.startswith("#") for line in page.splitlines())
+
+
+def warm_state(path: Path, rooms: int) -> None:
+    """A state file in which each room has had one session lately, with three roles."""
+    now = time.time_ns() // 1000
+    ledger = Ledger()
+    ledger.begin(now)
+    ledger.configure(["*"], now, now)
+    ledger.complete(now)
+    for number in range(rooms):
+        ledger.see(_session(number, now), "*")
+        ledger.assign(room_id(number), room_account(room_id(number)))
+    ledger.begin(now + SECOND)
+    for number in range(rooms):
+        ledger.see(_session(number, now, now), "*")
+    ledger.finish(None, 0.0)
+    store = Store(path)
+    store.commit("bench", ledger, known_rooms(rooms, now))
+    store.close()
+
+
+def _session(number: int, now: int, ended: int | None = None) -> Session:
+    started = now - 600 * SECOND
+    stays = {f"peer-{number}-{place}": Stay(started, ended, role) for place, role in enumerate(_ROLES)}
+    return Session(f"6205{number:020x}", room_id(number), started, ended, stays, frozenset())
