@@ -1,0 +1,95 @@
+# `make help` lists the targets.  Everything is installed into this folder: .venv, .tools, build.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+SHELL := /bin/sh
+
+# The first Python that is new enough and can make a virtual environment.  Asked by running it: a shim may exist for a version that does not.
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3 python,$(shell \
+	$(name) -c 'import sys, ensurepip; sys.version_info < (3, 11) and sys.exit(1); print("$(name)")' 2>/dev/null)))
+
+VENV := .venv/bin/python
+LOCK := .tools/venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11
+PIP := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes --requirement
+
+# The programs that some tests need besides; `make tools` fetches them.
+export HMS_TOOLS_DIR ?= $(CURDIR)/.tools/prometheus
+export HMS_TOOLS_DIR_2 ?= $(CURDIR)/.tools/prometheus-2
+
+# More arguments for what a target runs: make demo ARGS=--web.listen-address=:9000, make quick ARGS='-k reload'
+ARGS ?=
+
+##@ Run
+.PHONY: demo run stack
+
+demo: .venv/.run ## the exporter on a made-up company's rooms, without an account
+	@$(VENV) -m exporter demo $(ARGS)
+
+run: .venv/.run ## the exporter with config.yaml and the credentials in the environment
+	@$(VENV) -m exporter run $(ARGS)
+
+stack: .venv/.dev ## the demo with Prometheus and Alertmanager beside it, and Grafana if it is installed
+	@$(VENV) -m scripts.stack $(ARGS)
+
+##@ Prove
+.PHONY: test quick lint bench soak
+
+test: lint .venv/.dev ## lint, types and all tests
+	$(VENV) -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+quick: .venv/.dev ## the tests that take no more than a moment
+	$(VENV) -m pytest -n auto --maxprocesses 4 -m "not slow" $(ARGS)
+
+lint: .venv/.dev ## style, format and types
+	$(VENV) -m ruff check .
+	$(VENV) -m ruff format --check .
+	$(VENV) -m mypy
+
+bench: .venv/.dev ## how fast, how frugal: one table at the end
+	$(VENV) -m bench $(ARGS)
+
+soak: .venv/.dev ## days of simulated life in an hour, with faults
+	$(VENV) -m soak $(ARGS)
+
+##@ Keep
+.PHONY: generate lock tools clean help
+
+generate: .venv/.dev ## write what is made from other files: dashboards, the Kubernetes rules
+	$(VENV) -m grafana
+	$(VENV) -m scripts.prometheusrule
+
+lock: .tools/venv/.installed ## write the lock files anew from pyproject.toml
+	$(LOCK) pyproject.toml -o requirements.lock
+	$(LOCK) pyproject.toml --extra dev -o requirements-dev.lock
+	$(LOCK) --group build -o requirements-build.lock
+	$(LOCK) --group tools -o requirements-tools.lock
+
+tools: ## fetch Prometheus, Alertmanager and a browser for the tests that want them (Debian)
+	scripts/fetch-tools
+
+clean: ## remove everything that was installed or built here
+	rm -rf .venv .tools build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "No usable Python found: it takes Python 3.11 or later with its venv module (Debian: apt install python3-venv)." \
+		"Name one with make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "Setting up .venv with $(PYTHON), once"
+	@$(PYTHON) -m venv --clear .venv
+
+.venv/.run: requirements.lock .venv/bin/python
+	@$(VENV) $(PIP) requirements.lock
+	@touch $@
+
+.venv/.dev: requirements-dev.lock .venv/.run
+	@echo "Installing what the tests need, once"
+	@$(VENV) $(PIP) requirements-dev.lock
+	@touch $@
+
+.tools/venv/.installed: requirements-tools.lock .venv/bin/python
+	@$(VENV) -m venv --clear .tools/venv
+	@.tools/venv/bin/python $(PIP) requirements-tools.lock
+	@touch $@
