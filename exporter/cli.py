@@ -95,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _ONLY_FOR = {
+    "config_file": ("run", "check", "report", "backfill"),
+    "web_config_file": ("run", "check"),
     "live": ("check",),
     "seed": ("demo", "simulate"),
     **dict.fromkeys(("first", "last", "workspace"), ("report", "backfill")),
@@ -107,7 +109,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; an option of another command is refused, as an unknown one is."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    flags = {"first": "from", "last": "to"}
+    flags = {"first": "from", "last": "to", "config_file": "config.file", "web_config_file": "web.config.file"}
     for name, commands in _ONLY_FOR.items():
         if getattr(options, name) is not None and options.command not in commands:
             parser.error(f"--{flags.get(name, name)} is for {' and '.join(commands)}")

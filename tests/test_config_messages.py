@@ -84,7 +84,10 @@ KEYS = [
     (WORKSPACE + "web: {config_file: x}", "web.config_file: unknown key, expected listen_address or enable_lifecycle"),
     (rooms("[{id: a, nmae: x}]"), "workspaces[0].rooms[0].nmae: unknown key, did you mean name?"),
     (workspace(f"access_key: k, secret:{CANARY}"), "workspaces[0].?: unknown key, did you mean secret?"),
-    (f"{workspace('access_key: k')}\n{CANARY}:", "?: unknown key, expected workspaces, api, poll, storage, web, limits, log, budgets or prices"),
+    (
+        f"{workspace('access_key: k')}\n{CANARY}:",
+        "?: unknown key, expected workspaces, api, poll, storage, web, limits, log, budgets or prices",
+    ),
     (WORKSPACE + "poll: 5", "poll: expected a mapping, found a single value"),
     (WORKSPACE + "poll: []", "poll: expected a mapping, found a list"),
 ]
