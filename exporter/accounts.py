@@ -101,7 +101,8 @@ class AccountState:
         """The API's time of the reading behind the gauges: the window of the next peak begins there."""
         self.fresh = 0.0
         """When that reading was, on the caller's clock: gauges are not shown for long after it."""
-        self.held = False
+        self.held: tuple[tuple[str, int], ...] = ()
+        """Which of the published values are held above the truth: roles (`""`: sessions), with a bit for each of their three."""
         self.touched = True
         self.version = 0
         """Rises when anything that is published changes, but for what goes on with time."""

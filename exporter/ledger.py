@@ -491,21 +491,27 @@ class Ledger:
                 sums[3] += max(0, time - before_day.get(role, 0)) if before_day else time
                 sums[4] += max(0, time - before_month.get(role, 0)) if before_month else time
         counted = (started, ended) != (totals.published_started, totals.published_ended)
-        held = started < totals.published_started or ended < totals.published_ended or seconds < totals.published_seconds
+        held = []
+        bits = _held(started < totals.published_started, ended < totals.published_ended, seconds < totals.published_seconds)
+        if bits:
+            held.append(("", bits))
         totals.published_started = max(totals.published_started, started)
         totals.published_ended = max(totals.published_ended, ended)
         totals.published_seconds = max(totals.published_seconds, seconds)
         for role, (joined, left, time, in_day, in_month) in roles.items():
             of = state.role(role)
             counted |= (joined, left) != (of.published_joined, of.published_left)
-            held |= joined < of.published_joined or left < of.published_left or time < of.published_seconds
+            bits = _held(joined < of.published_joined, left < of.published_left, time < of.published_seconds)
+            if bits:
+                held.append((role, bits))
             of.published_joined = max(of.published_joined, joined)
             of.published_left = max(of.published_left, left)
             of.published_seconds = max(of.published_seconds, time)
             of.usage_day, of.usage_month = in_day, in_month
-        if held or state.held or state.touched:
+        now_held = tuple(held)
+        if state.touched or now_held != state.held:
             self.changes.accounts.add(state.account)
-        state.held = held
+        state.held = now_held
         state.touched = False
         state.version += counted
         state.moved += 1
@@ -545,6 +551,10 @@ class Ledger:
             users=len(users),
             peak=window.peak(),
         )
+
+
+def _held(one: bool, two: bool, three: bool) -> int:
+    return one | two << 1 | three << 2
 
 
 class _Window:

@@ -233,6 +233,10 @@ class Store:
             raise
 
 
+_ANY_HELD = (("", 0),)
+"""Something is held; what exactly, the ledger finds out."""
+
+
 def _put(db: sqlite3.Connection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
     finished = list(sealed(rows))
     if finished:
@@ -245,14 +249,15 @@ def _account(row: tuple[Any, ...]) -> AccountState:
     totals = state.totals
     totals.started, totals.ended, totals.seconds = row[3:6]
     totals.published_started, totals.published_ended, totals.published_seconds = row[6:9]
-    state.held = any(row[6:9])
+    state.held = _ANY_HELD if any(row[6:9]) else ()
     state.last_active = row[9]
     return state
 
 
 def _role(state: AccountState, row: tuple[Any, ...]) -> None:
     state.roles[row[3]] = RoleTotals(row[4], row[5], row[6], row[7], row[8], row[9], PeriodSums(*row[10:14]))
-    state.held |= any(row[7:10])
+    if any(row[7:10]):
+        state.held = _ANY_HELD
 
 
 def _account_row(workspace: str, state: AccountState) -> tuple[object, ...]:
