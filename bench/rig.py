@@ -47,7 +47,7 @@ class Rig:
 
     def render(self) -> None:
         """Renders every account and publishes, as after a poll in which everything changed."""
-        self.poller._texts.clear()  # noqa: SLF001 (what is kept from the last rendering must not help)
+        self.poller._publisher.configure(self.poller._config)  # noqa: SLF001 (what is kept from the last rendering must not help)
         self.poller._publish(up=True)  # noqa: SLF001 (the last step of a poll by itself)
 
     def pages(self) -> int:

@@ -2,62 +2,34 @@
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 import msgspec
 
-from exporter.accounts import AccountState
 from exporter.api import Api, Patience
 from exporter.budgets import BudgetBoard
 from exporter.config import Config, WorkspaceConfig
-from exporter.contribution import OVERFLOW, Account, room_account
-from exporter.exposition import Exposition, Section
-from exporter.landing import MOST_ROOMS, RoomStatus
+from exporter.contribution import Account, room_account
+from exporter.exposition import Exposition
 from exporter.ledger import Ledger
 from exporter.logs import event, failure
-from exporter.metrics import (
-    ACCOUNT_FAMILIES,
-    UP_FAMILY,
-    USAGE_FAMILIES,
-    WORKSPACE_FAMILIES,
-    AccountText,
-    Overview,
-    up_line,
-    usage_lines,
-    workspace_lines,
-)
-from exporter.periods import calendar
 from exporter.planner import Choice, Stretch
+from exporter.publisher import Figures, Publisher
 from exporter.reading import Reading, glance, micros
 from exporter.records import HOUR, SECOND, Rejection, decode_session, session_id
 from exporter.rooms import KnownRoom, Rooms, Scope
 from exporter.selfmetrics import WorkspaceMetrics
 from exporter.store import Store, StoreError
-from exporter.usage import Spent, by_role, cost, spent
 
-SHOWN_INTERVALS = 3
-"""Poll intervals for which gauges keep their last good value."""
 _REMEMBERED_REJECTIONS = 10_000
 _LONGEST_GAP = HOUR
 """After a longer pause, what ended meanwhile is read as a catch-up, beside the polls."""
 _CATCH_UP_SECONDS = 5.0
 """What a poll spends on the past at most, before it publishes the present."""
-
-
-class Figures(NamedTuple):
-    """A workspace right now, for the landing page; `None` while too old to show."""
-
-    rooms: int = 0
-    sessions: int | None = None
-    peers: int | None = None
-    users: int | None = None
-    busiest: tuple[RoomStatus, ...] = ()
 
 
 @dataclass
@@ -91,11 +63,10 @@ class WorkspacePoller:
         self.health = Health()
         self.metrics = metrics
         self._store = store
-        self._exposition = exposition
-        self._board = board if board is not None else BudgetBoard(exposition, config.budgets)
+        self._publisher = Publisher(
+            workspace.name, config, exposition, board if board is not None else BudgetBoard(exposition, config.budgets), monotonic
+        )
         self._monotonic = monotonic
-        self._texts: dict[Account, AccountText] = {}
-        self._sections: Mapping[str, Sequence[Section]] = {}
         self._rejections: OrderedDict[tuple[str, ...], None] = OrderedDict()
         self._learnt: list[KnownRoom] = []
         self._read_at = monotonic()
@@ -110,7 +81,7 @@ class WorkspacePoller:
         self.rooms = self.rooms.rescoped(Scope(workspace), config.limits)
         if not self.rooms.scope.only_ids:
             self.rooms.show(self.ledger.accounts.values(), self.ledger.now or 0)
-        self._texts.clear()
+        self._publisher.configure(config)
         self._use(config, api)
 
     def _use(self, config: Config, api: Api) -> None:
@@ -121,8 +92,7 @@ class WorkspacePoller:
         self._choices = Choice(count), Choice(count), Choice(count)
         self._stretch = Stretch()
         self._entered = False
-        self._own_budgets = [budget for budget in config.budgets if budget.workspace in (None, self.name)]
-        self._budgeted = frozenset().union(*(budget.rooms or () for budget in self._own_budgets))
+        self._budgeted = self._publisher.rooms_of_budgets
 
     def restore(self) -> None:
         """What the state file holds, published at once: counters as they were, no gauges, `hms_up` 0.  Raises `StoreError`."""
@@ -179,7 +149,7 @@ class WorkspacePoller:
         self._commit()
         for account in rooms.idle(ledger.accounts, ledger.now or 0, self._budgeted):
             ledger.close(account)
-            self._texts.pop(account, None)
+            self._publisher.forget(account)
 
     def _commit(self) -> None:
         self._store.commit(self.name, self.ledger, self._learnt)
@@ -318,102 +288,15 @@ class WorkspacePoller:
     # -- publication ----------------------------------------------------------------------------------------------
 
     def _publish(self, *, up: bool) -> None:
-        """Renders what has changed and swaps it in.  Only what the store has taken is ever shown."""
+        """Only what the store has taken is ever shown."""
         if self._durable:
-            self._sections = self._render(up=up)
+            self.health.figures = self._publisher.publish(self.ledger, self.rooms, self._read_at if up else None)
         else:
-            self._sections = {**self._sections, UP_FAMILY.name: [Section(up_line(self.name, up=False))]}
-        self._exposition.publish(self.name, self._sections)
-
-    def _render(self, *, up: bool) -> Mapping[str, Sequence[Section]]:
-        shown: dict[float, list[tuple[bytes, ...]]] = {}
-        sessions = peers = users = tracked = 0
-        lifetime = SHOWN_INTERVALS * self._config.poll.interval
-        now = self._monotonic()
-        running: list[tuple[str, AccountState]] = []
-        alive = False
-        for account, state in self.ledger.accounts.items():
-            label = self.rooms.label(account) if self.rooms.shown(account) else None
-            if label is None:
-                continue
-            known = self.rooms.known.get(account.id) if account.kind == "room" else None
-            text = self._texts.get(account)
-            if text is None:
-                text = self._texts[account] = AccountText()
-            lines = text.lines(self.name, label, state, known)
-            expires = state.fresh + lifetime if state.gauges is not None else 0.0
-            shown.setdefault(expires, []).append(lines)
-            tracked += account.id != "_other"
-            if state.gauges is not None and expires > now:
-                alive = True
-                sessions += state.gauges.sessions
-                peers += sum(state.gauges.peers.values())
-                users += state.gauges.users
-                if state.gauges.sessions:
-                    running.append((label, state))
-        sections = self._render_usage()
-        now_figures = (sessions, peers, users, _busiest(running)) if alive else ()
-        self.health.figures = Figures(tracked, *now_figures)
-        by_expiry = [(expires, list(zip(*fragments, strict=True))) for expires, fragments in sorted(shown.items())]
-        for index, family in enumerate(ACCOUNT_FAMILIES):
-            sections.setdefault(family.name, []).extend(
-                Section(b"".join(columns[index]), expires if family.expires else float("inf")) for expires, columns in by_expiry
-            )
-        lines = workspace_lines(self.name, self.ledger, self._overview(tracked))
-        sections |= {family.name: [Section(text)] for family, text in zip(WORKSPACE_FAMILIES, lines, strict=True)}
-        # A poll that goes on for longer than the gauges are shown must not be taken for a good one meanwhile.
-        ends = self._read_at + lifetime if up else now
-        sections[UP_FAMILY.name] = [Section(up_line(self.name, up=True), ends), Section(up_line(self.name, up=False), begins=ends)]
-        return sections
-
-    def _render_usage(self) -> dict[str, list[Section]]:
-        """The usage that no account's own lines tell: of rooms without series, in money, and of budgets."""
-        ledger, prices = self.ledger, self._config.prices
-        now = ledger.now
-        if now is None:
-            return {}
-        today = calendar(now)
-        elsewhere: dict[str, tuple[int, int]] = {}
-        if not self.rooms.scope.only_ids:
-            hidden = [state for account, state in ledger.accounts.items() if account == OVERFLOW or not self.rooms.shown(account)]
-            elsewhere = by_role(hidden, ledger.unloaded, today)
-        whole = by_role(ledger.accounts.values(), {} if self.rooms.scope.only_ids else ledger.unloaded, today)
-        costs = cost(prices, whole) if prices is not None else {}
-        texts = usage_lines(self.name, now, elsewhere, costs, prices.currency if prices is not None else "")
-        self._board.tell(
-            self.name,
-            {budget.name: Spent(spent(budget, ledger.accounts, self.rooms.label, whole), now) for budget in self._own_budgets},
-        )
-        names = ("hms_usage_peer_seconds", *(family.name for family in USAGE_FAMILIES))
-        return {name: [Section(text)] for name, text in zip(names, texts, strict=True)}
+            self._publisher.publish_down()
 
     def _rooms_of_budgets(self) -> list[str]:
         """The ids of rooms that budgets name: they stay in memory, for their usage counts though they be idle."""
         return [*self._budgeted, *self._store.rooms_named(self.name, self._budgeted)]
-
-    def _overview(self, tracked: int) -> Overview:
-        return Overview(len(self.rooms.scope.ids), tracked, self.rooms.missing, len(self.rooms.overflowed))
-
-
-def _busiest(running: Sequence[tuple[str, AccountState]]) -> tuple[RoomStatus, ...]:
-    """The rooms for the landing page, of all that have a running session and their labels."""
-
-    def peers(of: tuple[str, AccountState]) -> tuple[int, str]:
-        gauges = of[1].gauges
-        return -sum(gauges.peers.values()) if gauges is not None else 0, of[0]
-
-    return tuple(
-        RoomStatus(
-            label,
-            sum(gauges.peers.values()),
-            gauges.users,
-            gauges.sessions,
-            (gauges.oldest_start or 0) / SECOND,
-            sum(totals.usage_day for totals in state.roles.values()) / (60 * SECOND),
-        )
-        for label, state in heapq.nsmallest(MOST_ROOMS, running, key=peers)
-        if (gauges := state.gauges) is not None
-    )
 
 
 def _since(since: object, now: int) -> int:

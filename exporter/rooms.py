@@ -215,7 +215,7 @@ class Rooms:
         """Whether the account has series, its name being known or not."""
         if account.kind == "room":
             return account.id in self.scope.ids or account.id in self._shown
-        return True
+        return not self.scope.only_ids
 
     def label(self, account: Account) -> str | None:
         """The label `room` of an account's series; `None` while they wait for it."""

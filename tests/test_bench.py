@@ -61,15 +61,15 @@ def test_the_plain_exporter_counts_what_the_records_say() -> None:
 
 def test_rooms_of_the_benchmark_publish_as_many_series_as_it_says(tmp_path: Path) -> None:
     """Sizes in the table are in series: both exporters are given as many as they are compared at."""
-    traffic = Traffic(10)
+    traffic = Traffic(40)
     rig = Rig(tmp_path, traffic, real_clock())
     rig.bodies = traffic.pages()
     rig.poll()
     rig.close()
-    assert rig.series() == pytest.approx(10 * SERIES, rel=0.05)
+    assert rig.series() == pytest.approx(40 * SERIES, rel=0.05)
     registry = CollectorRegistry()
     fill(registry, traffic)
-    assert sum(len(family.samples) for family in registry.collect()) == 10 * PLAIN_SERIES
+    assert sum(len(family.samples) for family in registry.collect()) == 40 * PLAIN_SERIES
 
 
 def test_growth_is_the_exponent_over_the_sizes() -> None:
