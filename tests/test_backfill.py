@@ -235,6 +235,16 @@ class TestFile:
         rooms = {name for step in bench.samples().values() for key in step for name in re.findall('room="([^"]*)"', key)}
         assert rooms == {"alpha", "_other"}
 
+    def test_counts_users_also_where_some_are_unknown(self, bench: Bench) -> None:
+        room = bench.world.room(name="delta")
+        session = bench.world.open(room.id, START + MINUTE)
+        for role, user in (("host", "one"), ("guest", None), ("guest", "one")):
+            session.join(role, START + 2 * MINUTE).raw = {"user_id": user}
+        session.close(START + 5 * MINUTE)  # all at once, in two roles
+        assert bench.run() == 0
+        step, labels = bench.samples()[(START + 3 * MINUTE) // SECOND], f'{{workspace="w",room_id="{room.id}",room="delta"}}'
+        assert (step[f"hms_users_active{labels}"], step[f"hms_peers_active_peak{labels}"]) == (1, 3)
+
 
 class TestInterruption:
     """An interrupted run ..."""
@@ -355,6 +365,17 @@ class TestArithmetic:
         assert found[0] == (100, -2, -2, -30 * SECOND, 0)
         assert found[1][:3] == (110, -1, -2)
         assert found[2] == (120, -1, -1, -23 * SECOND, 0)
+
+    def test_a_change_of_role_is_no_joining_and_no_leaving(self) -> None:
+        at, turn = 105 * SECOND, 115 * SECOND
+        before = [Event(at, 1, at), Event(turn, -1, turn, None, 0)]
+        after = [Event(turn, 1, turn, None, 0)]
+        sums = {}
+        for name, events in (("before", before), ("after", after)):
+            for run, tally in series.tallies(events, Base(0, 0), [range(100, 130, 10)]):
+                sums.update({(name, step): (tally.began, tally.ended, tally.active, tally.at(step) // SECOND) for step in run})
+        assert [sums["before", step] for step in (110, 120)] == [(1, 0, 1, 5), (1, 0, 0, 10)]
+        assert [sums["after", step] for step in (110, 120)] == [(0, 0, 0, 0), (0, 0, 1, 5)]
 
     def test_finds_the_most_between_two_steps_ends_before_beginnings(self) -> None:
         moments = [(101, 1), (102, 1), (103, -1), (103, 1), (104, -1), (119, -1)]

@@ -45,9 +45,9 @@ def world() -> World:
 
 
 @contextlib.contextmanager
-def polled(folder: Path, polls: int = 3) -> Iterator[Stage]:
+def polled(folder: Path, polls: int = 3, made: World | None = None) -> Iterator[Stage]:
     """An exporter that has polled that world a few times, half a minute apart."""
-    with Stage(folder, world(), T0) as stage:
+    with Stage(folder, made or world(), T0) as stage:
         for _ in range(polls):
             stage.poll()
             stage.clock.leap(30)
@@ -339,7 +339,11 @@ def restored(path: Path) -> object:
 def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A state file with something in every table."""
     folder = tmp_path_factory.mktemp("sound")
-    with polled(folder, polls=8) as stage:
+    made = world()
+    first = made.open(made.rooms[0].id, T0 - 20 * SECOND)
+    first.join("guest", T0 - 15 * SECOND).change_role("host", T0 + 20 * SECOND)
+    first.close(T0 + 50 * SECOND)
+    with polled(folder, 8, made) as stage:
         path = stage.state_file
     with contextlib.closing(sqlite3.connect(path)) as db:
         for (table,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():

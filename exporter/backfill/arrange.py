@@ -121,6 +121,7 @@ class _Batch:
             at = max(stay.joined, started) if ended is None else min(max(stay.joined, started), ended)
             over = None if left is None else max(at, left if ended is None else min(left, ended))
             begin, joins = stay.joined, 1
+            # Live, a peer joins in its first role, leaves in its last, and in between its time is credited from role to role.
             for role, until in stay.past if counted else ():
                 stop = max(begin, until if left is None else min(until, left))
                 turn = max(at, stop) if over is None else min(max(at, stop), over)

@@ -25,7 +25,7 @@ from exporter.backfill.series import Grid
 from exporter.backfill.work import Work
 from exporter.backfill.write import Forecast, Writer
 from exporter.config import Config, ConfigError, WorkspaceConfig
-from exporter.ledger import REACH_BACK
+from exporter.ledger import REACH_BACK, Entry
 from exporter.logs import event
 from exporter.reading import micros
 from exporter.records import HOUR, SECOND
@@ -129,20 +129,27 @@ def _workspace(config: Config, name: str | None) -> WorkspaceConfig:
 
 
 def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Plan:
-    """The plan of a backfill: it ends where the live series begin, and counts from where they count.  Raises `ConfigError`."""
+    """The plan of a backfill: it ends where the live series go on, and counts from where they count.  Raises `ConfigError`."""
     start = moment("--from", wanted.start)
     keys = Scope(workspace).keys
     try:
         known = look(config.storage.path, lambda view: _entries(view, workspace.name)) if config.storage.path.exists() else {}
     except StoreError as error:
         raise ConfigError(f"--storage.path: {error}") from error
-    since = {key: known[key] for key in keys if key in known}
-    live = min(since.values()) if since and config.poll.since == "start" else None
+    entries = {key: known[key] for key in keys if key in known}
+    since = {key: entry.since for key, entry in entries.items()}
+    from_now_on = config.poll.since == "start"
+    # Counters that catch up with the past rise by it: the present's curve begins where they have.
+    joins = since.values() if from_now_on else [entry.whole for entry in entries.values() if entry.whole is not None]
+    if entries and not joins:
+        raise ConfigError("--to: the exporter still reads the past; try again once hms_exporter_catch_up_ratio is 1")
+    live = min(joins, default=None)
     end = moment("--to", wanted.end, end=True) if wanted.end is not None else live
     if end is None:
         raise ConfigError("--to: expected a time: where the live series begin, or any time before it")
     if live is not None and end > live:
-        raise ConfigError(f"--to: expected at most {_rfc3339(live)}, where the live series begin (the state file says so)")
+        what = "begin" if from_now_on else "are whole"
+        raise ConfigError(f"--to: expected at most {_rfc3339(live)}, where the live series {what} (the state file says so)")
     if end <= start:
         raise ConfigError(f"--from: expected a time before {_rfc3339(end)}, where it ends")
     step = _step(wanted.step) if wanted.step is not None else min(_LONGEST_STEP, max(1, round(config.poll.interval)))
@@ -162,8 +169,8 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
     )
 
 
-def _entries(view: StateView, workspace: str) -> dict[str, int]:
-    return {row[1]: row[2] for row in view.rows("entry", "workspace = ?", (workspace,))}
+def _entries(view: StateView, workspace: str) -> dict[str, Entry]:
+    return {row[1]: Entry(*row[2:]) for row in view.rows("entry", "workspace = ?", (workspace,))}
 
 
 def moment(option: str, text: str, *, end: bool = False) -> int:
@@ -294,7 +301,7 @@ def _errors(output: Path) -> Iterator[None]:
     again = "run the same command again to go on from here"
     try:
         yield
-    except ApiError as error:
+    except (ApiError, StoreError) as error:
         raise BackfillError(f"{error}; {again}") from error
     except KeyboardInterrupt:
         raise BackfillError(f"interrupted; {again}") from None

@@ -83,7 +83,9 @@ def read_sessions(work: Work, client: Client, api: Api, span: Span, scope: Scope
             parameters["start"] = position.cursor
         for page in client.pages("/sessions", parameters, _PATIENCE):
             with work.transaction():
-                work.put_sessions((session, users, seen.past(session)) for session, users in _sessions(page, api.now(), span, scope, position))
+                work.put_sessions(
+                    (session, users, seen.past(session)) for session, users in _sessions(page, api.now(), span, scope, position)
+                )
                 position.cursor = page.last
                 work.note(position=msgspec.json.encode(position))
             told(position.task, len(wanted))

@@ -60,7 +60,7 @@ class StayRow(msgspec.Struct, array_like=True, gc=False):
     left: int | None
     role: str
     user: int | None
-    past: list[tuple[str, int]] = []  # noqa: RUF012 (msgspec makes each its own)
+    past: list[tuple[str, int]] = []
 
 
 class SessionRow(msgspec.Struct, gc=False):
@@ -142,7 +142,7 @@ class Work:
         """Sessions with their peers' user ids and earlier roles, by peer; one that is there already is replaced."""
         self._db.executemany(
             "INSERT OR REPLACE INTO session (id, room, started, ended, stays) VALUES (?, ?, ?, ?, ?)",
-            ((found.id, found.room_id, found.started, found.ended, self._stays(found, *more)) for found, *more in sessions),
+            ((found.id, found.room_id, found.started, found.ended, self._stays(found, users, past)) for found, users, past in sessions),
         )
 
     def _stays(self, session: Session, users: Mapping[str, str], past: Past) -> bytes:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from heapq import merge
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -194,7 +195,8 @@ class Writer:
 
     def _together(self, prefix: str, number: int, steps: list[range], count: _Count) -> Iterator[bytes]:
         """What is counted over all roles."""
-        events = merge(*(self._work.events(number, series.role) for series in self._work.series(number) if series.role))
+        roles = (self._work.events(number, series.role) for series in self._work.series(number) if series.role)
+        events = merge(*roles, key=itemgetter(0, 1))  # not by more: a user may be unknown
         return _chunks(_same(prefix, str(value), run) for run, value in count(events, steps))
 
     def _info(self, account: Account, labels: str, steps: list[range]) -> Iterator[_Block]:

@@ -25,6 +25,7 @@ from exporter.simulator import (
     Session,
     SessionQuery,
     SimulatedApi,
+    World,
     real_clock,
     rfc3339,
     shifted_clock,
@@ -86,39 +87,64 @@ class Prometheus:
         return found
 
 
-@pytest.fixture(scope="module")
-def joined(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, Company, list[Session], int]]:
+def _talks(now: int) -> World:
+    """A workspace of one call that began two hours ago and goes on, with peers of three roles."""
+    world = World("key-of-the-restless", "secret-of-the-restless-of-enough-bytes")
+    talk = world.open(world.room(name="talk").id, now - 2 * HOUR)
+    for number in range(6):
+        talk.join(("audience", "speaker", "host")[number % 3], now - (100 - 10 * number) * MINUTE)
+    return world
+
+
+@pytest.fixture(scope="module", params=["start", "ten days ago"])
+def joined(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[tuple[Prometheus, Company, list[Session], int]]:
     """A company's eight days before the exporter's first start, backfilled, beside some seconds scraped after it.
 
-    The API's clock then leaps by three hours, for Prometheus's last hours are refused.
+    In a second workspace peers change their roles, before the exporter's eyes and after it has ended.  The API's clock then leaps
+    by three hours, for Prometheus's last hours are refused.
     """
     prometheus_program, promtool = require("prometheus"), require("promtool")
     assert prometheus_program
     folder = tmp_path_factory.mktemp("backfill")
-    company = Company(3, real_clock())
-    with SimulatedApi([company]) as api:
-        account = workspace("company", access_key=company.access_key, secret=company.secret)
+    company, talks = Company(3, real_clock()), _talks(real_clock())
+    with SimulatedApi([company, talks]) as api:
+        accounts = [workspace(name, access_key=of.access_key, secret=of.secret) for name, of in (("company", company), ("talks", talks))]
+        since = "start" if request.param == "start" else rfc3339(real_clock() - 10 * DAY)
         # A series that leaves the exposition for a while leaves a gap, over which Prometheus estimates more freely.
-        config = configure(folder, api, account, limits={"room_idle_expiry": "30d"})
+        config = configure(folder, api, *accounts, limits={"room_idle_expiry": "30d"}, poll={"since": since})
         with running(folder, "--config.file", str(config)) as exporter:
+            for account in accounts:
+                exporter.polled(3, name=account["name"])
+                wait_until(lambda name=account["name"]: exporter.value("hms_exporter_catch_up_ratio", workspace=name) == 1, 60)  # type: ignore[misc]  # a default is how a loop's value is kept
             target = exporter.address
             prometheus = Prometheus(folder, target)
             with prometheus.run():
-                exporter.polled(3, name="company")
-                wait_until(
-                    lambda: prometheus.ask("count_over_time(hms_peer_seconds_total[1m]) >= 3", time.time()), 60, "nothing is scraped"
-                )
+                scraped = 'count_over_time(hms_peer_seconds_total{{workspace="talks"}}[1m]) >= {}'
+                wait_until(lambda: prometheus.ask(scraped.format(3), time.time()), 60, "nothing is scraped")
+                audience, speaker, host, *others = talks.sessions[0].peers
+                audience.change_role("speaker", real_clock())
+                host.change_role("audience", real_clock())
+                wait_until(lambda: prometheus.ask(scraped.format(8), time.time()), 60, "nothing is scraped")
         now = real_clock()
+        speaker.change_role("moderator", now + HOUR)
+        others[0].change_role("host", now + HOUR)
+        talks.sessions[0].close(now + 2 * HOUR)
         api.clock = shifted_clock(3 * HOUR + MINUTE)
-        output = folder / "past.om"
         labels = ("--label", "job=hms", "--label", f"instance={target}")
         start = ("--from", rfc3339(now - _DAYS * DAY), "--step", f"{_STEP}s")
-        done = run(folder, "backfill", "--config.file", str(config), *start, *labels, "--output", str(output), timeout=120)
-        assert done.returncode == 0, done.stderr
-        sessions = list(company.list_sessions(SessionQuery(10**9, after=now - (_DAYS + 2) * DAY), now + HOUR))
-    command = [promtool, "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=54h", str(output), str(prometheus.data)]
-    loaded = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert loaded.returncode == 0, loaded.stderr
+        outputs = []
+        for account in accounts:
+            outputs.append(folder / f"{account['name']}.om")
+            of = ("--config.file", str(config), "--workspace", account["name"], "--output", str(outputs[-1]))
+            done = run(folder, "backfill", *of, *start, *labels, timeout=120)
+            assert done.returncode == 0, done.stderr
+        sessions = list(company.list_sessions(SessionQuery(10**9, after=now - (_DAYS + 2) * DAY), now + HOUR)) + talks.sessions
+    for output in outputs:
+        command = [promtool, "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=54h", str(output), str(prometheus.data)]
+        loaded = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert loaded.returncode == 0, loaded.stderr
     with prometheus.run():
         yield prometheus, company, sessions, now
 
@@ -166,14 +192,32 @@ class TestJoin:
     """Where the live series begin, ..."""
 
     def test_no_counter_falls(self, joined: tuple[Prometheus, Company, list[Session], int]) -> None:
+        """Of no role either: peers have changed theirs since."""
         prometheus, _, _, now = joined
-        series = 0
+        crossing = 0
         for name in _COUNTERS:
-            for found in prometheus.ask(f"sum without (role) ({name})[{_DAYS}d:{_STEP}s]", now / SECOND + 20):
+            for found in prometheus.ask(f"{name}[{_DAYS}d]", now / SECOND):
                 values = [float(value) for _, value in found["values"]]
-                series += 1
                 assert values == sorted(values), (name, found["metric"])
-        assert series > 6 * 10
+                crossing += len({float(at) % _STEP == 0 for at, _ in found["values"]}) == 2
+            for found in prometheus.ask(f"resets({name}[{_DAYS}d])", now / SECOND):
+                assert found["value"][1] == "0", (name, found["metric"])
+        assert crossing >= 3 + 3 * 3, "the call of the second workspace at least: its own counters, and those of three roles"
+
+    def test_each_role_goes_on_as_it_was_seen(self, joined: tuple[Prometheus, Company, list[Session], int]) -> None:
+        """Two of each of three roles, at the last step and at the first scrape."""
+        prometheus, _, _, now = joined
+        rises = {}
+        for found in prometheus.ask('hms_peer_seconds_total{workspace="talks"}[20m]', now / SECOND):
+            samples = [(float(at), float(value)) for at, value in found["values"]]
+            step = [sample for sample in samples if sample[0] % _STEP == 0][-1]
+            scrape = next((sample for sample in samples if sample[0] > step[0]), None)
+            if scrape is not None:  # one role was held by nobody yet
+                rises[found["metric"]["role"]] = scrape[1] - step[1]
+                # A scrape shows what the poll before it counted.
+                assert 2 * (scrape[0] - step[0] - 3) <= scrape[1] - step[1] <= 2 * (scrape[0] - step[0])
+        assert sorted(rises) == ["audience", "host", "speaker"]
+        assert max(rises.values()) - min(rises.values()) < 0.01
 
     def test_none_jumps(self, joined: tuple[Prometheus, Company, list[Session], int]) -> None:
         prometheus, _, sessions, now = joined
@@ -191,9 +235,11 @@ class TestJoin:
             if after:
                 scraped = after[-1][0]
                 live[room] += after[-1][1]
-        for room in live:
-            # A scrape shows what was recorded by the poll before it.
-            low, high = (_by_room(sessions, moment, recorded=True)[room] for moment in (scraped - 3, scraped))
-            begin = _by_room(sessions, step)[room]
-            assert low - begin - 0.01 <= live[room] - past[room] <= high - begin + 0.01, (room, low - begin, live[room] - past[room])
+        # A scrape shows what was recorded by the poll before it, or more: a leave recorded late takes nothing back.
+        sessions = [session for session in sessions if session.closed_at is None or session.closed_at > step * SECOND]
+        recorded = [_by_room(sessions, scraped - back, recorded=True) for back in range(60)]
+        begin = _by_room(sessions, step)
+        for room, value in live.items():
+            rise, low, high = value - past[room], recorded[3][room] - begin[room], max(then[room] for then in recorded) - begin[room]
+            assert low - 0.01 <= rise <= high + 0.01, (room, low, rise, high)
         assert len(live) > 3
