@@ -8,23 +8,43 @@ import tempfile
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from exporter import logs
-from exporter.config import ApiConfig, Config, ConfigError, KeyPair, PollConfig, Secret, WebConfig, WorkspaceConfig, with_flags
+from exporter.config import (
+    ApiConfig,
+    Budget,
+    Config,
+    ConfigError,
+    KeyPair,
+    PollConfig,
+    Prices,
+    Secret,
+    WebConfig,
+    WorkspaceConfig,
+    with_flags,
+)
 from exporter.daemon import Daemon
-from exporter.simulator import Company, SimulatedApi
+from exporter.simulator import DAY, MINUTE, SECOND, Company, SessionQuery, SimulatedApi, truth_of
 
 _POLL_SECONDS = 2.0
+# A month has some two million participant minutes.
+_MONTH_MINUTES = 2_500_000
+_PRICES = Prices("USD", {"default": 0.004, "viewer": 0.001}, 10_000)
 _SIMULATOR_PORT = 10180
 
 
 def demo(listen_address: str | None, storage_path: str | None, log_level: str | None, log_format: str | None, seed: int) -> int:
     """The exporter against a simulated 100ms, until interrupted.  Raises `ConfigError` or `CannotRun`."""
     with tempfile.TemporaryDirectory(prefix="hms-exporter-demo-") as folder:
-        company = Company(seed, time.time_ns() // 1000)
+        now = time.time_ns() // 1000
+        company = Company(seed, now)
         with SimulatedApi([company]) as api:
             config = _config(api.base_url, company, Path(folder) / "demo.db")
+            # From midnight on, so that "today" is the whole of it.
+            midnight = datetime.fromtimestamp(now // DAY * DAY / SECOND, UTC)
+            config = replace(config, poll=replace(config.poll, since=midnight), budgets=_budgets(company, now), prices=_PRICES)
             config = with_flags(
                 config, listen_address=listen_address, storage_path=storage_path, log_level=log_level or "warn", log_format=log_format
             )
@@ -67,6 +87,16 @@ def _config(base_url: str, company: Company, state: Path) -> Config:
         poll=PollConfig(interval=_POLL_SECONDS),
         storage=replace(config.storage, path=state),
         web=WebConfig(enable_lifecycle=True),
+    )
+
+
+def _budgets(company: Company, now: int) -> tuple[Budget, ...]:
+    """One of the month that lasts, and one of the day that is nearly used, at whatever time of day the demo begins."""
+    recent = company.list_sessions(SessionQuery(limit=sys.maxsize, after=now - 2 * DAY), now)
+    spent = sum(micros for (_, _, day), micros in truth_of(recent, now).peer_us_by_day.items() if day == now // DAY)
+    return (
+        Budget("everything-monthly", "month", _MONTH_MINUTES),
+        Budget("everything-today", "day", max(1000, round(spent / MINUTE / 0.9))),
     )
 
 
