@@ -73,7 +73,7 @@ def test_failed_polls_leave_no_threads_and_no_descriptors_behind(tmp_path: Path,
             api.faults.add(Fault(kind=kind, times=1))
         program.polled(len(kinds) + 2, seconds=30)
         assert taken(program)[0] <= before[0] + 2
-        assert taken(program)[1] <= before[1]
+        wait_until(lambda: taken(program)[1] <= before[1])  # the thread of a scrape ends with it, a moment after its answer
 
 
 @pytest.mark.slow
