@@ -19,7 +19,7 @@ class SelfMetrics:
     """All families of the exporter's own, in a registry of their own."""
 
     def __init__(self, version: str, revision: str) -> None:
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it ships without types here
         self.registry = registry = CollectorRegistry()
         by = ["workspace"]
         self.polls = Counter("hms_exporter_polls", "Polls ended, whole or not.", by, registry=registry)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from exporter.ledger import Ledger
 from exporter.store import Store
 from exporter.strict_yaml import ConfigError
 from scripts import prometheusrule
+from tests.programs import require
 
 ROOT = Path(__file__).resolve().parent.parent
 KUBERNETES = ROOT / "deploy/kubernetes"
@@ -218,10 +218,7 @@ def test_scrapes_go_on_while_the_exporter_is_not_ready() -> None:
 
 
 def systemd_analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("systemd-analyze")
-    if program is None:
-        pytest.skip("systemd-analyze is not installed, as on every machine without systemd")
-    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([require("systemd-analyze"), *arguments], capture_output=True, text=True, check=False)
 
 
 def settings(name: str) -> list[str]:
