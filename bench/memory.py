@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import socketserver
-import statistics
 import tempfile
 import threading
 import time
@@ -56,23 +55,22 @@ def _many(sessions: int, polls: int) -> tuple[Row, Row]:
         tempfile.TemporaryDirectory() as folder,
         Exporter(Path(folder), f"http://127.0.0.1:{server.port}", SECRET, interval, limits={"max_rooms": sessions}) as exporter,
     ):
-        seen: list[tuple[float, float]] = []
-        series, done = 0, 0.0
+        early, series, done = 0.0, 0, 0.0
         while done < polls:
             time.sleep(0.1 if sessions < _GOAL else 1)
             page, _ = exporter.scrape()
             done = total(page, "hms_exporter_polls_total")
             series = max(series, page.count("\n") - page.count("\n#"))
-            seen.append((done, exporter.memory()[0]))
-        most = exporter.memory()[1]
-    early = statistics.median(used for poll, used in seen if poll <= max(polls / 10, seen[0][0] + 2))
-    late = statistics.median(used for poll, used in seen[-max(3, len(seen) // 10) :])
+            most = exporter.memory()[1]
+            if not early and done >= polls / 10:
+                early = most
     at_goal = sessions == _GOAL
     size = f"{sessions:,} sessions, {sessions * 50:,} peers, {series:,} series"
-    flat = Row("memory after polls", f"{sessions:,} sessions, {polls} polls", "MiB", late, "the first tenth of them", early)
+    # The highest so far, for what is in use at a moment goes up and down by a sixth within each poll; a leak would raise it.
+    flat = Row("memory at most, after polls", f"{sessions:,} sessions, {polls} polls", "MiB", most, "after a tenth of them", early)
     return (
         Row("memory, large", size, "MiB", most, per=sessions).judged("200 MiB", met=most <= 200, at=at_goal),
-        flat.judged("flat", met=late <= 1.05 * early, at=at_goal),
+        flat.judged("flat", met=most <= 1.05 * early, at=at_goal),
     )
 
 

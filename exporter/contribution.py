@@ -145,25 +145,32 @@ def _segments(key: str, stay: Stay, past: Past, end: int | None) -> Iterator[tup
 
 def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int, int]:
     """A session's contribution by role, when its first peer joined, and the moment from which it is linear in now."""
-    by_role: dict[str, list[Stay]] = {}
-    past = memory.past
-    for key, stay in memory.stays.items():
-        if not past or key not in past:
-            by_role.setdefault(stay.role, []).append(stay)
-    lines = {}
+    lines: dict[str, Line] = {}
     first_joined, linear_from = 1 << 62, 0
-    for role, stays in by_role.items():
-        joined_at = [stay.joined for stay in stays]
-        first_joined = min(first_joined, min(joined_at))
-        open_since = [stay.joined for stay in stays if stay.left is None]
-        left_at = [stay.left for stay in stays if stay.left is not None]
-        line = lines[role] = Line(len(stays), len(left_at), sum(left_at) - sum(joined_at), len(open_since))
-        if end is None:
-            linear_from = max(linear_from, max(open_since, default=0), max(left_at, default=0))
-        elif open_since:
-            line.left = line.joined
-            line.rate = 0
-            line.seconds += sum([max(joined, end) for joined in open_since])
+    past = memory.past
+    # Every peer passes through here whose session has changed: a call of `min` or `max` would cost as much as all the rest.
+    for key, stay in memory.stays.items():
+        if past and key in past:
+            continue
+        joined, left = stay.joined, stay.left
+        line = lines.get(stay.role)
+        if line is None:
+            line = lines[stay.role] = Line()
+        line.joined += 1
+        if joined < first_joined:
+            first_joined = joined
+        if left is None and end is not None:
+            left = max(joined, end)  # a ghost: its stay ends with its session
+        if left is None:
+            line.seconds -= joined
+            line.rate += 1
+            if joined > linear_from:
+                linear_from = joined
+        else:
+            line.left += 1
+            line.seconds += left - joined
+            if left > linear_from:
+                linear_from = left
     for key in past.keys() & memory.stays.keys():
         first_joined = min(first_joined, memory.stays[key].joined)
         linear_from = max(linear_from, _add_changed(lines, key, memory, end))

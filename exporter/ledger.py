@@ -500,13 +500,16 @@ class Ledger:
         totals.published_seconds = max(totals.published_seconds, seconds)
         for role, (joined, left, time, in_day, in_month) in roles.items():
             of = state.role(role)
-            counted |= (joined, left) != (of.published_joined, of.published_left)
-            bits = _held(joined < of.published_joined, left < of.published_left, time < of.published_seconds)
-            if bits:
-                held.append((role, bits))
-            of.published_joined = max(of.published_joined, joined)
-            of.published_left = max(of.published_left, left)
-            of.published_seconds = max(of.published_seconds, time)
+            if joined == of.published_joined and left == of.published_left and time >= of.published_seconds:
+                of.published_seconds = time  # nobody came or went: the usual case, and the quick one
+            else:
+                counted |= (joined, left) != (of.published_joined, of.published_left)
+                bits = _held(joined < of.published_joined, left < of.published_left, time < of.published_seconds)
+                if bits:
+                    held.append((role, bits))
+                of.published_joined = max(of.published_joined, joined)
+                of.published_left = max(of.published_left, left)
+                of.published_seconds = max(of.published_seconds, time)
             of.usage_day, of.usage_month = in_day, in_month
         now_held = tuple(held)
         if state.touched or now_held != state.held:
@@ -525,11 +528,16 @@ class Ledger:
             self.unloaded[role] = PeriodSums(now.day, today + sign * of_day, now.month, this_month + sign * of_month)
 
     def _gauge(self, state: AccountState, now: int, at: float) -> None:
-        was_idle = state.gauges is not None and not state.gauges.sessions and not state.gauges.peak
-        idle = not state.sessions and state.account not in self._windows and state.gauges is not None
-        if not (was_idle and idle and len(state.gauges.peers) == len(state.roles)):  # type: ignore[union-attr]  # was_idle says so
+        before = state.gauges
+        connected = sum([tracked.connected for tracked in state.sessions.values()])
+        as_before = (
+            before is not None
+            and state.account not in self._windows  # no record of it that is new
+            and (before.sessions, before.peak, len(before.peers)) == (len(state.sessions), connected, len(state.roles))
+        )
+        if not as_before:
             gauges = self._gauges(state)
-            state.version += gauges != state.gauges
+            state.version += gauges != before
             state.gauges = gauges
         self._windows.pop(state.account, None)
         state.read_at = now

@@ -25,7 +25,7 @@ from exporter.statefile import APPLICATION_ID, StateFile, StoreError, sealed
 
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Store", "StoreError"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE workspace (
@@ -62,7 +62,7 @@ CREATE TABLE running (
     workspace TEXT, id TEXT, room_id TEXT NOT NULL, kind TEXT, account TEXT, started INTEGER NOT NULL, ended INTEGER,
     observed INTEGER, unknown INTEGER NOT NULL, memory BLOB NOT NULL, seal INTEGER NOT NULL,
     PRIMARY KEY (workspace, id)
-) WITHOUT ROWID;
+);  -- with its row ids: rows of kilobytes take half the pages so
 CREATE TABLE settled (
     workspace TEXT, id TEXT, started INTEGER NOT NULL, seal INTEGER NOT NULL,
     PRIMARY KEY (workspace, id)

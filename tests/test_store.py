@@ -275,7 +275,7 @@ def test_a_database_that_says_nothing_about_its_program_is_refused(path: Path) -
 
 def test_our_name_on_other_tables_is_refused(path: Path) -> None:
     database = sqlite3.connect(path)
-    database.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1; CREATE TABLE account (id)")
+    database.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 2; CREATE TABLE account (id)")
     database.close()
     assert "damaged" in refused(path)
 
