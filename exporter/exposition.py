@@ -81,25 +81,26 @@ class _State:
 
 
 class _Static:
-    """The part of a page that does not change until the next poll, or until something in it expires."""
+    """The part of a page that does not change until the next poll, or until something in it expires: nothing but shared texts."""
 
-    def __init__(self, state: _State, fmt: Format, now: float) -> None:
-        self.sections: list[Section] = []
-        for family in FAMILIES:
-            shown = state.shown(family, now)
-            if shown:
-                self.sections += [_HEADERS[fmt][family.name], *shown]
-        self.plain = [section.text for section in self.sections]
+    def __init__(self, sections: Sequence[Section]) -> None:
+        self.sections = sections
+        self.plain = [section.text for section in sections]
         self.length = sum(map(len, self.plain))
-        self._zipped: tuple[bytes, int] | None = None
+        self._zipped: tuple[list[bytes], int] | None = None
 
-    def zipped(self) -> tuple[bytes, int]:
-        """All of it compressed, in one piece (each piece is a call of the system), and the checksum of what it holds."""
+    def zipped(self) -> tuple[list[bytes], int]:
+        """All of it compressed, and the checksum of what it holds."""
+        checksum = 0
+        for text in self.plain:
+            checksum = zlib.crc32(text, checksum)
+        return [section.deflated() for section in self.sections], checksum
+
+    def zipped_for_all(self) -> tuple[list[bytes], int]:
+        """The same in one piece, for each piece is a call of the system; made once."""
         if self._zipped is None:
-            checksum = 0
-            for text in self.plain:
-                checksum = zlib.crc32(text, checksum)
-            self._zipped = b"".join([section.deflated() for section in self.sections]), checksum
+            blocks, checksum = self.zipped()
+            self._zipped = [b"".join(blocks)], checksum
         return self._zipped
 
 
@@ -126,45 +127,47 @@ class Exposition:
         # The live part first: a scraper that sees a poll counted must see what that poll published.
         live = self._live(fmt, names)
         state, now = self._state, self._monotonic()
-        if names:
-            text = _filtered(state, fmt, names, now) + live
-            return _small_page(fmt, text, zipped=wants_gzip(accept_encoding))
-        static = self._static(state, fmt, now)
+        static = _Static(_chosen(state, fmt, now, names)) if names else self._static(state, fmt, now)
+        length = static.length + len(live)
         if not wants_gzip(accept_encoding):
-            return Page(fmt.content_type, None, [*static.plain, live], static.length + len(live))
-        body, checksum = static.zipped()
-        tail = deflate(live, zlib.Z_FINISH) + _gzip_trailer(zlib.crc32(live, checksum), static.length + len(live))
-        return Page(fmt.content_type, "gzip", [_GZIP_HEADER, body, tail], len(_GZIP_HEADER) + len(body) + len(tail))
+            return Page(fmt.content_type, None, [*static.plain, live], length)
+        # What one asks for alone is not put in one piece: held by many who read slowly, the copies would add up.
+        blocks, checksum = static.zipped() if names else static.zipped_for_all()
+        tail = deflate(live, zlib.Z_FINISH) + _gzip_trailer(zlib.crc32(live, checksum), length)
+        chunks = [_GZIP_HEADER, *blocks, tail]
+        return Page(fmt.content_type, "gzip", chunks, sum(map(len, chunks)))
 
     def _static(self, state: _State, fmt: Format, now: float) -> _Static:
         """Pages differ only by what has expired or begun: there is one between each two such moments."""
         moment = next((turn for turn in state.turns if turn > now), float("inf"))
         static = state.pages.get((fmt, moment))
         if static is None:
-            static = state.pages[fmt, moment] = _Static(state, fmt, now)
+            static = state.pages[fmt, moment] = _Static(_all(state, fmt, now))
         return static
 
 
-def _filtered(state: _State, fmt: Format, names: frozenset[str], now: float) -> bytes:
-    parts = []
+def _all(state: _State, fmt: Format, now: float) -> list[Section]:
+    sections: list[Section] = []
+    for family in FAMILIES:
+        shown = state.shown(family, now)
+        if shown:
+            sections += [_HEADERS[fmt][family.name], *shown]
+    return sections
+
+
+def _chosen(state: _State, fmt: Format, now: float, names: frozenset[str]) -> list[Section]:
+    """The sections with samples of these names; of a histogram's, which are small, only the lines of those."""
+    sections: list[Section] = []
     for family in FAMILIES:
         wanted = names.intersection(sample_names(family))
-        if not wanted:
-            continue
-        text = b"".join(section.text for section in state.shown(family, now))
+        shown = state.shown(family, now) if wanted else []
         if family.kind == "histogram":
             starts = tuple(f"{name}{{".encode() for name in wanted)
-            text = b"".join(line for line in text.splitlines(keepends=True) if line.startswith(starts))
-        if text:
-            parts += [header(family, openmetrics=fmt is OPENMETRICS), text]
-    return b"".join(parts)
-
-
-def _small_page(fmt: Format, text: bytes, *, zipped: bool) -> Page:
-    if not zipped:
-        return Page(fmt.content_type, None, [text], len(text))
-    body = _GZIP_HEADER + deflate(text, zlib.Z_FINISH) + _gzip_trailer(zlib.crc32(text), len(text))
-    return Page(fmt.content_type, "gzip", [body], len(body))
+            lines = [line for section in shown for line in section.text.splitlines(keepends=True) if line.startswith(starts)]
+            shown = [Section(b"".join(lines))] if lines else []
+        if shown:
+            sections += [_HEADERS[fmt][family.name], *shown]
+    return sections
 
 
 def _gzip_trailer(checksum: int, length: int) -> bytes:

@@ -24,7 +24,7 @@ from typing import Any
 import bcrypt
 
 from exporter import webconfig
-from exporter.server import Handler, Request, Response, text_response
+from exporter.server import Handler, Request, Response, sheltered, text_response
 from exporter.strict_yaml import ConfigError
 from exporter.webconfig import RateLimit, WebFile
 from exporter.workers import BusyError, Workers
@@ -81,10 +81,14 @@ class Guard:
     def protect(self, handler: Handler) -> Handler:
         """`handler`, behind the rate limit and the passwords, its answers with the configured headers."""
 
+        async def admitted(request: Request) -> Response:
+            return await self._refusal(self._current().config, request) or await handler(request)
+
+        answered = sheltered(admitted)
+
         async def guarded(request: Request) -> Response:
-            config = self._current().config
-            response = await self._refusal(config, request) or await handler(request)
-            return replace(response, headers={**response.headers, **config.headers})
+            response = await answered(request)
+            return replace(response, headers={**response.headers, **self._current().config.headers})
 
         return guarded
 

@@ -1,8 +1,9 @@
 """A small HTTP/1.1 server, made to stand on a port that strangers can reach.
 
 h11 speaks the protocol, asyncio moves the bytes, one thread of its own runs both.  What a client can cost is bounded everywhere:
-the size of what it may send, the time it may take, the bytes that wait for it, and the number of connections, of which the
-longest idle give way to new ones, so that whoever asks next is answered.  It knows nothing of metrics: a handler answers requests.
+the size of what it may send, the time it may take, the bytes that wait for it, and the number of connections, of which those
+of the address that has the most give way to new ones, so that whoever asks next is answered.  It knows nothing of metrics: a
+handler answers requests.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import socket
 import ssl
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 UNSENT_BYTES = 128 * 1024  # in the kernel, for one client
 COMPLAINT_SECONDS = 60  # between log lines about a lack of descriptors
+STALLED_SECONDS = 2  # without an event, after which a connection gives way before newer ones
 ABSOLUTE_FORM = re.compile(r"[a-z][a-z0-9+.-]*://[^/?]*", re.IGNORECASE)
 
 
@@ -39,7 +42,7 @@ class Limits:
     """What one client may cost; sizes in bytes, times in seconds."""
 
     connections: int = 512
-    """Open at once; beyond it the longest idle are closed."""
+    """Open at once; beyond it some are closed for each new one."""
     head_bytes: int = 16 * 1024
     """A request's line and headers."""
     body_bytes: int = 4 * 1024
@@ -96,6 +99,23 @@ class Tls(Protocol):
         """Whether a client with this certificate, as `ssl.SSLSocket.getpeercert` gives it, may ask."""
 
 
+def sheltered(handler: Handler) -> Handler:
+    """`handler`, whose faults become answers: 503 when it is busy, else 500 and a line in the log."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except BusyError:
+            return text_response(HTTPStatus.SERVICE_UNAVAILABLE, "Busy, try again", {"Retry-After": "1"})
+        except Exception as error:  # noqa: BLE001 - a fault in one answer must not end the server
+            # Neither the client nor the log gets the error's text: nobody knows what it may hold.
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            log.error("a request failed: %s in %s, line %s", type(error).__name__, where.name, where.lineno)  # noqa: TRY400 - one line
+            return text_response(HTTPStatus.INTERNAL_SERVER_ERROR, _phrase(HTTPStatus.INTERNAL_SERVER_ERROR))
+
+    return answer
+
+
 def text_response(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
     """A plain-text answer of one line."""
     return Response(status, {"Content-Type": "text/plain; charset=utf-8", **(headers or {})}, (f"{text}\n".encode(),))
@@ -107,10 +127,11 @@ class HttpServer:
     def __init__(self, host: str, port: int, handler: Handler, *, tls: Tls | None = None, limits: Limits | None = None) -> None:
         self._host = host
         self._wanted_port = port
-        self._handler = handler
+        self._handler = sheltered(handler)
         self._tls = tls
         self._limits = limits or Limits()
         self._connections: dict[_Connection, asyncio.Task[None]] = {}
+        self._of_client: Counter[str] = Counter()
         self._silent_until = 0.0
 
     def start(self) -> None:
@@ -188,7 +209,16 @@ class HttpServer:
         # The connection does not know its task: the two in a circle would outlive a flood until the garbage collector comes.
         task = self._loop.create_task(connection.run())
         self._connections[connection] = task
-        task.add_done_callback(lambda _: self._connections.pop(connection, None))
+        self._of_client[client] += 1
+        task.add_done_callback(lambda _: self._forget(connection))
+
+    def _forget(self, connection: _Connection) -> asyncio.Task[None] | None:
+        task = self._connections.pop(connection, None)
+        if task is not None:
+            self._of_client[connection.client] -= 1
+            if not self._of_client[connection.client]:
+                del self._of_client[connection.client]
+        return task
 
     async def _find_descriptors(self, error: OSError) -> None:
         """File descriptors ran out: an idle connection gives up its own, and there may be one soon."""
@@ -200,10 +230,16 @@ class HttpServer:
         await asyncio.sleep(0.1)
 
     def _make_room(self, most: int) -> None:
-        """Close the longest idle connections, and only then those being answered, until there are fewer than `most`."""
+        """Close connections until there are fewer than `most`: of the address that has the most, so that a flood drowns itself.
+
+        Of these first the ones that have stalled, idle or in the middle of an answer, then the idle ones, the longest first.
+        """
         while self._connections and len(self._connections) >= most:
-            victim = min(self._connections, key=lambda connection: (connection.busy, connection.since))
-            self._connections.pop(victim).cancel()
+            stalled = self._loop.time() - STALLED_SECONDS
+            victim = min(self._connections, key=lambda of: (-self._of_client[of.client], of.since > stalled, of.busy, of.since))
+            task = self._forget(victim)
+            assert task is not None
+            task.cancel()
 
 
 class _RefusedError(Exception):
@@ -214,13 +250,13 @@ class _RefusedError(Exception):
 
 
 class _Connection:
-    """One client, from its handshake to its end; `since` is the loop's time of its last event."""
+    """One client, from its handshake to its end; `since` is the loop's time of its last event, be it that it took some bytes."""
 
     def __init__(self, stream: Stream, client: str, handler: Handler, tls: Tls | None, limits: Limits) -> None:
         self.busy = False
         self.since = asyncio.get_running_loop().time()
+        self.client = client
         self._stream = stream
-        self._client = client
         self._handler = handler
         self._tls = tls
         self._limits = limits
@@ -243,7 +279,7 @@ class _Connection:
         try:
             while (request := await self._next_request()) is not None:
                 self.busy = True
-                response = await self._answer(request)
+                response = await self._handler(request)
                 await self._send(response, head_only=request.method == "HEAD")
                 self.busy = False
                 self.since = asyncio.get_running_loop().time()
@@ -287,24 +323,13 @@ class _Connection:
                 body_bytes += len(event.data)
                 self._check_body(body_bytes)
             elif isinstance(event, h11.EndOfMessage) and head is not None:
-                return _request(head, self._client, self._limits.query_fields)
+                return _request(head, self.client, self._limits.query_fields)
             else:
                 return None
 
     def _check_body(self, body_bytes: int) -> None:
         if body_bytes > self._limits.body_bytes:
             raise _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-
-    async def _answer(self, request: Request) -> Response:
-        try:
-            return await self._handler(request)
-        except BusyError:
-            return text_response(HTTPStatus.SERVICE_UNAVAILABLE, "Busy, try again", {"Retry-After": "1"})
-        except Exception as error:  # noqa: BLE001 - a fault in one answer must not end the server
-            # Neither the client nor the log gets the error's text: nobody knows what it may hold.
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("a request failed: %s in %s, line %s", type(error).__name__, where.name, where.lineno)  # noqa: TRY400 - one line
-            return text_response(HTTPStatus.INTERNAL_SERVER_ERROR, _phrase(HTTPStatus.INTERNAL_SERVER_ERROR))
 
     async def _send(self, response: Response, *, head_only: bool = False) -> None:
         headers = {
@@ -326,6 +351,7 @@ class _Connection:
     async def _write(self, data: bytes | memoryview) -> None:
         async with asyncio.timeout(self._limits.write_seconds):
             await self._stream.write(data)
+        self.since = asyncio.get_running_loop().time()
 
     async def _part(self) -> None:
         """Take what is still coming, for a moment: closed at once, the kernel would throw away the answer with the unread rest."""

@@ -1,7 +1,7 @@
 """YAML as written: a tree of texts, lists and mappings, without YAML's guesses.
 
 YAML 1.1 reads `no` as false, `22:22` as 1342 and lets the last of two equal keys win.  Here a scalar stays the text that was
-written, so that whoever knows what a key should hold decides what the text means.  Tags and several documents are refused,
+written, so that whoever knows what a key should hold decides what the text means.  Directives, tags and several documents are refused,
 and so is whatever would take long to read: deep nesting, aliases that multiply.  Messages never quote the text, which may
 be a secret.
 """
@@ -103,6 +103,8 @@ class _Tree:
         event = next(self._events)
         if isinstance(event, yaml.StreamEndEvent):
             raise ConfigError(f"{self._source}: is empty")
+        if isinstance(event, yaml.DocumentStartEvent) and (event.version or event.tags):
+            raise _fault(self._source, event.start_mark, "directives (%...) are not supported")
         root = self._node(next(self._events), 0)
         next(self._events)  # the document's end
         event = next(self._events)

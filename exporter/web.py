@@ -60,14 +60,15 @@ Route = tuple[frozenset[str], Callable[[Request], Awaitable[Response]]]
 def routes(face: Face, *, clock: Callable[[], float] = time.time) -> Handler:
     """The handler of all paths.  `clock` gives the present as seconds since the epoch."""
     # What is always quick, what may cost CPU at a stranger's wish, and what may wait for locks and files are kept apart: thousands of
-    # filtered scrapes, or a reload that hangs, hold up neither Prometheus's own scrape nor the health check.
-    pages = Workers("page", threads=2, waiting=512)
-    filtered = Workers("filtered", threads=1, waiting=16)
+    # filtered scrapes, or a reload that hangs, hold up neither Prometheus's own scrape nor the health check; nor does a flood from
+    # one address hold up another's.
+    pages = Workers("page", threads=2, waiting=512, of_one=128)
+    filtered = Workers("filtered", threads=1, waiting=16, of_one=8)
     lifecycle = Workers("reload", threads=1, waiting=4)
 
     async def metrics(request: Request) -> Response:
         names = frozenset(request.query.get("name[]", ()))
-        return await (filtered if names else pages).run(lambda: _metrics(face, request, names))
+        return await (filtered if names else pages).run(lambda: _metrics(face, request, names), request.client)
 
     async def reload(_: Request) -> Response:
         if not face.lifecycle_enabled:
@@ -78,7 +79,7 @@ def routes(face: Face, *, clock: Callable[[], float] = time.time) -> Handler:
         return text_response(HTTPStatus.OK, "Reloaded.")
 
     def quick(answer: Answer) -> Route:
-        return frozenset({"GET", "HEAD"}), lambda request: pages.run(lambda: answer(request))
+        return frozenset({"GET", "HEAD"}), lambda request: pages.run(lambda: answer(request), request.client)
 
     table: dict[str, Route] = {
         "/": quick(lambda _: _landing(face, clock())),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
@@ -22,27 +23,37 @@ class Workers:
     process from ending, as it would in `concurrent.futures`, which joins its threads at exit.
     """
 
-    def __init__(self, name: str, *, threads: int, waiting: int) -> None:
-        """At most `waiting` calls wait for a thread; the next one is refused."""
+    def __init__(self, name: str, *, threads: int, waiting: int, of_one: int | None = None) -> None:
+        """At most `waiting` calls wait for a thread, and `of_one` client has at most so many here; the next one is refused."""
         self._name = name
         self._slots = asyncio.Semaphore(threads)
-        self._pending = 0
         self._limit = threads + waiting
+        self._limit_of_one = self._limit if of_one is None else of_one
+        self._pending: Counter[str] = Counter()
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """What `call` returns or raises.  Raises `BusyError` when too many are waiting."""
-        if self._pending >= self._limit:
+    async def run(self, call: Callable[[], T], client: str = "") -> T:
+        """What `call` returns or raises.  Raises `BusyError` when too many are waiting, or too many of this client's."""
+        if self._pending.total() >= self._limit or self._pending[client] >= self._limit_of_one:
             raise BusyError
-        self._pending += 1
-        # A thread cannot be stopped: when nobody waits for its call any more, it still counts until it has ended.
-        return await asyncio.shield(asyncio.ensure_future(self._run(call)))
-
-    async def _run(self, call: Callable[[], T]) -> T:
+        self._pending[client] += 1
         try:
-            async with self._slots:
-                return await self._in_thread(call)
+            await self._slots.acquire()
+        except BaseException:
+            self._leave(client)  # gone before its turn came
+            raise
+        # A thread cannot be stopped: when nobody waits for its call any more, it still counts until it has ended.
+        return await asyncio.shield(asyncio.ensure_future(self._in_slot(call, client)))
+
+    async def _in_slot(self, call: Callable[[], T], client: str) -> T:
+        try:
+            return await self._in_thread(call)
         finally:
-            self._pending -= 1
+            self._slots.release()
+            self._leave(client)
+
+    def _leave(self, client: str) -> None:
+        self._pending[client] -= 1
+        self._pending += Counter()  # forgets those who wait for nothing
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()

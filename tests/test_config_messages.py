@@ -66,6 +66,8 @@ NOT_YAML = [
     ("a: b\nc: \x07", "line 2, column 4: expected text, found a control character"),
     ("%YAML 9.9\n---\na: b", "line 1, column 1: not YAML: found incompatible YAML document (version 1.* is required)"),
     (f"{WORKSPACE}---\n{WORKSPACE}", "line 2, column 1: expected one document, found a second"),
+    (f"%YAML 1.2\n---\n{WORKSPACE}", "line 1, column 1: directives (%...) are not supported"),
+    (f"%TAG ! tag:example.org,2000:\n---\n{WORKSPACE}", "line 1, column 1: directives (%...) are not supported"),
     ("? [a]\n: b", "line 1, column 3: expected the name of a key"),
     ("~: b", "line 1, column 1: expected the name of a key"),
     ("[" * 100_000, "line 1, column 34: nested more than 32 deep"),

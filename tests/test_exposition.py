@@ -300,6 +300,18 @@ def test_a_familys_samples_of_all_workspaces_stand_together() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_pages_by_name_share_their_texts_so_that_many_slow_readers_hold_no_copies(published: Sections, encoding: str) -> None:
+    exposition = Exposition(nothing_live)
+    exposition.publish("w", published)
+    names = frozenset({"hms_peers_active", "hms_peer_seconds_total", "hms_room_info"})
+    one, other = (exposition.page("", encoding, names).chunks for _ in range(2))
+    shared = {id(chunk) for chunk in one} & {id(chunk) for chunk in other}
+    own = [chunk for chunk in other if id(chunk) not in shared]
+    assert sum(map(len, own)) < 20
+    assert sum(map(len, other)) > 200
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
 @pytest.mark.parametrize("names", [frozenset[str](), frozenset({"hms_peers_active", "hms_peers_joined_total"})])
 def test_gauges_go_when_they_are_too_old_also_while_nothing_is_published(published: Sections, encoding: str, names: frozenset[str]) -> None:
     """Decided at the scrape: a poll that hangs for ever cannot keep them."""

@@ -454,6 +454,21 @@ def test_configured_headers_are_on_every_answer_and_win_over_our_own(tmp_path: P
             assert response.headers["Strict-Transport-Security"] == "max-age=1"
 
 
+@pytest.mark.parametrize(("fault", "status"), [(BusyError(), 503), (ZeroDivisionError(), 500)], ids=["busy", "fault"])
+def test_configured_headers_are_on_answers_of_trouble_too(tmp_path: Path, fault: Exception, status: int) -> None:
+    (tmp_path / "web.yml").write_text("http_server_config: {headers: {X-Frame-Options: deny}}")
+
+    async def fails(_: Request) -> Response:
+        raise fault
+
+    async def scenario() -> Response:
+        return await Guard(tmp_path / "web.yml").protect(fails)(Request("GET", "/"))
+
+    response = asyncio.run(scenario())
+    assert response.status == status
+    assert response.headers["X-Frame-Options"] == "deny"
+
+
 def test_a_configuration_that_cannot_be_used_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "web.yml").write_text(TLS + "}")
     with pytest.raises(ConfigError, match=r"server\.pem with .*server\.key"):

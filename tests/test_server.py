@@ -59,9 +59,10 @@ def server() -> Iterator[HttpServer]:
     assert complaints == []
 
 
-def connect(server: HttpServer, *, receive_buffer: int | None = None) -> socket.socket:
+def connect(server: HttpServer, *, receive_buffer: int | None = None, source: str = "127.0.0.1") -> socket.socket:
     client = socket.socket()
     client.settimeout(10)
+    client.bind((source, 0))
     if receive_buffer is not None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     client.connect(("127.0.0.1", server.port))
@@ -399,6 +400,37 @@ def test_connections_in_use_give_way_too_when_all_are() -> None:
         assert status_of(exchange(server, CLOSE)) == 200
 
 
+def test_a_newcomer_is_not_closed_for_the_sake_of_those_that_have_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that ask and do not read keep nobody out, though the newcomer has not asked yet when the next one comes."""
+    monkeypatch.setattr("exporter.server.STALLED_SECONDS", 0.1)
+
+    async def page(request: Request) -> Response:
+        return Response(200, {}, [b"x" * 10_000_000]) if request.path == "/page" else text_response(200, "hello")
+
+    with ExitStack() as clients, serving(page, Limits(connections=5)) as server:
+        for _ in range(5):
+            clients.enter_context(connect(server, receive_buffer=4096)).sendall(GET.replace(b"/ ", b"/page ", 1))
+        while sum(connection.busy for connection in server._connections) < 5:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        newcomers = [clients.enter_context(connect(server)) for _ in range(4)]
+        time.sleep(0.05)
+        for newcomer in newcomers:
+            newcomer.sendall(CLOSE)
+            assert status_of(read_all(newcomer)) == 200
+
+
+def test_a_flood_from_one_address_closes_no_connection_of_another() -> None:
+    with ExitStack() as clients, serving(limits=Limits(connections=20)) as server:
+        quiet = clients.enter_context(connect(server))
+        time.sleep(0.05)
+        for _ in range(200):
+            clients.enter_context(connect(server, source="127.0.0.2")).sendall(GET)
+        quiet.sendall(CLOSE)
+        assert status_of(read_all(quiet)) == 200
+        assert sum(server._of_client.values()) == len(server._connections) <= 20
+
+
 def test_running_out_of_file_descriptors_is_survived(caplog: pytest.LogCaptureFixture) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as clients, serving() as server:
@@ -557,6 +589,36 @@ def test_no_more_run_at_once_than_there_are_threads_and_the_overflow_is_refused(
     outcomes = asyncio.run(scenario())
     assert [type(outcome) for outcome in outcomes] == [type(None)] * 5 + [BusyError] * 3
     assert max(most) == 2
+
+
+def test_one_client_has_no_more_calls_than_its_share() -> None:
+    async def scenario() -> list[BaseException | None]:
+        workers = Workers("test", threads=1, waiting=20, of_one=3)
+        flood = [workers.run(lambda: time.sleep(0.01), "many") for _ in range(10)]
+        return await asyncio.gather(*flood, workers.run(lambda: None, "one"), return_exceptions=True)
+
+    outcomes = asyncio.run(scenario())
+    assert [type(outcome) for outcome in outcomes] == [type(None)] * 3 + [BusyError] * 7 + [type(None)]
+
+
+def test_a_call_whose_caller_has_gone_before_its_turn_is_never_made_and_leaves_its_place() -> None:
+    made: list[str] = []
+    release = threading.Event()
+
+    async def scenario() -> None:
+        workers = Workers("test", threads=1, waiting=1)
+        first = asyncio.ensure_future(workers.run(release.wait))
+        gone = asyncio.ensure_future(workers.run(lambda: made.append("gone")))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        second = asyncio.ensure_future(workers.run(lambda: made.append("second")))
+        await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(first, second)
+
+    asyncio.run(scenario())
+    assert made == ["second"]
 
 
 def resident_bytes() -> int:

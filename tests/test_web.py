@@ -169,7 +169,8 @@ def test_filtered_scrapes_and_a_reload_that_hang_hold_up_nothing_else() -> None:
     async def scenario() -> None:
         handle = routes(face)
         hanging = [asyncio.ensure_future(handle(Request("POST", "/-/reload")))]
-        hanging += [asyncio.ensure_future(handle(Request("GET", "/metrics", {"name[]": ["x"]}))) for _ in range(100)]
+        filtered = [Request("GET", "/metrics", {"name[]": ["x"]}, client=f"10.0.0.{number % 4}") for number in range(100)]
+        hanging += [asyncio.ensure_future(handle(request)) for request in filtered]
         for path in ("/metrics", "/-/healthy", "/"):
             assert (await asyncio.wait_for(handle(Request("GET", path)), 5)).status == 200
         assert face.hold is not None
