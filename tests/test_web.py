@@ -156,6 +156,15 @@ def test_methods_other_than_get_and_head_are_405(path: str, method: str) -> None
     assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD")
 
 
+@given(
+    method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "CONNECT"]) | st.text("!#$%&'*+-.^_`|~0aZ", min_size=1, max_size=10),
+    path=st.sampled_from(["/", "/metrics", "/-/healthy", "/-/ready", "/-/reload"]) | st.text(max_size=30).map(lambda text: f"/{text}"),
+    names=st.lists(st.text(max_size=10), max_size=5),
+)
+def test_whatever_is_asked_for_the_answer_is_one_of_four(method: str, path: str, names: list[str]) -> None:
+    assert ask(FakeFace(), path, method, query={"name[]": names}).status in (200, 403, 404, 405)
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
 def test_reload_takes_post_only(method: str) -> None:
     face = FakeFace()

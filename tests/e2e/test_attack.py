@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 import random
 import socket
 import ssl
 import threading
 import time
-import urllib.parse
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,10 +18,9 @@ import pytest
 
 from exporter.metrics import FAMILIES
 from exporter.simulator import MINUTE, SimulatedApi, World
-from scripts import stack
 from tests.certificates import make_certificate
 from tests.e2e.program import configure, present, running, wait_until, workspace
-from tests.programs import require
+from tests.e2e.prometheus import scraping
 
 pytestmark = pytest.mark.slow
 
@@ -164,7 +160,6 @@ def test_a_real_prometheus_gets_every_scrape_in_time_while_the_port_is_attacked(
     tmp_path: Path, world: World, api: SimulatedApi, *, locked: bool
 ) -> None:
     """No scrape fails or takes longer than its interval of three seconds, and the memory stays within bounds."""
-    prometheus = require("prometheus")
     for number in range(300):
         session = world.open(world.room(name=f"room-{number}").id, present() - MINUTE)
         for role in ("host", "guest", "viewer"):
@@ -183,36 +178,20 @@ def test_a_real_prometheus_gets_every_scrape_in_time_while_the_port_is_attacked(
             "tls_config": {"ca_file": str(certificate)},
             "basic_auth": {"username": "prometheus", "password": PASSWORD},
         }
-    with running(tmp_path, *arguments) as program, stack.Processes(tmp_path) as processes:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        job = {"job_name": "hms-exporter", "static_configs": [{"targets": [program.address]}], **scheme}
-        settings = {"global": {"scrape_interval": "3s", "scrape_timeout": "3s"}, "scrape_configs": [job]}
-
-        def ask(query: str) -> float:
-            url = f"http://{address}/api/v1/query?query={urllib.parse.quote(query)}"
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                found = json.load(answer)["data"]["result"]
-            return float(found[0]["value"][1]) if found else 0.0
-
-        def scrapes() -> float:
-            return ask("sum_over_time(up[10m])")
-
-        processes.start("prometheus", stack.prometheus_command(prometheus, tmp_path, address, settings))
-        processes.wait("prometheus", f"http://{address}/-/ready")
-        wait_until(lambda: scrapes() >= 2, 30, "not even in peace does it get a scrape")
+    with running(tmp_path, *arguments) as program, scraping(tmp_path, program.address, "3s", scheme) as prometheus:
+        wait_until(lambda: prometheus.scrapes >= 2, 30, "not even in peace does it get a scrape")
         attackers = Attackers(int(program.address.rpartition(":")[2]), certificate)
         kinds = AT_A_LOCKED_DOOR if locked else AT_AN_OPEN_DOOR
-        before = scrapes()
+        before = prometheus.scrapes
         with attackers.at_work(kinds):
             time.sleep(ATTACK_SECONDS)
             during = f"[{ATTACK_SECONDS - 1}s]"
-            assert ask(f"min_over_time(up{during})") == 1
-            slowest = ask(f"max_over_time(scrape_duration_seconds{during})")
-            memory = ask(f"max_over_time(process_resident_memory_bytes{during})")
-        assert scrapes() - before >= ATTACK_SECONDS / 3 - 2
+            assert prometheus.ask(f"min_over_time(up{during})") == 1
+            slowest = prometheus.ask(f"max_over_time(scrape_duration_seconds{during})")
+            memory = prometheus.ask(f"max_over_time(process_resident_memory_bytes{during})")
+        assert prometheus.scrapes - before >= ATTACK_SECONDS / 3 - 2
         assert slowest < 3
         assert 0 < memory < 160 * MIB
         assert attackers.surprises == []
         assert set(attackers.done) == set(kinds), "each kind has had its turn"
-        assert ask("min_over_time(hms_up[10m])") == 1
+        assert prometheus.ask("min_over_time(hms_up[10m])") == 1

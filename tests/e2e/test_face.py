@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import socket
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 
 from exporter.simulator import MINUTE, SECOND, Fault, Room, SimulatedApi, World
@@ -29,6 +31,7 @@ from tests.e2e.program import (
     wait_until,
     workspace,
 )
+from tests.e2e.prometheus import scraping
 
 
 def test_every_path_answers_as_promised(tmp_path: Path, world: World, api: SimulatedApi) -> None:
@@ -354,3 +357,31 @@ def test_no_secret_user_id_or_name_of_a_person_in_any_log_page_or_file(tmp_path:
     for private in PRIVATE:
         assert private not in seen
         assert not any(private.encode() in data for data in files)
+
+
+def test_a_web_configuration_stands_before_everything(tmp_path: Path, api: SimulatedApi) -> None:
+    hashed = bcrypt.hashpw(b"a-password-of-the-tests", bcrypt.gensalt(4)).decode()
+    (tmp_path / "web.yml").write_text(f"basic_auth_users: {{prometheus: {hashed}}}")
+    config = configure(tmp_path, api)
+    with running(tmp_path, f"--config.file={config}", f"--web.config.file={tmp_path}/web.yml") as program:
+        for path in ("/", "/metrics", "/-/healthy", "/-/ready", "/-/reload", "/nowhere"):
+            assert program.get(path).status_code == 401
+        credentials = base64.b64encode(b"prometheus:a-password-of-the-tests").decode()
+        assert program.get("/metrics", Authorization=f"Basic {credentials}").status_code == 200
+
+
+@pytest.mark.slow
+def test_a_real_prometheus_reads_every_character_in_every_label_in_the_format_that_it_prefers(
+    tmp_path: Path, world: World, api: SimulatedApi
+) -> None:
+    """Rooms and roles named by controls, quotes, backslashes, line ends of all kinds and what lies beyond 16 bits."""
+    characters = "".join(map(chr, [*range(1, 0x300), 0x2028, 0x2029, 0xFEFF, 0xFFFD, 0xFFFF, 0x1F600, 0x10FFFF]))
+    names = [f"a{characters[start : start + 10]}b" for start in range(0, len(characters), 10)]
+    for name in names:
+        world.open(world.room(name=name).id, present() - MINUTE).join(f"{name} role", present() - MINUTE)
+    config = configure(tmp_path, api)
+    with running(tmp_path, f"--config.file={config}") as program, scraping(tmp_path, program.address, "1s") as prometheus:
+        wait_until(lambda: prometheus.ask("count(hms_peers_active == 1)") == len(names), 30, "it does not take them all")
+        for name in names:
+            asked = "".join(f"\\U{ord(character):08x}" for character in name)
+            assert prometheus.ask(f'hms_peers_active{{room="{asked}",role="{asked} role"}}') == 1

@@ -1,0 +1,50 @@
+"""A real Prometheus that scrapes one process of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts import stack
+from tests.programs import require
+
+
+class Prometheus:
+    """Its answers; `address` is where it listens."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def ask(self, query: str) -> float:
+        """The first value that an instant query finds, 0 when it finds none."""
+        url = f"http://{self._address}/api/v1/query?query={urllib.parse.quote(query)}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            found = json.load(answer)["data"]["result"]
+        return float(found[0]["value"][1]) if found else 0.0
+
+    @property
+    def scrapes(self) -> float:
+        """How many scrapes have succeeded."""
+        return self.ask("sum_over_time(up[10m])")
+
+
+@contextlib.contextmanager
+def scraping(folder: Path, target: str, interval: str, job: Mapping[str, Any] | None = None) -> Iterator[Prometheus]:
+    """Scrapes the target within the block, each `interval`, which is also the time a scrape may take; `job` adds to how."""
+    executable = require("prometheus")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = {
+        "global": {"scrape_interval": interval, "scrape_timeout": interval},
+        "scrape_configs": [{"job_name": "hms-exporter", "static_configs": [{"targets": [target]}], **(job or {})}],
+    }
+    with stack.Processes(folder) as processes:
+        processes.start("prometheus", stack.prometheus_command(executable, folder, address, settings))
+        processes.wait("prometheus", f"http://{address}/-/ready")
+        yield Prometheus(address)
