@@ -9,6 +9,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Until the daemon takes it over: to be told to stop while still starting is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     options = _parse(arguments)
+    if not sys.warnoptions:
+        # Libraries' words to programmers: no events of ours, and one tells how long a secret is.
+        warnings.simplefilter("ignore")
     commands = {"run": _run, "check": _check, "demo": _demo, "simulate": _simulate, "report": _report, "backfill": _backfill}
     from exporter.config import ConfigError
     from exporter.daemon import CannotRun

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jwt
 
-from exporter.config import KeyPair, ManagementToken
+from exporter.config import ConfigError, KeyPair, ManagementToken
 
 LIFE = 24 * 3600
 """Seconds that a token of ours lives: what 100ms's own SDK asks for."""
@@ -33,7 +33,7 @@ class Tokens:
         self._token: Token | None = None
 
     def current(self, now: int) -> Token:
-        """The token to use at `now` (Unix seconds of the API).  Raises `ConfigError` when a secret cannot be read."""
+        """The token to use at `now` (Unix seconds of the API).  Raises `ConfigError` when a secret cannot be read, or signs nothing."""
         with self._lock:
             if self._token is None or (isinstance(self._credentials, KeyPair) and self._token.expires - now < _RENEW_BEFORE):
                 self._token = self._make(now)
@@ -59,7 +59,10 @@ class Tokens:
             "nbf": now - _EARLY,
             "exp": now + LIFE,
         }
-        return Token(jwt.encode(claims, self._credentials.secret.reveal(), algorithm="HS256"), now + LIFE)
+        try:
+            return Token(jwt.encode(claims, self._credentials.secret.reveal(), algorithm="HS256"), now + LIFE)
+        except jwt.PyJWTError:
+            raise ConfigError("the secret signs no token: expected the app secret as 100ms shows it, not a key of another kind") from None
 
 
 def _expiry(text: str) -> float:

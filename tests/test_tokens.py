@@ -35,6 +35,12 @@ def test_a_token_says_what_100ms_demands_and_is_signed_with_the_secret() -> None
     assert token.expires == times["exp"]
 
 
+@pytest.mark.parametrize("secret", ["ssh-rsa AAAA", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"])
+def test_a_secret_that_is_a_key_of_another_kind_is_an_error_of_the_configuration(secret: str) -> None:
+    with pytest.raises(ConfigError, match=r"^the secret signs no token: expected the app secret"):
+        Tokens(KeyPair(Secret(ACCESS_KEY), Secret(secret))).current(NOW)
+
+
 def test_a_token_serves_until_it_is_about_to_expire() -> None:
     tokens = Tokens(PAIR)
     first = tokens.current(NOW)

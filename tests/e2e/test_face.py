@@ -6,6 +6,8 @@ import base64
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tests.e2e.program import (
     comes_to,
     configure,
     counted,
+    environment,
     expected,
     present,
     running,
@@ -175,6 +178,25 @@ def test_a_secret_replaced_in_its_file_mends_a_refused_workspace(tmp_path: Path,
         assert program.value("hms_up") == 0
         secret.write_text(SECRET)
         wait_until(lambda: program.value("hms_up") == 1)
+
+
+def test_keys_replaced_in_their_files_are_read_at_a_reload_though_the_old_ones_still_serve(
+    tmp_path: Path, world: World, api: SimulatedApi
+) -> None:
+    """As when a key pair is rotated: for a while 100ms takes both.  That the new one is in use shows in what it opens."""
+    successor = World("c4nary-access-key-of-tomorrow", "c4nary-secret-of-tomorrow-long-enough")
+    successor.open(successor.room(name="tomorrow").id, present() - MINUTE)
+    api.workspaces.append(successor)
+    (tmp_path / "key").write_text(ACCESS_KEY)
+    (tmp_path / "secret").write_text(SECRET)
+    given = {"name": "default", "access_key_file": "key", "secret_file": "secret"}
+    with running(tmp_path, f"--config.file={configure(tmp_path, api, given)}") as program:
+        wait_until(lambda: program.value("hms_up") == 1)
+        (tmp_path / "key").write_text(successor.access_key)
+        (tmp_path / "secret").write_text(successor.secret)
+        program.send(signal.SIGHUP)
+        wait_until(lambda: some(program.metrics(), "hms_sessions_active", room="tomorrow"))
+        assert total(program.metrics(), "hms_exporter_api_requests_total", code="401") == 0
 
 
 # --- reload ---
@@ -357,6 +379,23 @@ def test_no_secret_user_id_or_name_of_a_person_in_any_log_page_or_file(tmp_path:
     for private in PRIVATE:
         assert private not in seen
         assert not any(private.encode() in data for data in files)
+
+
+def test_a_crash_tells_where_and_nothing_private(tmp_path: Path, world: World, api: SimulatedApi) -> None:
+    """By a signal that dumps every thread's stack, and by an exception that nobody expects, in the midst of things."""
+    now = present()
+    busy(world, [world.room(name="daily")], now - 10 * SECOND, now + SECOND)
+    config = configure(tmp_path, api)
+    with running(tmp_path, f"--config.file={config}", env=environment(PYTHONFAULTHANDLER="1"), events_only=False) as program:
+        wait_until(lambda: program.value("hms_up") == 1)
+        assert program.stop(signal.SIGABRT) == -signal.SIGABRT
+        dumped = program.log
+    script = "from exporter import cli, poller; poller.WorkspacePoller.restore = lambda self: {}[self]; cli.main()"
+    command = [sys.executable, "-c", script, f"--config.file={config}"]
+    died = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=20, check=False)
+    assert "Fatal Python error: Aborted" in dumped
+    assert "KeyError" in died.stderr
+    assert not [private for private in PRIVATE if private in dumped + died.stderr + died.stdout]
 
 
 def test_a_web_configuration_stands_before_everything(tmp_path: Path, api: SimulatedApi) -> None:
