@@ -13,7 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from bench.exporters import Exporter, total
 from bench.report import Row
-from bench.servers import Served, start_server
+from bench.rig import OPENMETRICS
+from bench.servers import Scraper, Served, start_server
+from bench.start import warm_state
 from bench.traffic import PAGE, SECRET, Traffic
 from exporter.simulator import MINUTE, SimulatedApi, World, real_clock
 
@@ -27,7 +29,8 @@ def run(*, quick: bool) -> list[Row]:
     large = [
         _many(sessions, polls if sessions == _GOAL else min(polls, 30)) for sessions in ((20, 50, 100) if quick else (200, 600, _GOAL))
     ]
-    return rows + [row for kind in zip(*large, strict=True) for row in kind]
+    rows += [row for kind in zip(*large, strict=True) for row in kind]
+    return rows + [_in_turns(rooms) for rooms in ((100, 200, 500) if quick else (2_000, 7_000, 20_000))]
 
 
 def _few(rooms: int) -> Row:
@@ -55,10 +58,12 @@ def _many(sessions: int, polls: int) -> tuple[Row, Row]:
         tempfile.TemporaryDirectory() as folder,
         Exporter(Path(folder), f"http://127.0.0.1:{server.port}", SECRET, interval, limits={"max_rooms": sessions}) as exporter,
     ):
+        compressed = Scraper(exporter.port, OPENMETRICS, "gzip")
         early, series, done = 0.0, 0, 0.0
         while done < polls:
             time.sleep(0.1 if sessions < _GOAL else 1)
             page, _ = exporter.scrape()
+            compressed.scrape()  # as Prometheus does
             done = total(page, "hms_exporter_polls_total")
             series = max(series, page.count("\n") - page.count("\n#"))
             most = exporter.memory()[1]
@@ -72,6 +77,17 @@ def _many(sessions: int, polls: int) -> tuple[Row, Row]:
         Row("memory, large", size, "MiB", most, per=sessions).judged("200 MiB", met=most <= 200, at=at_goal),
         flat.judged("flat", met=most <= 1.05 * early, at=at_goal),
     )
+
+
+def _in_turns(rooms: int) -> Row:
+    """Rooms that have been used lately, one after the other; none is now."""
+    with Served(page_server, 0) as server, tempfile.TemporaryDirectory() as folder:
+        warm_state(Path(folder) / "state.db", rooms)
+        base_url = f"http://127.0.0.1:{server.port}"
+        with Exporter(Path(folder), base_url, SECRET, 0.5, limits={"max_rooms": rooms}) as exporter:
+            page = exporter.wait_for("hms_exporter_polls_total", 10)
+            series = page.count("\n") - page.count("\n#")
+            return Row("memory, rooms used in turns", f"{rooms:,} rooms, {series:,} series", "MiB", exporter.memory()[1], per=rooms)
 
 
 def page_server(sessions: int) -> int:

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.exporters import Exporter, total
-from bench.report import Row
+from bench.report import Row, medians
 from bench.servers import free_port
 from bench.traffic import SECRET, known_rooms, room_id
 from exporter.contribution import room_account
@@ -38,15 +39,18 @@ def run(*, quick: bool) -> list[Row]:
 
 
 def _help() -> Row:
-    ours = statistics.median(_timed(["-m", "exporter", "--help"]) for _ in range(9))
-    python = statistics.median(_timed(["-c", "pass"]) for _ in range(9))
-    return Row("hms-exporter --help", "", "s", ours, "python -c pass", python).judged("250 ms", met=ours <= 0.25)
+    found = medians({"ours": _timed("-m", "exporter", "--help"), "python": _timed("-c", "pass")}, 9)
+    row = Row("hms-exporter --help", "", "s", found["ours"], "python -c pass", found["python"])
+    return row.judged("250 ms", met=found["ours"] <= 0.25)
 
 
-def _timed(arguments: list[str]) -> float:
-    before = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 (our own program)
-    return time.perf_counter() - before
+def _timed(*arguments: str) -> Callable[[], float]:
+    def measure() -> float:
+        before = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 (our own program)
+        return time.perf_counter() - before
+
+    return measure
 
 
 def _first_page(folder: Path, rooms: int) -> tuple[float, float, float, int]:
