@@ -22,6 +22,7 @@ import pytest
 from exporter.config import WebConfig
 from exporter.daemon import revision
 from scripts.audit import verdict
+from scripts.bill import differences
 from tests.programs import require
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -318,3 +319,24 @@ def test_the_audit_fails_for_what_is_known_and_says_what_it_could_not_ask(
     packages: list[dict[str, Any]], expected: tuple[bool, list[str]]
 ) -> None:
     assert verdict({"dependencies": packages}) == expected
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([("PyYAML", "6.0.3"), ("charset.normalizer", "3.5.2")], []),
+        ([("PyYAML", "6.0.3")], ["not in the bill: charset-normalizer 3.5.2"]),
+        (
+            [("pyyaml", "6.0.2"), ("charset-normalizer", "3.5.2")],
+            ["not in the bill: pyyaml 6.0.3", "not in the lock: pyyaml 6.0.2"],
+        ),
+        ([("pyyaml", "6.0.3"), ("charset-normalizer", "3.5.2"), ("pip", "25.0")], ["not in the lock: pip 25.0"]),
+    ],
+)
+def test_a_bill_of_materials_must_list_what_is_pinned_and_nothing_else(parts: list[tuple[str, str]], expected: list[str]) -> None:
+    lock = "# a comment: a==1\npyyaml==6.0.3 \\\n    --hash=sha256:0\ncharset-normalizer==3.5.2 ; python_version > '3' \\\n"
+    bill = {
+        "components": [{"name": name, "version": version} for name, version in parts],
+        "metadata": {"component": {"name": "hms-exporter"}},
+    }
+    assert differences(bill, lock) == expected
