@@ -2,6 +2,11 @@
 
 SQLite's own check sees a broken tree, but not a number that has changed on the disk.  So every row carries a seal, a
 checksum of its other columns, and the rows that counting goes by are compared with theirs when the file is opened.
+
+While it is open, SQLite writes to three files that it holds: the main file, its log (`-wal`) and the log's index (`-shm`).
+The log and the index are made by the first write after opening, and no checkpoint, by whomever, makes others of them: a
+checkpoint works the log into the main file and begins the same log from its start, or cuts it to nothing.  Only the last
+connection to close removes them.  So others at their paths than at the beginning mean that somebody has removed them.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import sqlite3
 import struct
 import zlib
@@ -59,6 +65,10 @@ class StateFile:
         self._version = version
         self._unverified = unverified
         self._db: sqlite3.Connection | None = None
+        self._beside: list[_Identity | None] = []
+        """The log and its index that SQLite has open."""
+        self._written: _Written = None, None
+        """How we left the main file and the log."""
         with self.errors():
             self._held = self._hold()
             try:
@@ -76,6 +86,24 @@ class StateFile:
             self._db = self._connect()
         return self._db
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """What is written within is there at the next start, whole or not at all.  Raises `StoreError` as `keep` does."""
+        self.keep()
+        db = self.db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        finally:
+            # Never raises: what has been committed must not look as if it had not.
+            self._written = self._write_marks()
+
     def close(self) -> None:
         """Gives the file back, in its place even if it was removed meanwhile."""
         try:
@@ -91,23 +119,30 @@ class StateFile:
     def keep(self) -> None:
         """Sees to it that what is written from now on is found at `path` by the next start.
 
-        A file that was removed lives on only while it is open: it is written anew, whole.  Raises `StoreError` when another
-        file stands there, which is not overwritten.
+        A file that was removed, or its log, lives on only while it is open: the state file is written anew, whole.  Raises
+        `StoreError` when another file stands there, which is not overwritten, and when somebody has spoilt ours: what is
+        missing then is in nobody's hands.
         """
         if self._held.closed:
             return
-        held = os.fstat(self._held.fileno())
         try:
             there = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
             self._put_back()
             event("warn", "state file was removed while in use and has been written anew", path=self.path)
-        else:
-            if (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
-                raise StoreError(
-                    f"{self.path}: another file has taken the place of the state file;"
-                    " move it away to go on counting, or restart the exporter to use it"
-                )
+            return
+        if _identity(there) != _identity(os.fstat(self._held.fileno())):
+            raise StoreError(
+                f"{self.path}: another file has taken the place of the state file;"
+                " move it away to go on counting, or restart the exporter to use it"
+            )
+        if self._db is None:
+            return  # nothing is open but the file itself
+        if None in self._beside or self._find_beside() != self._beside:
+            self._put_back()
+            event("warn", "the log of the state file was removed while in use; the state file has been written anew", path=self.path)
+        elif self._write_marks() != self._written:
+            self._look_over()
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -117,7 +152,9 @@ class StateFile:
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise StoreError(f"{self.path}: the state file is in use by another program") from error
-            raise StoreError(f"{self.path}: the state file cannot be used: {error}") from error
+            # SQLite calls it an "I/O error" when the disk is too full for the log's index.
+            why = "no room for its log" if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE else error
+            raise StoreError(f"{self.path}: the state file cannot be used: {why}") from error
         except (sqlite3.DatabaseError, msgspec.MsgspecError, struct.error, UnicodeDecodeError) as error:
             raise self._damaged(error) from error
         except OSError as error:
@@ -131,12 +168,15 @@ class StateFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise StoreError(f"{path}: the state file is not a file")
-        held = path.open("r+b" if path.exists() else "x+b")
+        existed = path.exists()
+        held = path.open("r+b" if existed else "x+b")
         try:
             self._lock(held)
             header = held.read(100)
             if header:
                 self._look_at(header)
+            elif existed and _size(self._log):
+                raise self._damaged("it is empty, but its log is not")  # SQLite would remove the log and begin anew
         except BaseException:
             held.close()
             raise
@@ -164,30 +204,34 @@ class StateFile:
             )
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
+        # Not to be made: an empty one would be taken for what we hold.
+        db = sqlite3.connect(self._uri("rw"), uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.create_function("seal", -1, seal, deterministic=True)
+            db.executescript("BEGIN IMMEDIATE; ROLLBACK")  # makes the log; a file that cannot be written to says so now
         except BaseException:
             db.close()
             raise
+        self._beside = self._find_beside()
+        self._written = self._write_marks()
         return db
 
     def _open(self) -> sqlite3.Connection:
         # A journal is what a kill in the middle of the making leaves; later on there is a log instead.
         if not self.path.stat().st_size or Path(f"{self.path}-journal").exists():
             self._make()
-        # Not to be written to before it is known to be sound: closing it would work the log of a killed process into it.
-        with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as found:
+        self._read_over()
+        return self._connect()
+
+    def _read_over(self) -> None:
+        """Raises `StoreError` when the file with its log is not sound.
+
+        It is not written to before that is known: closing it would work the log of a killed process into it.
+        """
+        with contextlib.closing(sqlite3.connect(self._uri("ro"), uri=True, timeout=_BUSY_SECONDS)) as found:
             self._verify(found)
-        db = self._connect()
-        try:
-            db.executescript("BEGIN IMMEDIATE; ROLLBACK")  # a file that cannot be written to says so now
-        except BaseException:
-            db.close()
-            raise
-        return db
 
     def _make(self) -> None:
         """Makes the tables, all or nothing, in the file itself: its first bytes say whose it is from then on."""
@@ -218,6 +262,55 @@ class StateFile:
     def _damaged(self, why: object) -> StoreError:
         return StoreError(f"{self.path}: the state file is damaged ({why}); restore it from a backup or move it away")
 
+    # -- while it is open -----------------------------------------------------------------------------------------
+
+    @property
+    def _log(self) -> Path:
+        return Path(f"{self.path}-wal")
+
+    @property
+    def _index(self) -> Path:
+        return Path(f"{self.path}-shm")
+
+    def _uri(self, mode: str) -> str:
+        return f"{self.path.absolute().as_uri()}?mode={mode}"
+
+    def _find_beside(self) -> list[_Identity | None]:
+        found = [_stat(path) for path in (self._log, self._index)]
+        return [None if one is None else _identity(one) for one in found]
+
+    def _write_marks(self) -> _Written:
+        return _write_mark(_stat(self.path)), _write_mark(_stat(self._log))
+
+    def _look_over(self) -> None:
+        """Somebody else has written to the file or its log: by SQLite, a checkpoint for instance, or over what was there."""
+        marks = self._write_marks()
+        try:
+            self._look_at_main()
+            self._read_over()
+        except (StoreError, sqlite3.DatabaseError) as error:
+            if isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "unable to open" in str(error)):
+                raise  # that says nothing about the file
+            why = str(error).removeprefix(f"{self.path}: ").partition(";")[0]
+            raise StoreError(
+                f"{self.path}: somebody has cut the state file or its log short, or written over it, while it was in use ({why});"
+                " stop the exporter, then restore the file from a backup or move it away"
+            ) from error
+        else:
+            self._written = marks
+
+    def _look_at_main(self) -> None:
+        """Raises `StoreError` when the main file is none, or has been cut short: shorter than it was, and than it says itself.
+
+        What is missing may lie in the log as well, where it is read from for now, but not for ever.
+        """
+        header = os.pread(self._held.fileno(), 100, 0)
+        self._look_at(header)
+        (page_size,), (pages,) = struct.unpack(">H", header[16:18]), struct.unpack(">I", header[28:32])
+        size, was = _size(self.path), self._written[0]
+        if was is not None and size < was[0] and size < pages * page_size:
+            raise self._damaged("it has been cut short")
+
     # -- putting back ---------------------------------------------------------------------------------------------
 
     def _put_back(self) -> None:
@@ -225,8 +318,7 @@ class StateFile:
         draft = self.path.with_name(f"{self.path.name}.new")
         draft.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with contextlib.closing(sqlite3.connect(draft)) as copy:
-                self.db.backup(copy)
+            self._copy_to(draft)
             held = draft.open("r+b")
         except BaseException:
             _remove(draft)
@@ -234,22 +326,69 @@ class StateFile:
         try:
             self._lock(held)
             os.fsync(held.fileno())
+            self._remove_strange_log()
             draft.rename(self.path)
         except BaseException:
             held.close()
             _remove(draft)
             raise
-        # Until here the old log may still lie beside the new file: it holds nothing that the copy does not hold as well.
+        # Until here our old log may still lie beside the new file: it holds nothing that the copy does not hold as well.
         # The old database is closed before the new one is opened, for closing removes the log by its name.
         old, self._db = self._db, None
         if old is not None:
             old.close()
         self._held.close()
         self._held = held
-        for name in (f"{self.path}-wal", f"{self.path}-shm"):
-            Path(name).unlink(missing_ok=True)
+        for path in (self._log, self._index):
+            path.unlink(missing_ok=True)
         _sync_folder(self.path.parent)
         self._db = self._connect()
+
+    def _copy_to(self, draft: Path) -> None:
+        """What we hold, as a file of its own that is as sound as a start wants it."""
+        if self._db is None:
+            # It was put back and has not been opened since: the file itself is whole.
+            self._held.seek(0)
+            with draft.open("wb") as file:
+                shutil.copyfileobj(self._held, file)
+        with contextlib.closing(sqlite3.connect(draft)) as copy:
+            if self._db is not None:
+                self._db.backup(copy)
+            self._verify(copy)
+
+    def _remove_strange_log(self) -> None:
+        """A log that is not ours must not come to lie beside the new file, even for a moment: SQLite may work it in."""
+        found = _stat(self._log)
+        if found is not None and self._beside and _identity(found) != self._beside[0]:
+            self._log.unlink(missing_ok=True)
+
+
+_Identity = tuple[int, int]
+"""Of a file: its device and its number there."""
+_Mark = tuple[int, int]
+"""Of a file: its size and the time of its last write (ns)."""
+_Written = tuple[_Mark | None, _Mark | None]
+
+
+def _identity(found: os.stat_result) -> _Identity:
+    return found.st_dev, found.st_ino
+
+
+def _write_mark(found: os.stat_result | None) -> _Mark | None:
+    return None if found is None else (found.st_size, found.st_mtime_ns)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """`None` where there is nothing to be seen."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _size(path: Path) -> int:
+    found = _stat(path)
+    return 0 if found is None else found.st_size
 
 
 def _structure(db: sqlite3.Connection) -> list[tuple[Any, ...]]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +194,7 @@ class Store:
     def commit(self, workspace: str, ledger: Ledger, rooms: Iterable[KnownRoom] = ()) -> None:
         """Makes a poll durable, whole or not at all; only then may it be published.  Raises `StoreError`, changing nothing."""
         changes = ledger.changes
-        with self._mutex, self._file.errors(), self._transaction() as db:
+        with self._mutex, self._file.errors(), self._file.transaction() as db:
             _put(db, "workspace", [(workspace, ledger.now, ledger.read_until, msgspec.json.encode(ledger.catch_ups))])
             if changes.reading:
                 entries = ledger.entries.items()
@@ -218,19 +217,6 @@ class Store:
                 db.execute("DELETE FROM settled WHERE workspace = ? AND started < ?", (workspace, oldest))
             _put(db, "histogram", (_histogram_row(workspace, key, ledger.histograms) for key in changes.histograms))
         ledger.committed()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._file.keep()
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield db
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
 
 
 _ANY_HELD = (("", 0),)

@@ -6,21 +6,23 @@ import argparse
 import random
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from exporter import logs
+from soak.account import Findings
 from soak.days import Days, Footprint, live
 from soak.kills import Kills, campaign
 
 
-def main() -> int:
-    """Runs what is asked for; 0 when nothing was lost, doubled or seen to fall."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs what is asked for; 0 when everything was the truth, nothing was seen to fall, and nothing has grown."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     parser.add_argument("--days", type=float, metavar="N", help="simulated days to live (default: as many as fit into --hours)")
     parser.add_argument("--hours", type=float, default=1.0, metavar="H", help="real hours it may take at most (default: 1)")
     parser.add_argument("--kills", type=int, metavar="N", help="instead: kill the real program so many times")
     parser.add_argument("--seed", type=int, metavar="S", help="which life (default: another one each time)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else random.randrange(1_000_000)  # noqa: S311 (repeatable by its number)
     logs.set_up("error", "logfmt")
     _say(f"seed {seed}")
@@ -41,23 +43,33 @@ def _report_days(result: Days) -> int:
         f"\n{result.days:.1f} simulated days in {result.lasted / 60:.1f} minutes: {result.polls} polls ({result.failed} failed),"
         f" {result.restarts} restarts, {result.sessions} sessions in {result.rooms} rooms\n"
     )
-    _say(f"{'':26}{'at first':>14}{'at last':>14}")
+    _say(f"{'':26}{'at the start':>14}{'after a day':>14}{'at the end':>14}")
     for name, field in (("memory", "memory"), ("state file and log", "state"), ("descriptors", "descriptors"), ("threads", "threads")):
-        _say(f"{name:26}{_figure(result.first, field):>14}{_figure(result.last, field):>14}")
-    return _verdict(result.lost, result.doubled, result.wrong_counts, result.falls)
+        _say(f"{name:26}" + "".join(f"{_figure(footprint, field):>14}" for footprint in (result.start, result.first, result.last)))
+    grown = result.last.grown(result.first)
+    if grown:
+        _say(f"grown by more than chance: {', '.join(grown)}")
+    return int(_verdict(result.findings, result.falls) or bool(grown))
 
 
 def _report_kills(result: Kills) -> int:
     _say(f"\n{result.kills} kills in {result.lasted / 60:.1f} minutes: {result.sessions} sessions, {result.scrapes} scrapes\n")
-    return _verdict(result.lost, result.doubled, result.wrong_counts, result.falls)
+    return _verdict(result.findings, result.falls)
 
 
-def _verdict(lost: float, doubled: float, wrong: int, falls: list[str]) -> int:
-    _say(f"{'seconds lost':26}{lost:>14g}\n{'seconds counted twice':26}{doubled:>14g}")
-    _say(f"{'rooms with wrong counts':26}{wrong:>14}\n{'counters seen to fall':26}{len(falls):>14}")
+def _verdict(findings: Findings, falls: list[str]) -> int:
+    for name, value in (
+        ("seconds lost", findings.lost),
+        ("seconds counted twice", findings.doubled),
+        ("rooms with wrong counts", findings.wrong_counts),
+        ("rooms with wrong roles", findings.wrong_roles),
+        ("wrong histogram series", findings.wrong_distributions),
+        ("counters seen to fall", len(falls)),
+    ):
+        _say(f"{name:26}{value:>14g}")
     for fall in falls[:10]:
         _say(f"  {fall}")
-    return int(bool(lost or doubled or wrong or falls))
+    return int(findings != Findings() or bool(falls))
 
 
 def _figure(footprint: Footprint, field: str) -> str:

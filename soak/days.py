@@ -6,20 +6,23 @@ import os
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from exporter.config import ApiConfig, LimitsConfig
 from exporter.simulator import HOUR, SECOND, Fault
+from soak.account import Account, Findings
 from soak.life import Life
 from soak.stage import Stage
-from soak.watcher import Sums, sums
 
 INTERVAL = 30.0
 _T0 = 1_772_438_400 * SECOND
 _CHECKED_AFTER = 6 * HOUR
 _EXPIRY = 12 * 3600.0
+_GONE_AFTER = 18 * HOUR
+"""From when a room is over and checked until nothing of it can be published any more."""
 _LONGEST_PAUSE = 3 * 3600.0
 _FAULTS = (
     Fault(kind="status", status=500, probability=0.5),
@@ -46,6 +49,15 @@ class Footprint(NamedTuple):
     descriptors: int
     threads: int
 
+    def grown(self, since: Footprint) -> list[str]:
+        """What has grown by more than chance.  Not the state file: it keeps a row a day, for the reports."""
+        bounds = {
+            "memory": since.memory * 5 // 4 + (8 << 20),
+            "descriptors": since.descriptors + 4,  # a scrape, a name that is asked for
+            "threads": since.threads + 3,
+        }
+        return [name for name, most in bounds.items() if getattr(self, name) > most]
+
     @classmethod
     def now(cls, state_file: Path) -> Footprint:
         """At this moment."""
@@ -55,7 +67,7 @@ class Footprint(NamedTuple):
 
 
 class Days(NamedTuple):
-    """What it came to; `lost` and `doubled` in seconds, `first` after the first simulated day (or at half of less)."""
+    """What it came to; footprints at the `start`, after the `first` simulated day (or at half of less), and at the `last`."""
 
     days: float
     polls: int
@@ -64,20 +76,21 @@ class Days(NamedTuple):
     rooms: int
     restarts: int
     falls: list[str]
-    lost: float
-    doubled: float
-    wrong_counts: int
+    findings: Findings
+    start: Footprint
     first: Footprint
     last: Footprint
     lasted: float
 
 
-class _Account:
-    """Published sums held against true ones."""
+class _Hourly:
+    """Published counters held against the truth about rooms that are over, hour by hour."""
 
     def __init__(self) -> None:
-        self.rooms = self.lost = self.doubled = self.wrong = 0
+        self.account = Account()
         self._checked = 0
+        self._leaving: deque[tuple[int, frozenset[str]]] = deque()
+        """Rooms that are over, since when: their series stay for a while."""
 
     def check(self, stage: Stage, life: Life, found: Mapping[str, float]) -> None:
         """Once an hour, after a good poll with nothing left to catch up with: the rooms that are long over, which are then forgotten."""
@@ -86,18 +99,11 @@ class _Account:
         if found['hms_up{workspace="w"}'] == 1 and caught_up and now - self._checked > HOUR:
             self._checked = now
             over = life.retire(now, _CHECKED_AFTER)
-            self.hold(sums(found), over)
-            stage.watcher.forget(frozenset(over))
-
-    def hold(self, found: Mapping[str, Sums], truth: Mapping[str, Sums]) -> None:
-        """Adds up the differences."""
-        for room, true in truth.items():
-            seen = found.get(room, Sums())
-            self.rooms += 1
-            for much in (seen.peer_us - true.peer_us, seen.session_us - true.session_us):
-                self.doubled += max(0, much)
-                self.lost += max(0, -much)
-            self.wrong += (seen.started, seen.ended, seen.joined, seen.left) != (true.started, true.ended, true.joined, true.left)
+            self.account.hold(found, over)
+            self._leaving.append((now, frozenset(over)))
+            self.account.hold_rooms(found, {*life.room_ids, *(room for _, rooms in self._leaving for room in rooms)})
+            while self._leaving[0][0] + _GONE_AFTER < now:
+                stage.watcher.forget(self._leaving.popleft()[1])
 
 
 def live(
@@ -113,12 +119,14 @@ def live(
     rng = random.Random(seed)  # noqa: S311 (a repeatable life)
     began = time.monotonic()
     life = Life(seed, _T0, meetings_an_hour=meetings_an_hour)
-    account = _Account()
+    hourly = _Hourly()
+    account = hourly.account
     polls = failed = restarts = 0
     told = _T0
     first: Footprint | None = None
     asking = ApiConfig(timeout=0.5, max_requests_per_second=1000.0, max_retries=0)
     with Stage(folder, life, _T0, api=asking, interval=INTERVAL, limits=LimitsConfig(room_idle_expiry=_EXPIRY), seed=seed) as stage:
+        start = Footprint.now(stage.state_file)
         end = _T0 + round(days * 24 * HOUR)
         while (now := stage.clock()) < end and time.monotonic() - began < hours * 3600:
             life.live(now)
@@ -130,7 +138,7 @@ def live(
             found = stage.poll()
             polls += 1
             failed += found['hms_up{workspace="w"}'] == 0
-            account.check(stage, life, found)
+            hourly.check(stage, life, found)
             if first is None and now - _T0 > min(24 * HOUR, (end - _T0) // 2):
                 first = Footprint.now(stage.state_file)
             if now - told >= 24 * HOUR:
@@ -143,20 +151,21 @@ def live(
                 life.live(stage.clock())
         now = stage.clock()
         last = Footprint.now(stage.state_file)
-        found = _come_to_rest(stage, life, account)
-        account.hold(sums(found), life.truth(stage.clock()))
+        found = _come_to_rest(stage, life, hourly)
+        account.hold(found, life.truth(stage.clock()))
+        account.hold_distributions(found, life.distributions(stage.clock()))
     return Days(
-        (now - _T0) / (24 * HOUR), polls, failed, life.sessions, account.rooms, restarts, stage.watcher.falls, account.lost / SECOND,
-        account.doubled / SECOND, account.wrong, first or last, last, time.monotonic() - began,
+        (now - _T0) / (24 * HOUR), polls, failed, life.sessions, account.rooms, restarts, stage.watcher.falls, account.findings,
+        start, first or last, last, time.monotonic() - began,
     )  # fmt: skip
 
 
-def _come_to_rest(stage: Stage, life: Life, account: _Account) -> dict[str, float]:
+def _come_to_rest(stage: Stage, life: Life, hourly: _Hourly) -> dict[str, float]:
     """Everybody goes home; what is published then."""
     stage.server.faults.clear()
     stage.use(stage.ask_here(ApiConfig(timeout=5.0, max_requests_per_second=1000.0)))
     while stage.clock() < life.quiet_from():
-        account.check(stage, life, stage.poll())
+        hourly.check(stage, life, stage.poll())
         stage.clock.leap(INTERVAL * 10)
     for _ in range(3):
         found = stage.poll()
@@ -164,11 +173,11 @@ def _come_to_rest(stage: Stage, life: Life, account: _Account) -> dict[str, floa
     return found
 
 
-def _line(now: int, polls: int, failed: int, account: _Account, stage: Stage) -> str:
-    print_ = Footprint.now(stage.state_file)
+def _line(now: int, polls: int, failed: int, account: Account, stage: Stage) -> str:
+    print_, so_far = Footprint.now(stage.state_file), account.findings
     return (
         f"day {round((now - _T0) / (24 * HOUR)):3}  {polls:7} polls ({failed} failed)  {account.rooms:6} rooms checked  "
-        f"lost {account.lost / SECOND:g} s  doubled {account.doubled / SECOND:g} s  falls {len(stage.watcher.falls)}  "
+        f"lost {so_far.lost:g} s  doubled {so_far.doubled:g} s  falls {len(stage.watcher.falls)}  "
         f"{print_.memory / 2**20:6.1f} MiB  {print_.state / 2**20:5.1f} MiB state"
         f"  {print_.descriptors} descriptors  {print_.threads} threads"
     )

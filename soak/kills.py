@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from exporter.simulator import SECOND, Fault, SimulatedApi, World, real_clock, rfc3339
+from soak.account import Account, Findings, nothing, true_distributions, true_rooms
 from soak.process import Exporter, Scraper
-from soak.watcher import Sums, sums, true_sums
 
 _ROOMS = 5
 _LIFE = (0.02, 3.0)
@@ -19,15 +19,13 @@ _CATCH_UP = 60.0
 
 
 class Kills(NamedTuple):
-    """What a campaign came to; times in seconds."""
+    """What a campaign came to."""
 
     kills: int
     sessions: int
     scrapes: int
     falls: list[str]
-    lost: float
-    doubled: float
-    wrong_counts: int
+    findings: Findings
     lasted: float
 
 
@@ -57,19 +55,11 @@ def campaign(folder: Path, kills: int, seed: int = 1, tell: Callable[[str], None
                         tell(f"{number} kills, {scraper.watcher.pages} scrapes, {len(scraper.watcher.falls)} falls")
                 api.faults.clear()
                 exporter.start()
-                _until_all_is_counted(world, scraper)
+                findings = _until_all_is_counted(world, rooms, scraper)
             finally:
                 exporter.kill()
-    found, truth = sums(scraper.latest), true_sums(world.truth(real_clock()))
-    lost = doubled = wrong = 0
-    for room in rooms:
-        seen, true = found.get(room, Sums()), truth.get(room, Sums())
-        for much in (seen.peer_us - true.peer_us, seen.session_us - true.session_us):
-            doubled += max(0, much)
-            lost += max(0, -much)
-        wrong += (seen.started, seen.ended, seen.joined, seen.left) != (true.started, true.ended, true.joined, true.left)
     watcher = scraper.watcher
-    return Kills(kills, len(world.sessions), watcher.pages, watcher.falls, lost / SECOND, doubled / SECOND, wrong, time.monotonic() - began)
+    return Kills(kills, len(world.sessions), watcher.pages, watcher.falls, findings, time.monotonic() - began)
 
 
 def _script(world: World, rooms: list[str], rng: random.Random) -> None:
@@ -89,10 +79,24 @@ def _script(world: World, rooms: list[str], rng: random.Random) -> None:
             session.close(end)
 
 
-def _until_all_is_counted(world: World, scraper: Scraper) -> None:
+def _until_all_is_counted(world: World, rooms: list[str], scraper: Scraper) -> Findings:
+    """What still does not agree when everything has ended and there was time to count it."""
     over = max((session.closed_at or 0 for session in world.sessions), default=0)
     deadline = time.monotonic() + _CATCH_UP
-    while time.monotonic() < deadline:
+    while True:
         time.sleep(0.2)
-        if real_clock() > over and sums(scraper.latest) == true_sums(world.truth(real_clock())):
-            return
+        late = time.monotonic() > deadline
+        if real_clock() > over or late:
+            findings = _findings(world, rooms, scraper.latest)
+            if late or findings == Findings():
+                return findings
+
+
+def _findings(world: World, rooms: list[str], found: dict[str, float]) -> Findings:
+    now = real_clock()
+    truth = true_rooms(world.sessions, now)
+    account = Account()
+    account.hold(found, {room: truth.get(room, nothing()) for room in rooms})
+    account.hold_rooms(found, rooms)
+    account.hold_distributions(found, true_distributions(world.sessions, now))
+    return account.findings

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from exporter.simulator import (
     HOUR,
@@ -19,11 +19,10 @@ from exporter.simulator import (
     SessionQuery,
     Shape,
     UnknownCursorError,
-    truth_of,
 )
 from exporter.simulator.timeline import object_id
 from exporter.simulator.workspace import select_rooms
-from soak.watcher import Sums, true_sums
+from soak.account import Distributions, RoomTruth, added, nothing, true_distributions, true_rooms
 
 _STANDING = 6
 _SHAPES = (Shape(), Shape(peers="list"), Shape(connected="null"), Shape(connected="zero", digits=9))
@@ -46,7 +45,8 @@ class Life:
         self._rooms: dict[str, Room] = {}
         self._sessions: dict[str, Session] = {}
         self._of_room: defaultdict[str, list[Session]] = defaultdict(list)
-        self._past: defaultdict[str, Sums] = defaultdict(Sums)
+        self._past: defaultdict[str, RoomTruth] = defaultdict(nothing)
+        self._past_distributions: Distributions = Counter()
         self._standing = [self._room(f"standing-{index}", now).id for index in range(_STANDING)]
 
     def live(self, now: int) -> None:
@@ -61,28 +61,40 @@ class Life:
                     self._script(room, self._until + self._rng.randrange(HOUR), self._rng.choice((5, 60, 1800, 4 * 3600)))
                 self._until += HOUR
 
+    @property
+    def room_ids(self) -> frozenset[str]:
+        """The rooms that are not forgotten."""
+        with self.lock:
+            return frozenset(self._rooms)
+
     def quiet_from(self) -> int:
         """When everything that has been scripted is over."""
         return max((session.closed_at or 0 for session in self._sessions.values()), default=0)
 
-    def retire(self, now: int, after: int) -> dict[str, Sums]:
+    def retire(self, now: int, after: int) -> dict[str, RoomTruth]:
         """Forgets sessions that ended so long ago; returns the whole truth about the meeting rooms that go with them."""
         with self.lock:
             over = [session for session in self._sessions.values() if (session.closed_at or now) + after < now]
             for session in over:
                 del self._sessions[session.id]
                 self._of_room[session.room_id].remove(session)
-                self._past[session.room_id] = _add(self._past[session.room_id], true_sums(truth_of([session], now))[session.room_id])
+                self._past[session.room_id] = added(self._past[session.room_id], true_rooms([session], now)[session.room_id])
+            self._past_distributions.update(true_distributions(over, now))
             gone = {room for session in over if (room := session.room_id) not in self._standing and not self._of_room[room]}
             for room in gone:
                 del self._rooms[room], self._of_room[room]
             return {room: self._past.pop(room) for room in gone}
 
-    def truth(self, now: int) -> dict[str, Sums]:
+    def truth(self, now: int) -> dict[str, RoomTruth]:
         """What has truly happened in the rooms that are not forgotten."""
         with self.lock:
-            present = true_sums(truth_of(self._sessions.values(), now))
-            return {room: _add(self._past.get(room, Sums()), present.get(room, Sums())) for room in {*self._past, *present}}
+            present = true_rooms(self._sessions.values(), now)
+            return {room: added(self._past.get(room, nothing()), present.get(room, nothing())) for room in {*self._past, *present}}
+
+    def distributions(self, now: int) -> Distributions:
+        """What the histograms must come to, forgotten sessions included."""
+        with self.lock:
+            return self._past_distributions + true_distributions(self._sessions.values(), now)
 
     # -- a Workspace ----------------------------------------------------------------------------------------------
 
@@ -158,7 +170,3 @@ class Life:
         self._sessions[session.id] = session
         self._of_room[room].append(session)
         self.sessions += 1
-
-
-def _add(one: Sums, other: Sums) -> Sums:
-    return Sums(*(a + b for a, b in zip(one, other, strict=True)))

@@ -9,13 +9,7 @@ from typing import NamedTuple
 from exporter.metrics import FAMILIES, sample_names
 from exporter.simulator import SECOND, Truth
 
-_COUNTERS = frozenset(
-    name
-    for family in FAMILIES
-    if family.kind in ("counter", "histogram")
-    for name in sample_names(family)
-    if not (family.kind == "histogram" and name.endswith("_sum"))
-)
+_COUNTERS = frozenset(name for family in FAMILIES if family.kind in ("counter", "histogram") for name in sample_names(family))
 _LINE = re.compile(r"^([a-z_]+)(\{.*\})? (\S+)$", re.MULTILINE)
 _ROOM_ID = re.compile(r'room_id="([^"]*)"')
 
@@ -47,14 +41,20 @@ def samples(page: str) -> dict[str, float]:
     return {name + (labels or ""): float(value) for name, labels, value in _LINE.findall(page)}
 
 
+def room_of(series: str) -> str | None:
+    """The room id among a series' labels."""
+    found = _ROOM_ID.search(series)
+    return None if found is None else found[1]
+
+
 def sums(found: Mapping[str, float]) -> dict[str, Sums]:
     """The published counters by room id."""
     rooms: dict[str, dict[str, int]] = {}
     for series, value in found.items():
         name = series.partition("{")[0]
-        room = _ROOM_ID.search(series)
+        room = room_of(series)
         if room is not None and name in _NAMES:
-            of = rooms.setdefault(room[1], {})
+            of = rooms.setdefault(room, {})
             of[name] = of.get(name, 0) + round(value * SECOND if name in _SECONDS else value)
     return {room_id: Sums(*(of.get(name, 0) for name in _NAMES)) for room_id, of in rooms.items()}
 
@@ -103,8 +103,4 @@ class Watcher:
 
     def forget(self, room_ids: frozenset[str]) -> None:
         """These rooms will not be seen again."""
-        self._highest = {
-            series: value
-            for series, value in self._highest.items()
-            if (room := _ROOM_ID.search(series)) is None or room[1] not in room_ids
-        }  # fmt: skip
+        self._highest = {series: value for series, value in self._highest.items() if room_of(series) not in room_ids}

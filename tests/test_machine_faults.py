@@ -9,8 +9,9 @@ import resource
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from exporter.store import Store, StoreError
 from soak.stage import Stage
 from soak.watcher import Sums, sums, true_sums
 
+ROOT = Path(__file__).parent.parent
 T0 = 1_772_438_400 * SECOND
 HOUR_S = 3600.0
 
@@ -136,6 +138,221 @@ def test_a_file_put_in_the_place_of_the_state_file_is_never_overwritten(tmp_path
         finish(stage)
 
 
+# -- its log is removed -----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def after_a_kill(stage: Stage, folder: Path) -> Iterator[Stage]:
+    """What a new process makes of the files as they lie on the disk now, with nothing closed, before it asks the API."""
+    folder.mkdir()
+    # By another process: closing a file here would drop SQLite's locks on it.
+    subprocess.run(["cp", *stage.state_file.parent.glob("state.db*"), folder], check=True)
+    assert isinstance(stage.workspace, World)
+    with Stage(folder, stage.workspace, stage.clock()) as again:
+        yield again
+
+
+def nothing_is_lost_by_a_kill(stage: Stage, folder: Path) -> None:
+    """With the API down everything that was published is there; with it up no counter falls, and in the end all is counted."""
+    page = stage.page()
+    with after_a_kill(stage, folder) as again:
+        again.watcher.look(page)
+        assert sums(again.look()) == sums(stage.look())
+        finish(again)
+
+
+def by_another_program(code: str, stage: Stage) -> None:
+    """Python in a process of its own; `db` is its connection to the state file."""
+    opened = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None);"
+    subprocess.run([sys.executable, "-c", f"{opened} {code}; db.close()", stage.state_file], cwd=ROOT, check=True)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+LOG_REMOVED = "the log of the state file was removed while in use; the state file has been written anew"
+LOGS = pytest.mark.parametrize("names", [("-wal", "-shm"), ("-wal",), ("-shm",)], ids=["log and index", "log", "index"])
+
+
+@LOGS
+def test_a_log_removed_while_running_costs_nothing_when_the_process_is_killed(
+    tmp_path: Path, names: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    with polled(tmp_path / "a") as stage:
+        for name in names:
+            Path(f"{stage.state_file}{name}").unlink()
+        assert up(stage.poll()) == 1
+        assert warnings(caplog) == [LOG_REMOVED]
+        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+        stage.clock.leap(30)
+        assert up(stage.poll()) == 1
+        assert warnings(caplog) == [LOG_REMOVED]
+        finish(stage)
+
+
+@LOGS
+def test_a_log_removed_again_and_again_between_checkpoints_costs_nothing(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with polled(tmp_path / "a") as stage:
+        for turn in range(12):
+            stage.store._db.execute("PRAGMA wal_autocheckpoint = 3")  # nearly every commit is worked into the main file
+            if turn % 3 == 2:
+                for name in names:
+                    Path(f"{stage.state_file}{name}").unlink()
+            stage.poll()
+            stage.clock.leap(30)
+        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+        assert sorted(path.name for path in stage.state_file.parent.iterdir()) == ["state.db", "state.db-shm", "state.db-wal"]
+
+
+@LOGS
+def test_a_log_removed_while_somebody_reads_costs_nothing(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with polled(tmp_path / "a") as stage:
+        with contextlib.closing(sqlite3.connect(f"file:{stage.state_file}?mode=ro", uri=True)) as reader:
+            reader.execute("BEGIN")
+            counted = reader.execute("SELECT count(*) FROM account").fetchone()
+            for name in names:
+                Path(f"{stage.state_file}{name}").unlink()
+            assert up(stage.poll()) == 1
+            assert reader.execute("SELECT count(*) FROM account").fetchone() == counted
+            nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+        stage.clock.leap(30)
+        assert up(stage.poll()) == 1
+        nothing_is_lost_by_a_kill(stage, tmp_path / "c")
+
+
+def test_a_log_that_another_program_has_made_in_the_place_of_the_removed_one_is_not_taken_for_it(tmp_path: Path) -> None:
+    with polled(tmp_path / "a") as stage:
+        for name in ("-wal", "-shm"):
+            Path(f"{stage.state_file}{name}").unlink()
+        with contextlib.closing(sqlite3.connect(tmp_path / "other.db", isolation_level=None)) as other:
+            other.executescript("PRAGMA journal_mode = WAL; CREATE TABLE other (a); INSERT INTO other VALUES (1)")
+            shutil.copyfile(tmp_path / "other.db-wal", f"{stage.state_file}-wal")
+        assert up(stage.poll()) == 1
+        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+
+
+def test_a_log_removed_after_the_last_poll_costs_nothing_when_the_exporter_is_stopped(tmp_path: Path) -> None:
+    with polled(tmp_path) as stage:
+        for name in ("-wal", "-shm"):
+            Path(f"{stage.state_file}{name}").unlink()
+        stage.restart()
+        finish(stage)
+
+
+def test_a_log_removed_and_then_the_whole_file_costs_nothing(tmp_path: Path) -> None:
+    with polled(tmp_path / "a") as stage:
+        Path(f"{stage.state_file}-wal").unlink()
+        stage.poll()
+        stage.state_file.unlink()
+        stage.poll()
+        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "db.execute('SELECT count(*) FROM account').fetchone()",
+        "db.backup(sqlite3.connect(sys.argv[1] + '.backup'))",
+        "from pathlib import Path; from exporter.stateview import look; look(Path(sys.argv[1]), lambda view: list(view.rows('account')))",
+        "db.execute('PRAGMA wal_checkpoint(PASSIVE)').fetchone()",
+        "db.execute('PRAGMA wal_checkpoint(RESTART)').fetchone()",
+        "db.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()",
+        "db.execute('VACUUM')",
+        "db.executescript('VACUUM; PRAGMA wal_checkpoint(TRUNCATE)')",
+    ],
+)
+def test_who_reads_backs_up_or_tidies_the_state_file_gives_no_cause_to_write_it_anew(
+    tmp_path: Path, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with polled(tmp_path / "a") as stage:
+        before = [Path(f"{stage.state_file}{name}").stat().st_ino for name in ("", "-wal", "-shm")]
+        for _ in range(5):
+            by_another_program(code, stage)
+            assert up(stage.poll()) == 1
+            stage.clock.leap(30)
+        assert [Path(f"{stage.state_file}{name}").stat().st_ino for name in ("", "-wal", "-shm")] == before
+        assert warnings(caplog) == []
+        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+
+
+# -- it is spoilt while in use ----------------------------------------------------------------------------------------
+
+
+def cut(keep: int) -> Callable[[Path], None]:
+    return lambda path: os.truncate(path, keep)
+
+
+def overwritten(offset: int, much: int) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(b"\xa5" * much)
+
+    return write
+
+
+SPOILT = {
+    "emptied": cut(0),
+    "cut in its first page": cut(50),
+    "cut to one page": cut(4096),
+    "cut in the middle": cut(30_000),
+    "its first bytes": overwritten(0, 16),
+    "its first page": overwritten(0, 4096),
+    "all but its first page": overwritten(4096, 60_000),
+}
+
+
+SPOILT_LOG = {"its log emptied": cut(0), "its log cut": cut(9_000), "its log": overwritten(0, 9_000)}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "spoil"),
+    [*(("", spoil) for spoil in SPOILT.values()), *(("-wal", spoil) for spoil in SPOILT_LOG.values())],
+    ids=[*SPOILT, *SPOILT_LOG],
+)
+def test_while_the_state_file_is_spoilt_counters_stand_and_nothing_is_written_to_it(
+    tmp_path: Path, suffix: str, spoil: Callable[[Path], None]
+) -> None:
+    with polled(tmp_path) as stage:
+        stage.store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        stage.poll()
+        before = sums(stage.look())
+        file = Path(f"{stage.state_file}{suffix}")
+        sound = file.read_bytes()
+        spoil(file)
+        spoilt = file.read_bytes()
+        for _ in range(3):
+            stage.clock.leap(30)
+            found = stage.poll(names=False)
+            assert up(found) == 0
+            assert sums(found) == before
+        assert stage.poller.health.fault is not None
+        assert "cut the state file or its log short, or written over it, while it was in use" in stage.poller.health.fault
+        assert file.read_bytes() == spoilt
+        file.write_bytes(sound)
+        assert up(stage.poll()) == 1
+        finish(stage)
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_a_state_file_spoilt_while_running_is_refused_by_the_next_start(tmp_path: Path, spoil: Callable[[Path], None], end: str) -> None:
+    with polled(tmp_path / "a") as stage:
+        stage.store._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        stage.clock.leap(30)
+        stage.poll()
+        spoil(stage.state_file)
+        stage.poll()
+        if end == "kill":
+            with pytest.raises(StoreError, match=r"damaged|not a state file|another program"), after_a_kill(stage, tmp_path / "b"):
+                pass
+        else:
+            stage.store.close()
+            with pytest.raises(StoreError, match=r"damaged|not a state file|another program"):
+                Store(stage.state_file)
+
+
 # -- the disk is full -------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +444,43 @@ def test_while_a_real_disk_is_full_counters_stand_and_afterwards_they_go_on_with
         nothing_is_published_that_is_not_stored(stage, small_disk, full_disk)
 
 
+@pytest.mark.parametrize(("end", "room"), [("kill", 0), ("stop", 64 << 10)], ids=["after a kill", "after a stop"])
+def test_started_on_a_full_disk_counters_stand_and_afterwards_they_go_on_with_nothing_lost(small_disk: Path, end: str, room: int) -> None:
+    """After a kill SQLite's log is there already; after a stop it is made anew, and there must be room for its beginning."""
+    folder = small_disk / "state"
+    with polled(folder) as stage:
+        many_rooms(stage)
+        page, now = stage.page(), stage.clock()
+        subprocess.run(["cp", "-r", folder, small_disk / "killed"], check=True)
+    before = sums(stage.watcher.look(page))
+    with contextlib.ExitStack() as full:
+        full.enter_context(full_disk(stage, small_disk))
+        os.truncate(small_disk / "filler", (small_disk / "filler").stat().st_size - room)
+        with Stage(small_disk / "killed" if end == "kill" else folder, stage.workspace, now) as again:
+            again.watcher.look(page)
+            for _ in range(3):
+                found = again.poll(names=False)
+                assert up(found) == 0
+                assert sums(found) == before
+                again.clock.leap(30)
+            full.close()
+            assert up(again.poll()) == 1
+            finish(again)
+
+
+def test_started_on_a_disk_without_room_for_the_log_it_says_so_and_leaves_the_file_as_it_was(small_disk: Path) -> None:
+    path = small_disk / "state" / "state.db"
+    with polled(path.parent) as stage:
+        page, now = stage.page(), stage.clock()
+    before = path.read_bytes()
+    with full_disk(stage, small_disk), pytest.raises(StoreError, match="the state file cannot be used: no room for its log"):
+        Store(path)
+    assert path.read_bytes() == before
+    with Stage(path.parent, stage.workspace, now) as again:
+        again.watcher.look(page)
+        finish(again)
+
+
 def test_a_state_file_removed_from_a_full_disk_is_written_anew_when_there_is_room(small_disk: Path) -> None:
     with polled(small_disk) as stage:
         filler = small_disk / "filler"
@@ -283,12 +537,70 @@ def test_a_state_file_held_by_another_exporter_is_refused_untouched(tmp_path: Pa
 
 @contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
-    """Root may write everywhere; nobody may not."""
-    os.seteuid(65534)
+    """Root may write everywhere; nobody may not.  Who is not root stays who he is."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
     try:
         yield
     finally:
-        os.seteuid(0)
+        os.seteuid(before)
+
+
+@contextlib.contextmanager
+def unprivileged(made: World | None = None) -> Iterator[tuple[Stage, Path]]:
+    """An exporter that has polled, of a user whom permissions hold back; with its folder, which is that user's."""
+    with tempfile.TemporaryDirectory() as name:  # not tmp_path, which lies in a folder that only its owner enters
+        Path(name).chmod(0o777)
+        with as_nobody():
+            folder = Path(name) / "state"
+            with polled(folder, made=made) as stage:
+                yield stage, folder
+
+
+def stands_until(stage: Stage, mend: Callable[[], None], fault: str) -> None:
+    """Polls fail for that reason and counters stand; once it is mended they go on, and nothing is lost."""
+    before = sums(stage.look())
+    for _ in range(3):
+        stage.clock.leap(30)
+        found = stage.poll(names=False)
+        assert up(found) == 0
+        assert sums(found) == before
+    assert stage.poller.health.fault is not None
+    assert fault in stage.poller.health.fault
+    mend()
+    assert up(stage.poll()) == 1
+    stage.restart()
+    finish(stage)
+
+
+def test_a_state_file_and_its_folder_that_become_read_only_while_running_are_open_already_and_nothing_is_lost() -> None:
+    with unprivileged() as (stage, folder):
+        files = list(folder.iterdir())
+        for path in files:
+            path.chmod(0o444)
+        folder.chmod(0o555)
+        for _ in range(3):
+            assert up(stage.poll()) == 1
+            stage.clock.leap(30)
+        folder.chmod(0o755)
+        for path in files:
+            path.chmod(0o644)
+        nothing_is_lost_by_a_kill(stage, folder / "killed")
+
+
+def test_while_the_folder_may_not_be_entered_counters_stand_and_then_go_on() -> None:
+    with unprivileged() as (stage, folder):
+        folder.chmod(0)
+        stands_until(stage, lambda: folder.chmod(0o755), "the state file cannot be used: Permission denied")
+
+
+@pytest.mark.parametrize("name", ["", "-wal"], ids=["the file", "its log"])
+def test_while_what_was_removed_cannot_be_put_back_counters_stand_and_then_go_on(name: str) -> None:
+    with unprivileged() as (stage, folder):
+        Path(f"{stage.state_file}{name}").unlink()
+        folder.chmod(0o555)
+        stands_until(stage, lambda: folder.chmod(0o755), "the state file cannot be used")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -412,7 +724,7 @@ def test_a_state_file_cut_short_is_refused_or_begins_anew_when_nothing_is_left(s
     if keep == 0:
         Store(path).close()
         return
-    with pytest.raises(StoreError, match=r"damaged|not a state file"):
+    with pytest.raises(StoreError, match=r"damaged|not a state file|another program"):
         Store(path)
     assert path.read_bytes() == sound[:keep]
 

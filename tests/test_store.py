@@ -8,7 +8,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from exporter.contribution import group_account, room_account
 from exporter.ledger import MARGIN, REACH_BACK, Ledger
 from exporter.records import HOUR, SECOND, Room
 from exporter.rooms import KnownRoom
+from exporter.statefile import StateFile, sealed
 from exporter.store import APPLICATION_ID, Store, StoreError
 from tests.harness import T0, Counting, at, peer, published, session
 
@@ -296,13 +299,58 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     assert "cannot be used" in refused(tmp_path / "file" / "state.db")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_must_not_be_written_to_is_refused(path: Path) -> None:
-    path.parent.chmod(0o500)
-    try:
-        assert "cannot be used" in refused(path)
-    finally:
-        path.parent.chmod(0o700)
+def test_a_folder_that_must_not_be_written_to_is_refused() -> None:
+    before = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:  # not tmp_path, which lies in a folder that only its owner enters
+        folder = Path(name)
+        folder.chmod(0o555)
+        if before == 0:
+            os.seteuid(65534)  # root may write anywhere
+        try:
+            assert "cannot be used" in refused(folder / "state.db")
+        finally:
+            os.seteuid(before)
+            folder.chmod(0o700)
+
+
+def test_an_emptied_file_is_refused_as_long_as_its_log_is_there(path: Path, tmp_path: Path) -> None:
+    """A new file with the log of a removed one is as good as none."""
+    counting = fill(path)
+    emptied = tmp_path / "killed" / "state.db"
+    emptied.parent.mkdir()
+    subprocess.run(["cp", f"{path}-wal", f"{emptied}-wal"], check=True)
+    counting.close()
+    emptied.touch()
+    assert "damaged (it is empty, but its log is not)" in refused(emptied)
+    emptied.unlink()
+    assert restored(emptied)["tracked"] == {}
+
+
+def test_the_log_stays_the_same_file_through_all_checkpoints_and_a_commit_after_each_is_there_at_the_next_start(
+    path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite's own checkpoints, and those of others: what `StateFile.keep` goes by."""
+    file = StateFile(path, "CREATE TABLE some (number INTEGER PRIMARY KEY, body BLOB NOT NULL, seal INTEGER NOT NULL);", 1)
+    beside = [Path(f"{path}{name}") for name in ("-wal", "-shm")]
+    before = [one.stat().st_ino for one in beside]
+    sizes = set()
+    for number in range(60):
+        with file.transaction() as db:
+            db.executemany("INSERT INTO some VALUES (?, ?, ?)", sealed((number * 100 + n, os.urandom(5000)) for n in range(20)))
+        sizes.add(path.stat().st_size)
+        if number % 10 == 9:
+            mode = ("PASSIVE", "FULL", "RESTART", "TRUNCATE")[number // 10 % 4]
+            with closing(sqlite3.connect(path)) as other:
+                assert other.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()[0] == 0
+        assert [one.stat().st_ino for one in beside] == before
+    assert len(sizes) > 5, "the log was worked into the file again and again"
+    assert caplog.records == []
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    subprocess.run(["cp", path, *beside, killed], check=True)
+    file.close()
+    with closing(sqlite3.connect(killed / path.name)) as found:
+        assert found.execute("SELECT count(*) FROM some").fetchone() == (1200,)
 
 
 def test_a_truncated_file_is_refused(path: Path) -> None:

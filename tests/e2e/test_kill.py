@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import resource
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +15,11 @@ from typing import NamedTuple
 import pytest
 
 from exporter.simulator import SECOND, Fault, SimulatedApi, World, real_clock
+from soak.account import Findings
 from soak.kills import campaign
 from soak.process import Exporter, Scraper
 from soak.watcher import sums, true_sums
+from tests.programs import require
 
 
 @pytest.mark.slow
@@ -24,7 +28,7 @@ def test_killed_at_random_moments_it_loses_nothing_and_counts_nothing_twice(tmp_
     result = campaign(tmp_path, kills=10)
     assert result.sessions > 10
     assert result.scrapes > 50
-    assert (result.falls, result.lost, result.doubled, result.wrong_counts) == ([], 0, 0, 0)
+    assert (result.falls, result.findings) == ([], Findings())
     assert "Traceback" not in (tmp_path / "exporter.log").read_text()
 
 
@@ -107,6 +111,80 @@ def test_without_file_descriptors_polls_fail_and_recover_once_there_are_some(tmp
         assert scraper.latest['hms_exporter_poll_failures_total{workspace="w"}'] >= 2
         assert all(sums(scraper.latest)[room].peer_us > of.peer_us for room, of in seen.items())
         finish(found)
+
+
+FAILING_WRITES = """
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* While the file FAILING_WRITES is there, what SQLite writes fails with the error whose number stands in it. */
+ssize_t pwrite64(int file, const void *from, size_t much, off64_t at) {
+    char number[8] = "";
+    int why = open(getenv("FAILING_WRITES"), O_RDONLY);
+    if (why < 0)
+        return syscall(SYS_pwrite64, file, from, much, at);
+    if (read(why, number, sizeof number - 1) < 0)
+        abort();
+    close(why);
+    errno = atoi(number);
+    return -1;
+}
+
+ssize_t pwrite(int file, const void *from, size_t much, off_t at) { return pwrite64(file, from, much, at); }
+"""
+
+
+@pytest.mark.slow
+def test_while_writing_to_the_state_file_fails_counters_stand_and_then_go_on_with_nothing_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system that the machine has made read-only, or that is breaking."""
+    library, why = tmp_path / "failing_writes.so", tmp_path / "why"
+    compile_it = [require("cc"), "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), "-x", "c", "-"]
+    subprocess.run(compile_it, input=FAILING_WRITES, text=True, check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    monkeypatch.setenv("FAILING_WRITES", str(why))
+    with running(tmp_path) as found:
+        _, _, exporter, scraper = found
+        for number in (errno.EROFS, errno.EACCES, errno.EIO):
+            (tmp_path / "draft").write_text(str(number))
+            (tmp_path / "draft").rename(why)
+            until(lambda: scraper.latest['hms_up{workspace="w"}'] == 0)
+            seen, before = sums(scraper.latest), polls(scraper)
+            until(lambda before=before: polls(scraper) >= before + 2)  # type: ignore[misc]  # bound now
+            assert sums(scraper.latest) == seen
+            why.unlink()
+            until(lambda: scraper.latest['hms_up{workspace="w"}'] == 1)
+            assert all(sums(scraper.latest)[room].peer_us > of.peer_us for room, of in seen.items())
+        exporter.kill()
+        exporter.start()
+        finish(found)
+        assert "the state file cannot be used" in exporter.log.read_text()
+
+
+@pytest.mark.slow
+def test_a_log_removed_from_under_the_program_costs_nothing_when_it_is_killed_and_100ms_is_down(tmp_path: Path) -> None:
+    with running(tmp_path) as found:
+        _, api, exporter, scraper = found
+        for name in ("-wal", "-shm"):
+            Path(f"{exporter.state_file}{name}").unlink()
+        before = polls(scraper)
+        until(lambda: polls(scraper) >= before + 2)
+        exporter.kill()
+        seen = sums(scraper.latest)
+        assert all(of.peer_us > 0 for of in seen.values())
+        api.faults.add(Fault(kind="status", status=503))
+        pages = scraper.watcher.pages
+        exporter.start()
+        until(lambda: scraper.watcher.pages > pages and polls(scraper) >= 1)
+        assert all(sums(scraper.latest)[room].peer_us >= of.peer_us for room, of in seen.items())
+        api.faults.clear()
+        finish(found)
+        assert "the log of the state file was removed while in use" in exporter.log.read_text()
 
 
 @pytest.mark.slow

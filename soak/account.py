@@ -1,0 +1,185 @@
+"""What is published, held against what truly happened: each room in sum and by role, and the workspace's distributions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from exporter.accounts import HISTOGRAM_BOUNDS
+from exporter.simulator import SECOND, Session, truth_of
+from exporter.simulator.timeline import Peer
+from soak.watcher import Sums, room_of, sums, true_sums
+
+ByRole = Counter[tuple[str, str]]
+"""Counts and microseconds by role and counter."""
+Distributions = Counter[tuple[str, str, str]]
+"""The values of the histograms' series by name, role (`""` where there is none) and `le` (`""` but for buckets)."""
+
+_ROLE = re.compile(r'[{,]role="([^"]*)"')
+_LE = re.compile(r'[{,]le="([^"]*)"')
+_OF_ROLES = {
+    "hms_peers_joined_total": ("joined", 1),
+    "hms_peers_left_total": ("left", 1),
+    "hms_peer_seconds_total": ("us", SECOND),
+}
+_HISTOGRAMS = {
+    "hms_session_duration_seconds": ("session_duration", SECOND),
+    "hms_session_peers": ("session_peers", 1),
+    "hms_peer_duration_seconds": ("peer_duration", SECOND),
+}
+
+
+class RoomTruth(NamedTuple):
+    """What truly happened in a room.
+
+    Who never changed roles counts in one role and in no other.  When others changed, an exporter sees only at its next poll:
+    their time and their joining belong to one of the roles that they held, so that a role has at `least` so much, at `most` so
+    much.
+    """
+
+    sums: Sums
+    least: ByRole
+    most: ByRole
+
+
+class Findings(NamedTuple):
+    """What does not agree with the truth; times in seconds."""
+
+    lost: float = 0.0
+    doubled: float = 0.0
+    wrong_counts: int = 0
+    """Rooms in which something else than time is wrong."""
+    wrong_roles: int = 0
+    """Rooms in which a role has what is not its own."""
+    wrong_distributions: int = 0
+    """Series of histograms."""
+
+
+class Account:
+    """Adds up what does not agree."""
+
+    def __init__(self) -> None:
+        self.rooms = self._lost = self._doubled = self._counts = self._roles = self._distributions = 0
+
+    @property
+    def findings(self) -> Findings:
+        """So far."""
+        return Findings(self._lost / SECOND, self._doubled / SECOND, self._counts, self._roles, self._distributions)
+
+    def hold(self, found: Mapping[str, float], truth: Mapping[str, RoomTruth]) -> None:
+        """A page against the truth about these rooms."""
+        seen_sums, seen_roles = sums(found), _roles(found)
+        for room, true in truth.items():
+            seen, whole = seen_sums.get(room, Sums()), true.sums
+            self.rooms += 1
+            for much in (seen.peer_us - whole.peer_us, seen.session_us - whole.session_us):
+                self._doubled += max(0, much)
+                self._lost += max(0, -much)
+            self._counts += (seen.started, seen.ended, seen.joined, seen.left) != (whole.started, whole.ended, whole.joined, whole.left)
+            of = seen_roles.get(room, Counter())
+            self._roles += not all(true.least[key] <= of[key] <= true.most[key] for key in {*of, *true.least})
+
+    def hold_rooms(self, found: Mapping[str, float], known: Collection[str]) -> None:
+        """A page against the rooms that there are: what is counted for another was made up."""
+        for room, made_up in sums(found).items():
+            if room not in known:
+                self._doubled += made_up.peer_us + made_up.session_us
+                self._counts += 1
+
+    def hold_distributions(self, found: Mapping[str, float], truth: Distributions) -> None:
+        """A page against the distributions of the workspace's whole life."""
+        seen = _distributions(found)
+        self._distributions += sum(seen[key] != truth[key] for key in {*seen, *truth})
+
+
+def true_rooms(sessions: Iterable[Session], now: int) -> dict[str, RoomTruth]:
+    """The truth by room id, for rooms in which there was a session."""
+    sessions = [session for session in sessions if session.created_at <= now]
+    rooms = {room: RoomTruth(of, Counter(), Counter()) for room, of in true_sums(truth_of(sessions, now)).items()}
+    for session in sessions:
+        for peer in session.peers:
+            if peer.joined_at <= now:
+                _add_peer(rooms[session.room_id], session, peer, now)
+    return rooms
+
+
+def nothing() -> RoomTruth:
+    """The truth about a room in which there was no session."""
+    return RoomTruth(Sums(), Counter(), Counter())
+
+
+def added(one: RoomTruth, other: RoomTruth) -> RoomTruth:
+    """The truth about a room of which the two know different sessions."""
+    return RoomTruth(Sums(*(a + b for a, b in zip(one.sums, other.sums, strict=True))), one.least + other.least, one.most + other.most)
+
+
+def true_distributions(sessions: Iterable[Session], now: int) -> Distributions:
+    """What the histograms must come to when these sessions have been counted: those of them that have ended."""
+    found: Distributions = Counter()
+    for session in sessions:
+        ended = session.closed_at
+        if ended is None or ended > now:
+            continue
+        _add_value(found, "hms_session_duration_seconds", "", ended - session.created_at)
+        _add_value(found, "hms_session_peers", "", len(session.peers))
+        for peer in session.peers:
+            _add_value(found, "hms_peer_duration_seconds", peer.roles[-1][1], _until(session, peer, now) - peer.joined_at)
+    return found
+
+
+def _until(session: Session, peer: Peer, now: int) -> int:
+    """When the peer was gone, by now."""
+    horizon = now if session.closed_at is None else min(now, session.closed_at)
+    return horizon if peer.left_at is None else min(horizon, peer.left_at)
+
+
+def _add_peer(room: RoomTruth, session: Session, peer: Peer, now: int) -> None:
+    until = _until(session, peer, now)
+    gone = any(at is not None and at <= now for at in (peer.left_at, session.closed_at))
+    held = {role for at, role in peer.roles if at <= until}
+    for role in held:
+        for into in (room.least, room.most) if len(held) == 1 else (room.most,):
+            into[role, "joined"] += 1
+            into[role, "us"] += until - peer.joined_at
+    if gone:
+        for into in (room.least, room.most):
+            into[peer.role_at(until), "left"] += 1
+
+
+def _add_value(into: Distributions, family: str, role: str, value: int) -> None:
+    name, scale = _HISTOGRAMS[family]
+    into[f"{family}_sum", role, ""] += value
+    into[f"{family}_count", role, ""] += 1
+    into[f"{family}_bucket", role, "+Inf"] += 1
+    for bound in HISTOGRAM_BOUNDS[name]:
+        if value <= bound * scale:
+            into[f"{family}_bucket", role, str(float(bound))] += 1
+
+
+def _roles(found: Mapping[str, float]) -> dict[str, ByRole]:
+    rooms: dict[str, ByRole] = {}
+    for series, value in found.items():
+        counter = _OF_ROLES.get(series.partition("{")[0])
+        room = room_of(series)
+        if counter is not None and room is not None:
+            name, scale = counter
+            rooms.setdefault(room, Counter())[_label(_ROLE, series), name] += round(value * scale)
+    return rooms
+
+
+def _distributions(found: Mapping[str, float]) -> Distributions:
+    seen: Distributions = Counter()
+    for series, value in found.items():
+        name = series.partition("{")[0]
+        family, _, kind = name.rpartition("_")
+        if family in _HISTOGRAMS:
+            scale = _HISTOGRAMS[family][1] if kind == "sum" else 1
+            seen[name, _label(_ROLE, series), _label(_LE, series)] = round(value * scale)
+    return seen
+
+
+def _label(which: re.Pattern[str], series: str) -> str:
+    found = which.search(series)
+    return "" if found is None else found[1]
