@@ -6,6 +6,7 @@ connection.  Whatever goes wrong is an `ApiError`; whoever asks decides what it 
 
 from __future__ import annotations
 
+import io
 import math
 import random
 import re
@@ -27,7 +28,8 @@ import urllib3
 from exporter import __version__
 from exporter.clock import ApiClock
 from exporter.config import ApiConfig, ConfigError, KeyPair, ManagementToken
-from exporter.records import SECOND, MalformedAnswer, Page, decode_page
+from exporter.config_values import is_loopback
+from exporter.records import SECOND, MalformedAnswer, Page, check_object, decode_page
 from exporter.tokens import Tokens
 from exporter.watchdog import GuardedAdapter, Watchdog
 
@@ -216,6 +218,9 @@ class Client:
         self._http.mount("https://", adapter)
         self._http.mount("http://", adapter)
         self._http.headers.update({"User-Agent": f"hms-exporter/{__version__}", "Accept": "application/json", "Accept-Encoding": "gzip"})
+        # What is for this machine goes through no proxy, whatever the environment says: it would be told a token in clear.
+        here = is_loopback(urlsplit(api.config.base_url).hostname or "")
+        self._proxies: dict[str, str] = dict.fromkeys(("http", "https", "all"), "") if here else {}
         self.sent = 0
         """When the last request was sent, on the steady clock (µs)."""
 
@@ -356,7 +361,13 @@ class Client:
         self.sent = self._api.steady()
         for _ in range(_MOST_REDIRECTS + 1):
             response = self._http.get(
-                url, params=parameters, auth=_Bearer(token), timeout=api.config.timeout, stream=True, allow_redirects=False
+                url,
+                params=parameters,
+                auth=_Bearer(token),
+                proxies=dict(self._proxies),
+                timeout=api.config.timeout,
+                stream=True,
+                allow_redirects=False,
             )
             with response:
                 self._learn_time(response.headers, self.sent)
@@ -393,21 +404,16 @@ class TooLarge(MalformedAnswer):
 
 def _read(response: requests.Response) -> bytes:
     """The body, inflated.  Raises `TooLarge` before it takes more memory than an answer may."""
-    chunks = []
-    size = 0
+    body = io.BytesIO()  # not a list of chunks: joining them would take the memory twice
     for chunk in response.raw.stream(_CHUNK, decode_content=True):
-        size += len(chunk)
-        if size > LARGEST_ANSWER:
+        if body.tell() + len(chunk) > LARGEST_ANSWER:
             raise TooLarge(f"the answer is larger than {LARGEST_ANSWER >> 20} MiB")
-        chunks.append(chunk)
-    return b"".join(chunks)
+        body.write(chunk)
+    return body.getvalue()
 
 
 def _read_record(body: bytes) -> bytes:
-    try:
-        msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedAnswer("the answer is not a record") from error
+    check_object(body)
     return body
 
 

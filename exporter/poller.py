@@ -26,6 +26,8 @@ from exporter.selfmetrics import WorkspaceMetrics
 from exporter.store import Store, StoreError
 
 _REMEMBERED_REJECTIONS = 10_000
+_TOLD_REJECTIONS = 20
+"""Lines for rejected records in the log from one poll to the next: an answer can hold a thousand of them."""
 _LONGEST_GAP = HOUR
 """After a longer pause, what ended meanwhile is read as a catch-up, beside the polls."""
 _CATCH_UP_SECONDS = 5.0
@@ -67,7 +69,9 @@ class WorkspacePoller:
             workspace.name, config, exposition, board if board is not None else BudgetBoard(exposition, config.budgets), monotonic
         )
         self._monotonic = monotonic
-        self._rejections: OrderedDict[tuple[str, ...], None] = OrderedDict()
+        self._rejections: OrderedDict[int, None] = OrderedDict()
+        self._rejected = 0
+        """Records rejected since the last poll ended."""
         self._learnt: list[KnownRoom] = []
         self._read_at = monotonic()
         """When the last poll had read what it could (monotonic seconds)."""
@@ -169,10 +173,17 @@ class WorkspacePoller:
             metrics.failures.inc()
             if fault != health.fault:
                 event("warn", "poll failed", workspace=self.name, reason=fault)
+        self._tell_of_rejections()
         self._tell_of_the_past(_progress(self.ledger))
         health.fault = fault
         health.polled_at = now
         metrics.polls.inc()
+
+    def _tell_of_rejections(self) -> None:
+        """Says how many records were rejected without a line of their own."""
+        untold, self._rejected = self._rejected - _TOLD_REJECTIONS, 0
+        if untold > 0:
+            event("warn", "more records rejected", workspace=self.name, records=untold)
 
     def _tell_of_the_past(self, progress: float | None) -> None:
         """Shows how far a catch-up has come; logs its beginning, its end, and every tenth of it."""
@@ -226,8 +237,8 @@ class WorkspacePoller:
         self.ledger.settle()
 
     def rejected(self, rejection: Rejection) -> None:
-        """Counts a rejected record, and logs it, the first time it is seen."""
-        identity = (rejection.kind, *rejection.identity)
+        """Counts a rejected record, and logs it, the first time it is seen; of many at once only the first ones are logged."""
+        identity = hash((rejection.kind, *rejection.identity))  # the texts themselves may be of any length
         if identity in self._rejections:
             self._rejections.move_to_end(identity)
             return
@@ -235,7 +246,9 @@ class WorkspacePoller:
         if len(self._rejections) > _REMEMBERED_REJECTIONS:
             self._rejections.popitem(last=False)
         self.metrics.rejected[rejection.kind].inc()
-        event("warn", "record rejected", workspace=self.name, kind=rejection.kind, record=rejection.subject, reason=rejection.reason)
+        self._rejected += 1
+        if self._rejected <= _TOLD_REJECTIONS:
+            event("warn", "record rejected", workspace=self.name, kind=rejection.kind, record=rejection.subject, reason=rejection.reason)
 
     # -- rooms ----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -27,9 +27,24 @@ _EARLIEST = (datetime(2015, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 """Older than the platform itself: a time before it is a fault, not a fact."""
 _PLAIN_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
+MOST_RECORDS = 1_000
+"""Of one page: ten times what 100ms lets anybody ask for.  An answer of `0,0,0,…` must not become an object a digit."""
+MOST_PEERS = 250_000
+"""Of one session: as many as an answer holds at their usual length."""
+MOST_BAD_PEERS = 1_000
+"""Of one session: where more make no sense, the session makes none, and is not gone through to its end."""
+_LONGEST_TEXT = 1_000
+"""Characters of an id or a role: what is longer is none, and is neither kept nor shown."""
+_LARGE_RECORD = 2 << 20
+"""Bytes from which a session's peers are counted before they are decoded; a smaller record cannot hold too many."""
+
 
 class MalformedAnswer(Exception):
     """An answer that is not what the API documents, as a whole; nothing in it can be used."""
+
+
+class _Unreadable(Exception):
+    """A session that is to be rejected; the text is the reason."""
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -87,23 +102,27 @@ class Page(msgspec.Struct, frozen=True):
 
 
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
+_Text = Annotated[str, msgspec.Meta(max_length=_LONGEST_TEXT)]
 
 
 class _WirePeer(msgspec.Struct, gc=False):
     joined_at: _Time
     left_at: _Time | None = None
-    role: str | None = None
+    role: _Text | None = None
     user_id: str | int | None = None
-    id: str | None = None
+    id: _Text | None = None
 
 
 class _WireSession(msgspec.Struct, gc=False):
-    id: str
-    room_id: str
+    id: _Text
+    room_id: _Text
     created_at: _Time
     updated_at: _Time | None = None
     active: bool | None = None
     peers: dict[str, _WirePeer] | list[_WirePeer] | None = None
+
+
+_Peers = Iterable[tuple[str | None, _WirePeer]]
 
 
 class _LooseSession(_WireSession):
@@ -119,18 +138,54 @@ class _WireRoom(msgspec.Struct):
     enabled: bool | None = None
 
 
-_page_decoder = msgspec.json.Decoder(Page)
+# A struct written as an array, and not a list: it is the one type whose decoding ends at the first element too many, before
+# millions of them have been made; and it leaves each record undecoded, so that one that makes no sense still costs itself alone.
+_Records = msgspec.defstruct(
+    "_Records", [(f"record_{number}", msgspec.Raw, None) for number in range(MOST_RECORDS)], array_like=True, forbid_unknown_fields=True
+)
+_WirePage = msgspec.defstruct("_WirePage", [("data", _Records | None), ("limit", int | None, None), ("last", _Text | None, None)])
+
+
+class _Id(msgspec.Struct):
+    id: _Text
+
+
+class _Anything(msgspec.Struct):
+    """An object, whatever it holds."""
+
+
+_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are not what they should be."""
+
+_page_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_WirePage)
+_id_decoder = msgspec.json.Decoder(_Id)
+_object_decoder = msgspec.json.Decoder(_Anything)
+_loose_peers_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw] | None)
+_loose_session_decoder = msgspec.json.Decoder(_LooseSession)
 _session_decoder = msgspec.json.Decoder(_WireSession)
 _peer_decoder = msgspec.json.Decoder(_WirePeer)
 _room_decoder = msgspec.json.Decoder(_WireRoom)
 
 
 def decode_page(body: bytes) -> Page:
-    """A list's answer, its records still undecoded.  Raises `MalformedAnswer` when it is not a list of records at all."""
+    """A list's answer, its records still undecoded.
+
+    Raises `MalformedAnswer` when it is not a list of records at all, or holds more of them than a page ever does.
+    """
     try:
-        return _page_decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedAnswer("the answer is not a list of records") from error
+        wire = _page_decoder.decode(body)
+    except _BROKEN as error:
+        raise MalformedAnswer(f"the answer is not a list of records, {MOST_RECORDS} at most") from error
+    records = None if wire.data is None else [raw for raw in msgspec.structs.astuple(wire.data) if raw is not None]
+    return Page(records, wire.limit, wire.last)
+
+
+def check_object(body: bytes) -> None:
+    """Raises `MalformedAnswer` for an answer that is not one object; nothing of it is kept, so that it costs no memory."""
+    try:
+        _object_decoder.decode(body)
+    except _BROKEN as error:
+        raise MalformedAnswer("the answer is not a record") from error
 
 
 def decode_room(raw: bytes | msgspec.Raw) -> Room | Rejection:
@@ -139,7 +194,7 @@ def decode_room(raw: bytes | msgspec.Raw) -> Room | Rejection:
         wire = _room_decoder.decode(raw)
         if not wire.id:
             raise msgspec.ValidationError
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except _BROKEN:
         return Rejection("room", (str(hash(bytes(raw))),), "unknown", "not a room record")
     return Room(wire.id, wire.name or "", wire.template or "", wire.template_id or "", wire.region or "", enabled=wire.enabled is not False)
 
@@ -150,49 +205,40 @@ def decode_session(raw: bytes | msgspec.Raw, now: int) -> tuple[Session | None, 
     `None` stands for a session that was itself rejected.
     """
     rejections: list[Rejection] = []
-    peers: Iterable[tuple[str | None, _WirePeer]]
     try:
-        wire = _session_decoder.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        try:
-            wire, peers = _decode_loosely(raw, rejections)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return None, [_rejected_session(raw, "not a session record")]
-    else:
-        found = wire.peers
-        peers = found.items() if isinstance(found, dict) else ((None, peer) for peer in found or ())
-
-    started = _micros(wire.created_at)
-    latest = now + 2 * DAY  # generous: the API's clock may be misread by a day, and a true record must survive that
-    if not wire.id or not wire.room_id:
-        return None, [_rejected_session(raw, "no id or no room id")]
-    if started is None or not _EARLIEST <= started <= latest:
-        return None, [_rejected_session(raw, "it starts at an impossible time")]
-    stays, users = _stays(wire.id, started, latest, peers, rejections)
-    ended = None
-    if not wire.active:
-        # No end on record: the last leave is the best that the record itself can say.
-        ended = _micros(wire.updated_at) or max((stay.left for stay in stays.values() if stay.left is not None), default=None)
-        if ended is None or not started <= ended <= latest:
-            return None, [_rejected_session(raw, "it ends before its start, at an impossible time or not at all")]
-    return Session(wire.id, wire.room_id, started, ended, stays, users), rejections
+        return _session(*_decode(raw, rejections), now, rejections), rejections
+    except _Unreadable as error:
+        return None, [_rejected_session(raw, str(error))]
 
 
 def session_id(raw: bytes | msgspec.Raw) -> str | None:
     """The id of a session's record, though the rest of it may make no sense; `None` when not even that can be read."""
-
-    class _Id(msgspec.Struct):
-        id: str
-
     try:
-        return msgspec.json.decode(raw, type=_Id).id
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _id_decoder.decode(raw).id
+    except _BROKEN:
         return None
 
 
 def plain(identifier: str) -> str:
     """An id fit for a log line: itself when it looks like one, else a placeholder, for it may hold anything."""
     return identifier if _PLAIN_ID.fullmatch(identifier) else "unprintable"
+
+
+def _session(wire: _WireSession, peers: _Peers, now: int, rejections: list[Rejection]) -> Session:
+    started = _micros(wire.created_at)
+    latest = now + 2 * DAY  # generous: the API's clock may be misread by a day, and a true record must survive that
+    if not wire.id or not wire.room_id:
+        raise _Unreadable("no id or no room id")
+    if started is None or not _EARLIEST <= started <= latest:
+        raise _Unreadable("it starts at an impossible time")
+    stays, users = _stays(wire.id, started, latest, peers, rejections)
+    ended = None
+    if not wire.active:
+        # No end on record: the last leave is the best that the record itself can say.
+        ended = _micros(wire.updated_at) or max((stay.left for stay in stays.values() if stay.left is not None), default=None)
+        if ended is None or not started <= ended <= latest:
+            raise _Unreadable("it ends before its start, at an impossible time or not at all")
+    return Session(wire.id, wire.room_id, started, ended, stays, users)
 
 
 def _micros(moment: datetime | None) -> int | None:
@@ -203,13 +249,12 @@ def _micros(moment: datetime | None) -> int | None:
     return None if micros == _NO_TIME else micros
 
 
-def _stays(
-    session: str, started: int, latest: int, peers: Iterable[tuple[str | None, _WirePeer]], rejections: list[Rejection]
-) -> tuple[dict[str, Stay], frozenset[int]]:
+def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: list[Rejection]) -> tuple[dict[str, Stay], frozenset[int]]:
     # The innermost loop of a poll: a hundred thousand peers pass through it, so that times are converted in place.
     epoch, microsecond = _EPOCH, _MICROSECOND
     stays: dict[str, Stay] = {}
     users = []
+    equals: dict[str, int] = {}
     earliest = started - DAY
     for number, (key, peer) in enumerate(peers):
         joined = (peer.joined_at - epoch) // microsecond
@@ -218,43 +263,83 @@ def _stays(
             left = None
         if not earliest <= joined <= latest or (left is not None and not joined <= left <= latest):
             name = peer.id or key or f"#{number}"
-            reason = "it joins at an impossible time, or leaves at one"
-            rejections.append(Rejection("peer", (session, name), f"{plain(session)} peer {number + 1}", reason))
+            _leave_out(rejections, session, name, number, "it joins at an impossible time, or leaves at one")
             continue
         if left is None:
             users.append(peer.user_id)
         # An old record in a list has no id; what it has that stays the same is its moment of joining, and its place among equals.
-        stays[peer.id or key or _unused(f"@{joined}", stays)] = Stay(joined, left, peer.role or "unknown")
+        stays[peer.id or key or _unused(f"@{joined}", stays, equals)] = Stay(joined, left, peer.role or "unknown")
     return stays, frozenset([hash(user) for user in users if user])
 
 
-def _unused(name: str, stays: dict[str, Stay]) -> str:
+def _unused(name: str, stays: dict[str, Stay], equals: dict[str, int]) -> str:
+    """The name, with a number where it is taken.  `equals` keeps where to go on: all of them may have joined at one moment."""
     if name not in stays:
         return name
-    number = 2
+    number = equals.get(name, 2)
     while f"{name}/{number}" in stays:
         number += 1
+    equals[name] = number + 1
     return f"{name}/{number}"
 
 
-def _decode_loosely(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tuple[_WireSession, Iterator[tuple[str | None, _WirePeer]]]:
-    """The session without its peers, then each peer by itself, so that one that is broken costs only itself."""
-    wire = msgspec.json.decode(raw, type=_LooseSession)
-    session = plain(wire.id)
-    items: list[tuple[str | None, msgspec.Raw]]
+def _leave_out(rejections: list[Rejection], session: str, name: str, number: int, reason: str) -> None:
+    if len(rejections) >= MOST_BAD_PEERS:
+        raise _Unreadable(f"more than {MOST_BAD_PEERS} of its peers make no sense")
+    rejections.append(Rejection("peer", (session, name), f"{plain(session)} peer {number + 1}", reason))
+
+
+def _decode(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tuple[_WireSession, _Peers]:
+    """The session and its peers, with their keys.  Raises `_Unreadable`."""
     try:
-        found = msgspec.json.decode(wire.peers, type=dict[str, msgspec.Raw] | list[msgspec.Raw] | None)
-        items = list(found.items()) if isinstance(found, dict) else [(None, item) for item in found or ()]
+        if len(raw) > _LARGE_RECORD:
+            _count_peers(raw)
+        wire = _session_decoder.decode(raw)
+    except _BROKEN:
+        try:
+            return _decode_loosely(raw, rejections)
+        except _BROKEN as error:
+            raise _Unreadable("not a session record") from error
+    found = wire.peers
+    return wire, found.items() if isinstance(found, dict) else ((None, peer) for peer in found or ())
+
+
+def _count_peers(raw: bytes | msgspec.Raw) -> None:
+    """Raises `_Unreadable` where a record holds too many peers, or some that are not even objects, before any is decoded."""
+    left = MOST_PEERS
+
+    class Counted(msgspec.Struct, gc=False):
+        def __post_init__(self) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise _Unreadable(f"more than {MOST_PEERS} peers")  # not an error that the decoder knows: it ends there
+
+    peers = dict[_Text, Counted] | list[Counted] | None
+    try:
+        msgspec.json.decode(raw, type=msgspec.defstruct("CountedSession", [("peers", peers, None)]))
+    except _BROKEN as error:
+        raise _Unreadable("not a session record, or one of megabytes whose peers are no objects, or have endless ids") from error
+
+
+def _decode_loosely(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tuple[_WireSession, _Peers]:
+    """The session without its peers, then each peer by itself, so that one that is broken costs only itself."""
+    wire = _loose_session_decoder.decode(raw)
+    items: Iterable[tuple[str | None, msgspec.Raw]]
+    try:
+        found = _loose_peers_decoder.decode(wire.peers)
+        items = found.items() if isinstance(found, dict) else ((None, item) for item in found or ())
     except msgspec.ValidationError:
         items = [("peers", wire.peers)]
 
     def peers() -> Iterator[tuple[str | None, _WirePeer]]:
         for number, (key, item) in enumerate(items):
             try:
-                yield key, _peer_decoder.decode(item)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                identity = (wire.id, key or f"#{number}")
-                rejections.append(Rejection("peer", identity, f"{session} peer {number + 1}", "not a peer record"))
+                peer = _peer_decoder.decode(item)
+            except _BROKEN:
+                _leave_out(rejections, wire.id, key or f"#{number}", number, "not a peer record")
+            else:
+                yield key, peer
 
     return wire, peers()
 

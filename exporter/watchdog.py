@@ -1,12 +1,16 @@
 """A deadline for a whole request: `requests` and `urllib3` know only the time between two bytes.
 
 A connection registers its socket; when the deadline passes, a watching thread shuts the socket down, which ends whatever
-read is waiting on it, in the headers, in the body or in the TLS handshake.
+read is waiting on it, in the headers, in the body or in the TLS handshake.  Connecting is within the deadline too, whatever the
+number of a host's addresses, each of which `urllib3` would give the whole time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import selectors
 import socket
 import threading
 import time
@@ -17,6 +21,7 @@ import requests.adapters
 import urllib3
 import urllib3.connection
 import urllib3.connectionpool
+import urllib3.exceptions
 
 
 class Deadline:
@@ -54,8 +59,14 @@ class Watchdog:
             with self._condition:
                 del self._deadlines[deadline.thread]
 
+    def left(self) -> float:
+        """How many seconds the calling thread's request, which has a deadline, still has; none once it is cut off."""
+        with self._condition:
+            deadline = self._deadlines[threading.get_ident()]
+            return 0.0 if self._stopped or deadline.passed else max(0.0, deadline.at - time.monotonic())
+
     def guard(self, connected: socket.socket) -> None:
-        """The calling thread's requests go over this socket from now on."""
+        """The calling thread's requests go over this socket from now on, which may be connecting still."""
         with self._condition:
             self._sockets[threading.get_ident()] = connected
             deadline = self._deadlines.get(threading.get_ident())
@@ -90,6 +101,49 @@ def _shut(connected: socket.socket) -> None:
         socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
+def _connect(watchdog: Watchdog, connection: urllib3.connection.HTTPConnection) -> socket.socket:
+    """A socket connected to one of the host's addresses, in the time that the request has left.  Raises `OSError`.
+
+    Each address has an equal share of that time, so that one which swallows everything does not keep the next from its turn.
+    """
+    addresses = socket.getaddrinfo(connection.host.strip("[]"), connection.port, type=socket.SOCK_STREAM)
+    fault = OSError("the host has no address")
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        seconds = watchdog.left() / (len(addresses) - number)
+        if not seconds:
+            raise TimeoutError
+        try:
+            connecting = socket.socket(family, kind, protocol)
+        except OSError as error:  # such as IPv6 where there is none
+            fault = error
+            continue
+        try:
+            for option in connection.socket_options or ():
+                connecting.setsockopt(*option)
+            _connect_to(address, connecting, watchdog, seconds)
+        except OSError as error:
+            connecting.close()
+            fault = error
+        else:
+            return connecting
+    raise fault
+
+
+def _connect_to(address: Any, connecting: socket.socket, watchdog: Watchdog, seconds: float) -> None:
+    connecting.setblocking(False)
+    code = connecting.connect_ex(address)
+    # Only now: what has not begun to connect cannot be shut down; from here on the watchdog can end the wait.
+    watchdog.guard(connecting)
+    if code == errno.EINPROGRESS:
+        with selectors.DefaultSelector() as selector:
+            selector.register(connecting, selectors.EVENT_WRITE)
+            if not selector.select(seconds):
+                raise TimeoutError
+        code = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
 class GuardedAdapter(requests.adapters.HTTPAdapter):
     """An adapter of `requests` whose connections tell the watchdog of their sockets."""
 
@@ -113,18 +167,20 @@ class GuardedAdapter(requests.adapters.HTTPAdapter):
 
         class Plain(urllib3.connection.HTTPConnection):
             def _new_conn(self) -> socket.socket:
-                # The one place where a socket exists before any byte has been read from it; `connect` returns too late,
-                # after the TLS handshake, in which a server can stall as well.
-                connected = super()._new_conn()
-                watchdog.guard(connected)
+                # Private, and yet the one place where the socket can be ours: `connect` returns too late, after all addresses have
+                # been tried and after the TLS handshake, in which a server can stall as well.
+                try:
+                    connected = _connect(watchdog, self)
+                except socket.gaierror as error:
+                    raise urllib3.exceptions.NameResolutionError(self.host, self, error) from error
+                except TimeoutError as error:
+                    raise urllib3.exceptions.ConnectTimeoutError(self, "no address answered in time") from error
+                except OSError as error:
+                    raise urllib3.exceptions.NewConnectionError(self, "no address could be connected to") from error
+                connected.settimeout(self.timeout)
                 return connected
 
-        class Secure(urllib3.connection.HTTPSConnection):
-            def _new_conn(self) -> socket.socket:
-                connected = super()._new_conn()
-                watchdog.guard(connected)
-                return connected
-
+        class Secure(Plain, urllib3.connection.HTTPSConnection):
             def connect(self) -> None:
                 super().connect()
                 if self.sock is not None:

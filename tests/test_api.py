@@ -241,6 +241,103 @@ def test_a_tls_handshake_that_never_ends_is_cut_off(make: Make) -> None:
     assert told.codes == [("/sessions", "timeout")]
 
 
+@pytest.fixture
+def black_hole() -> Iterator[int]:
+    """The port of a server whose queue is full: connecting to it never ends."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        while True:
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0.2)
+            try:
+                waiting.connect(listener.getsockname())
+            except TimeoutError:
+                break
+        yield listener.getsockname()[1]
+
+
+Resolve = Callable[..., None]
+
+
+@pytest.fixture
+def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
+    """Gives every host these ports of this machine as its addresses."""
+
+    def use(*ports: int) -> None:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port)) for port in ports]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    return use
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("addresses", [1, 4, 8])
+def test_a_connection_that_never_comes_about_is_given_up_in_time_however_many_addresses_the_host_has(
+    make: Make, black_hole: int, resolve: Resolve, addresses: int, scheme: str
+) -> None:
+    resolve(*[black_hole] * addresses)
+    api, told = make(base_url=f"{scheme}://api.example/v2", timeout=0.8)
+    began = time.monotonic()
+    with pytest.raises(ApiError) as caught:
+        sessions(api)
+    assert 0.7 < time.monotonic() - began < 1.2
+    assert caught.value.transport
+    assert told.codes == [("/sessions", "timeout")]
+
+
+def test_an_address_that_swallows_everything_leaves_the_next_one_its_time(
+    sim: SimulatedApi, make: Make, black_hole: int, resolve: Resolve
+) -> None:
+    resolve(black_hole, sim.port)
+    api, _ = make(timeout=1.0)
+    assert sessions(api) == 25
+
+
+def test_an_address_that_refuses_costs_nothing(sim: SimulatedApi, make: Make, resolve: Resolve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        closed = gone.getsockname()[1]
+    resolve(closed, closed, sim.port)
+    api, told = make()
+    assert sessions(api) == 25
+    sim.stop()
+    with pytest.raises(ApiError):
+        sessions(api)
+    assert told.codes[-1] == ("/sessions", "connection")
+
+
+def test_a_host_without_an_address_is_a_connection_error(make: Make, resolve: Resolve) -> None:
+    resolve()
+    api, told = make(base_url="http://api.example/v2")
+    with pytest.raises(ApiError):
+        sessions(api)
+    assert told.codes == [("/sessions", "connection")]
+
+
+@pytest.mark.parametrize("addresses", [1, 8])
+def test_a_stop_ends_connecting_at_once(make: Make, black_hole: int, resolve: Resolve, addresses: int) -> None:
+    resolve(*[black_hole] * addresses)
+    api, _ = make(base_url="http://api.example/v2", timeout=60.0, max_retries=3)
+    timer = threading.Timer(0.3, api.stop)
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(ApiError):
+        sessions(api)
+    assert 0.2 < time.monotonic() - began < 0.8
+
+
+def test_a_server_on_ipv6_is_reached(world: World, make: Make) -> None:
+    other = SimulatedApi([world], host="::1")
+    try:
+        other.start()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    try:
+        api, _ = make(base_url=other.base_url)
+        assert sessions(api) == 25
+    finally:
+        other.stop()
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -591,6 +688,20 @@ def test_proxies_of_the_environment_are_used(sim: SimulatedApi, make: Make, monk
     with pytest.raises(ApiError):
         sessions(direct)
     assert told.codes == [("/sessions", "connection")]
+
+
+def test_what_is_for_this_machine_goes_through_no_proxy(sim: SimulatedApi, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy would be told the token, in clear."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        api, _ = make(timeout=2.0)
+        assert sessions(api) == 25
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
 
 
 def test_a_request_behind_a_proxy_has_its_deadline_too(sim: SimulatedApi, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

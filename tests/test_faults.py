@@ -6,18 +6,23 @@ recovers, and the totals are exact in the end.
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
+import re
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from exporter.config import ApiConfig
-from exporter.simulator import ABSENT, MINUTE, SECOND, Fault, Manners, Session, Shape, World
+from exporter.simulator import ABSENT, MINUTE, SECOND, Fault, Manners, Session, Shape, World, rfc3339
 from soak.stage import Stage
 from soak.watcher import Sums, sums, true_sums
 
@@ -101,9 +106,39 @@ def invents_nothing(stage: Stage, found: dict[str, float]) -> None:
 
 
 def finish(stage: Stage) -> None:
-    """Everything has ended: what is published is the truth."""
+    """Everything has ended: what is published is the truth, and each session and stay is in the histograms once."""
     settle(stage)
-    assert sums(stage.look()) == truth(stage)
+    found, expected = stage.look(), truth(stage)
+    assert sums(found) == expected
+    ended, left = sum(room.ended for room in expected.values()), sum(room.left for room in expected.values())
+    assert published(found, "hms_session_duration_seconds_count") == published(found, "hms_session_peers_count") == ended
+    assert published(found, "hms_session_peers_sum") == published(found, "hms_peer_duration_seconds_count") == left
+
+
+def published(found: dict[str, float], name: str) -> float:
+    """The sum over all series of this name."""
+    return sum(value for series, value in found.items() if series.partition("{")[0] == name)
+
+
+def present(stage: Stage) -> dict[str, tuple[int, int]]:
+    """By room id, the sessions that are running and the peers that are connected, in truth."""
+    assert isinstance(stage.workspace, World)
+    now, found = stage.clock(), dict[str, tuple[int, int]]()
+    for session in stage.workspace.sessions:
+        sessions, peers = found.get(session.room_id, (0, 0))
+        if session.active(now):
+            found[session.room_id] = (sessions + 1, peers + len(session.connected(now)))
+    return found
+
+
+def shown(found: dict[str, float]) -> dict[str, tuple[float, float]]:
+    """By room id, the sessions and the peers that are published as active."""
+    rooms = {room[1] for series in found if series.startswith("hms_sessions_active{") and (room := re.search(r'room_id="([^"]*)"', series))}
+    return {room: (of(found, "hms_sessions_active", room), of(found, "hms_peers_active", room)) for room in rooms}
+
+
+def of(found: dict[str, float], name: str, room: str) -> float:
+    return sum(value for series, value in found.items() if series.startswith(f"{name}{{") and f'room_id="{room}"' in series)
 
 
 def settle(stage: Stage) -> None:
@@ -149,6 +184,8 @@ CASES = {
     "cut short": Case(Fault(kind="cut_short"), "connection"),
     "HTML": Case(Fault(kind="html"), "malformed"),
     "wrong types": Case(Fault(kind="wrong_types"), "malformed"),
+    "invalid UTF-8": Case(Fault(kind="invalid_utf8", route="/sessions"), "200", once=True, always=True),
+    "a swarm of records": Case(Fault(kind="body", body='{"data": [' + "{}," * 1_000_000 + "{}]}"), "malformed"),
     "deep nesting": Case(Fault(kind="deep_nesting"), "malformed"),
     "repeated cursor": Case(Fault(kind="repeated_cursor"), "200", once=True),
     "endless pages": Case(Fault(kind="endless_pages"), "200"),
@@ -171,10 +208,15 @@ def struck(stage: Stage, case: Case) -> dict[str, float]:
     before = stage.look()
     # Only where it is needed is the exporter impatient: this machine may be slow.
     stage.use(stage.ask_here(QUICK if case.code == "timeout" else PATIENT))
-    started = time.monotonic()
+    seen, begun, started = shown(before), present(stage), time.monotonic()
     found = stage.poll(names=False)
     stage.use(stage.ask_here(PATIENT))
     assert time.monotonic() - started < case.seconds
+    ended = present(stage)
+    for room, gauges_of_room in shown(found).items():
+        # As it is, or, where the room could not be read, as it was.
+        possible = [known.get(room, (0, 0)) for known in (seen, begun, ended)]
+        assert all(value <= max(most) for value, most in zip(gauges_of_room, zip(*possible, strict=True), strict=True)), room
     assert answered(found, case.code) > answered(before, case.code) or case.once
     invents_nothing(stage, found)
     if not up(found) and case.fault.times is None and case.code != "200":
@@ -212,6 +254,86 @@ def test_a_gigabyte_takes_no_more_memory_than_an_answer_may(stage: Stage, name: 
     assert most < 160 << 20
     stage.server.faults.clear()
     assert good(stage)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A fault, and what comes of it with two retries in a poll of four seconds: how many retries, how many seconds' throttling."""
+
+    fault: Fault
+    retries: int
+    least: float = 0.0
+    most: float = 0.0
+
+
+WAITS = {
+    **{name: Wait(case.fault, 2 if "nonsense" in name else 0) for name, case in CASES.items() if name.startswith("429 ")},
+    "503 for 30 s": Wait(Fault(kind="status", status=503, retry_after="30"), 0),
+    "500 for 30 s": Wait(Fault(kind="status", status=500, retry_after="30"), 2),
+    "429 for 1 s": Wait(Fault(kind="status", status=429, retry_after="1"), 2, 2.0, 2.5),
+    "503 for 1 s": Wait(Fault(kind="status", status=503, retry_after="1"), 2, 2.0, 2.5),
+    "429 until a date soon": Wait(Fault(kind="status", status=429, retry_after="date+1"), 2, 0.0, 2.5),
+    "429 in words for 1 s": Wait(Fault(kind="status", status=429, message="try again in 1 seconds"), 2, 2.0, 2.5),
+    "429 for 1 s, once": Wait(Fault(kind="status", status=429, retry_after="1", times=1), 1, 1.0, 1.3),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_a_poll_waits_as_100ms_asks_where_that_is_within_its_patience_and_no_longer(tmp_path: Path, wait: Wait) -> None:
+    made = world()
+    with Stage(tmp_path, made, T0, api=replace(PATIENT, timeout=2.0, max_retries=2), interval=4.0) as stage:
+        assert good(stage)
+        stage.clock.leap(30)
+        stage.server.faults.add(wait.fault)
+        before, started = stage.look(), time.monotonic()
+        found = stage.poll(names=False)
+        assert time.monotonic() - started < 4.5
+        assert up(found) == (wait.fault.times == 1)
+        invents_nothing(stage, found)
+        retries, throttled = (
+            published(found, name) - published(before, name)
+            for name in ("hms_exporter_api_retries_total", "hms_exporter_api_throttled_seconds_total")
+        )
+        assert retries == wait.retries
+        assert wait.least <= throttled <= wait.most
+        finish(stage)
+
+
+class AlwaysMore(BaseHTTPRequestHandler):
+    """100ms with another page of ten sessions after each, none of them seen before."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    pages = itertools.count()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+    def do_GET(self) -> None:
+        page = next(self.pages)
+        fields = {"active": True, "created_at": rfc3339(T0), "peers": {}}
+        sessions = [{"id": f"{page}-{number}", "room_id": f"room-{page % 100}", **fields} for number in range(10)]
+        body = json.dumps({"limit": 10, "data": sessions, "last": f"{page}-9"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.mark.slow
+def test_a_list_that_always_has_another_page_with_something_new_ends_the_poll_in_time(stage: Stage) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), AlwaysMore) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        try:
+            before, started = stage.look(), time.monotonic()
+            stage.use(replace(PATIENT, base_url=f"http://127.0.0.1:{server.server_port}/v2"))
+            found = stage.poll(names=False)
+            assert time.monotonic() - started < 30
+        finally:
+            server.shutdown()
+    assert not up(found)
+    assert 2000 <= answered(found, "200") - answered(before, "200") <= 4000
+    assert stage.watcher.falls == []
 
 
 def refused(stage: Stage) -> Callable[[], None]:
@@ -260,7 +382,10 @@ def test_gauges_disappear_after_three_intervals_without_a_good_poll_and_counters
 def test_records_in_invalid_utf8_cost_themselves_and_spoil_nothing(stage: Stage) -> None:
     before = sums(stage.look())
     stage.server.faults.add(Fault(kind="invalid_utf8", route="/sessions"))
+    asked = answered(stage.look(), "200")
     found = stage.poll(names=False)
+    assert up(found)
+    assert answered(found, "200") > asked
     invents_nothing(stage, found)
     assert all(seen.peer_us >= before[room].peer_us for room, seen in sums(found).items() if room in before)
     assert rejected(found, "session") >= 1

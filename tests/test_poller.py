@@ -7,6 +7,7 @@ import random
 import re
 import tempfile
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from exporter.config import LimitsConfig, PollConfig, RoomById, RoomsByName
-from exporter.records import DAY, HOUR, SECOND
+from exporter.records import DAY, HOUR, SECOND, Rejection
 from exporter.simulator import Fault, Manners, Session, World
 from tests.harness import FOREVER, MEMORY, QUICK, T0, Bench, Rooms, at, script_totals
 
@@ -303,6 +304,42 @@ def test_a_malformed_record_costs_itself_and_is_counted_and_logged_once(
     assert rejected == {"session": 1, "peer": 1, "room": 0}
     assert len([record for record in caplog.records if record.getMessage() == "record rejected"]) == 2
     assert bench.value("hms_peers_active", room="r") == 2
+
+
+def test_of_many_malformed_records_all_are_counted_and_a_few_logged(benches: Any, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("exporter").propagate = True
+    room = world.room(name="r")
+    call(world, room.id, -10, None, ("host", -9, None))
+    for number in range(70):
+        call(world, room.id, -8 - number).raw = {"created_at": "nonsense"}
+    bench = benches()
+
+    def told() -> Counter[str]:
+        return Counter(record.getMessage() for record in caplog.records if "rejected" in record.getMessage())
+
+    for _ in range(3):
+        bench.poll(10)
+        assert bench.up()
+        assert bench.value("hms_exporter_records_rejected_total", kind="session") == 70
+        assert told() == {"record rejected": 20, "more records rejected": 1}
+    assert [vars(record)["fields"]["records"] for record in caplog.records if record.getMessage() == "more records rejected"] == [50]
+    call(world, room.id, -100).raw = {"created_at": "nonsense"}
+    bench.poll(10)
+    assert told() == {"record rejected": 21, "more records rejected": 1}
+
+
+def test_records_of_endless_text_are_remembered_without_it(benches: Any, world: World) -> None:
+    """What was rejected is known again by a few bytes, however long what named it."""
+    bench = benches()
+    bench.poll()
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            bench.poller.rejected(Rejection("peer", ("session", f"{number}" + "x" * 1_000_000), "subject", "reason"))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 2_000_000
 
 
 @pytest.mark.parametrize("kind", ["wrong_types", "html", "deep_nesting"])

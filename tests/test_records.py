@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
+import tracemalloc
+from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
@@ -13,12 +16,16 @@ from hypothesis import strategies as st
 from exporter.records import (
     DAY,
     HOUR,
+    MOST_BAD_PEERS,
+    MOST_PEERS,
+    MOST_RECORDS,
     SECOND,
     MalformedAnswer,
     Rejection,
     Room,
     Session,
     Stay,
+    check_object,
     decode_page,
     decode_room,
     decode_session,
@@ -277,6 +284,143 @@ def test_no_bytes_at_all_raise_anything(raw: bytes) -> None:
     assert isinstance(decode_room(raw), Room | Rejection)
     with contextlib.suppress(MalformedAnswer):
         decode_page(raw)
+
+
+# -- what is too much ---------------------------------------------------------------------------------------------
+
+
+def memory(of: Callable[[], object]) -> int:
+    """The most bytes that are taken meanwhile, for objects of Python."""
+    tracemalloc.start()
+    try:
+        of()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def page_of(*items: bytes) -> bytes:
+    return b'{"limit": 100, "data": [%s], "last": ""}' % b",".join(items)
+
+
+TINY = [b"0", b"{}", b"[]", b"null", b'""', b"[0]"]
+
+
+@pytest.mark.parametrize("item", TINY)
+def test_a_page_holds_a_thousand_records_and_no_more(item: bytes) -> None:
+    assert len(decode_page(page_of(*[item] * MOST_RECORDS)).data or ()) == MOST_RECORDS
+    with pytest.raises(MalformedAnswer, match="1000"):
+        decode_page(page_of(*[item] * (MOST_RECORDS + 1)))
+
+
+@pytest.mark.parametrize("item", TINY)
+def test_millions_of_records_are_refused_before_they_take_any_memory(item: bytes) -> None:
+    body = page_of(*[item] * 2_000_000)
+
+    def decode() -> None:
+        with pytest.raises(MalformedAnswer):
+            decode_page(body)
+
+    assert memory(decode) < 1 << 20
+
+
+def test_a_page_is_counted_by_its_records_and_not_by_what_people_write_into_them() -> None:
+    crowded = record(name="[{,}]," * 500_000, peers={"p1": {**one_peer()["p1"], "name": '",{},' * 500_000}})
+    page = decode_page(page_of(crowded, b"7"))
+    assert [len(raw) for raw in page.data or ()] == [len(crowded), 1]
+    assert read(crowded).stays == {"p1": Stay(at(10), at(20), "host")}
+
+
+def test_an_answer_that_should_be_a_record_takes_no_memory_for_what_it_holds() -> None:
+    body = b'{%s"id": "r"}' % b"".join(b'"%x":0,' % number for number in range(300_000))
+    assert memory(lambda: check_object(body)) < 1 << 20
+    for wrong in (b"[]", b"7", b"null", b"{", b"\xff"):
+        with pytest.raises(MalformedAnswer):
+            check_object(wrong)
+
+
+def with_peers(peers: bytes, after: bytes = b"") -> bytes:
+    return record(active=True, peers="here").replace(b'"here"', peers + after)
+
+
+VALID = b'{"joined_at":"%s"}' % rfc3339(at(1)).encode()
+
+
+def as_list(*items: bytes) -> bytes:
+    return b"[%s]" % b",".join(items)
+
+
+def as_object(*items: bytes) -> bytes:
+    return b"{%s}" % b",".join(b'"%d":%s' % numbered for numbered in enumerate(items))
+
+
+@pytest.mark.parametrize("shape", [as_list, as_object])
+def test_a_session_of_a_hundred_thousand_stays_is_read(shape: Callable[..., bytes]) -> None:
+    long = json.dumps({**peer(at(10), at(20), "host", "u1"), "name": "x" * 150, "metadata": "y" * 50}).encode()
+    found = read(with_peers(shape(*[long] * 100_000)))
+    assert len(found.stays) == 100_000
+
+
+@pytest.mark.parametrize("shape", [as_list, as_object])
+def test_a_session_of_more_peers_than_an_answer_can_hold_is_rejected_before_they_are_made(shape: Callable[..., bytes]) -> None:
+    raw = with_peers(shape(*[VALID] * (MOST_PEERS + 1)))
+    assert memory(lambda: decode_session(raw, NOW)) < 50 << 20
+    found, rejections = decode_session(raw, NOW)
+    assert found is None
+    assert [(rejection.kind, rejection.subject, rejection.reason) for rejection in rejections] == [
+        ("session", "s1", "more than 250000 peers")
+    ]
+
+
+@pytest.mark.parametrize("item", TINY)
+@pytest.mark.parametrize("after", [b"", b',"peers":[]'], ids=["once", "twice"])
+def test_a_session_of_a_million_peers_that_are_none_is_rejected_before_they_are_made(item: bytes, after: bytes) -> None:
+    raw = with_peers(as_list(*[item] * 1_500_000), after)
+    assert memory(lambda: decode_session(raw, NOW)) < 20 << 20
+    found, rejections = decode_session(raw, NOW)
+    assert found is None
+    assert [(rejection.kind, rejection.subject) for rejection in rejections] == [("session", "s1")]
+
+
+def test_a_peer_that_makes_no_sense_costs_itself_alone_in_a_record_of_megabytes_too() -> None:
+    found, rejections = decode_session(with_peers(as_list(*[VALID] * 100_000, b"{}", VALID)), NOW)
+    assert found is not None
+    assert len(found.stays) == 100_001
+    assert [rejection.subject for rejection in rejections] == ["s1 peer 100001"]
+
+
+LATE = b'{"joined_at":"%s"}' % rfc3339(NOW + 3 * DAY).encode()
+
+
+@pytest.mark.parametrize("bad", [b"7", b"{}", LATE])
+def test_a_thousand_bad_peers_cost_themselves_and_more_cost_their_session(bad: bytes) -> None:
+    found, rejections = decode_session(with_peers(as_list(*[bad, VALID] * MOST_BAD_PEERS)), NOW)
+    assert found is not None
+    assert len(found.stays) == len(rejections) == MOST_BAD_PEERS
+    found, rejections = decode_session(with_peers(as_list(*[bad] * (MOST_BAD_PEERS + 1))), NOW)
+    assert found is None
+    assert [(rejection.kind, rejection.reason) for rejection in rejections] == [("session", "more than 1000 of its peers make no sense")]
+
+
+def test_many_old_peers_who_joined_at_one_moment_are_read_in_no_time() -> None:
+    raw = with_peers(as_list(*[VALID] * 20_000))
+    began = time.process_time()
+    assert len(read(raw).stays) == 20_000
+    assert time.process_time() - began < 2
+
+
+def test_an_id_or_a_role_of_endless_length_is_none() -> None:
+    long = "x" * 1001
+    assert decode_session(record(id=long), NOW)[0] is None
+    assert decode_session(record(room_id=long), NOW)[0] is None
+    assert session_id(record(id=long)) is None
+    for fields in ({"role": long}, {"id": long}):
+        found, rejections = decode_session(record(peers=one_peer(**fields)), NOW)
+        assert found is not None
+        assert (found.stays, [rejection.kind for rejection in rejections]) == ({}, ["peer"])
+    with pytest.raises(MalformedAnswer):
+        decode_page(b'{"data": [], "last": "%s"}' % long.encode())
+    assert read(record(id="y" * 1000, peers=one_peer(role="z" * 1000, user_id=long))).id == "y" * 1000
 
 
 # -- pages and rooms ----------------------------------------------------------------------------------------------

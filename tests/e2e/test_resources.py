@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import signal
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from exporter.simulator import SECOND, Fault, SimulatedApi, World
+from exporter.simulator import SECOND, Fault, SimulatedApi, World, rfc3339
 from tests.e2e.program import Program, busy, comes_to, configure, expected, present, running, total, wait_until, workspace
 
 
@@ -44,6 +45,52 @@ def test_monstrous_answers_cost_a_poll_and_not_the_memory(tmp_path: Path, world:
         wait_until(lambda: program.value("hms_up") == 1, 20)
         assert total(program.metrics(), "hms_sessions_active") == 30
         assert total(program.metrics(), "hms_sessions_started_total") == 30
+
+
+def peers(item: str) -> str:
+    """A running session with as many of these peers as an answer can hold."""
+    head = f'{{"data":[{{"id":"s","room_id":"r","active":true,"created_at":"{rfc3339(present() - 60 * SECOND)}","peers":['
+    return head + f"{item}," * ((60 << 20) // (len(item) + 1)) + item + "]}]}"
+
+
+def records(item: str) -> str:
+    """A page with as many of these records as an answer can hold."""
+    return '{"data":[' + f"{item}," * ((60 << 20) // (len(item) + 1)) + item + "]}"
+
+
+SWARMS: dict[str, tuple[Callable[[], str], int]] = {
+    "numbers": (lambda: records("0"), 0),
+    "objects": (lambda: records("{}"), 0),
+    "half a million numbers": (lambda: '{"data":[' + ",".join(map(str, range(500_000))) + "]}", 0),
+    "one nested list": (lambda: '{"data":[[' + "[0]," * (15 << 20) + "0]]}", 1),
+    "a session of valid peers": (lambda: peers(f'{{"joined_at":"{rfc3339(present() - 30 * SECOND)}"}}'), 1),
+    "a session of numbers": (lambda: peers("0"), 1),
+}
+"""Answers that are within their limit of bytes, and whether a poll makes use of them."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SWARMS)
+def test_swarms_of_tiny_records_cost_neither_the_memory_nor_the_time(tmp_path: Path, world: World, api: SimulatedApi, kind: str) -> None:
+    room = world.room(name="daily")
+    world.open(room.id, present() - SECOND).join("host", present())
+    make, useful = SWARMS[kind]
+    with running(tmp_path, f"--config.file={configure(tmp_path, api, api={'timeout': '10s', 'max_retries': 0})}") as program:
+        wait_until(lambda: program.value("hms_up") == 1)
+        api.faults.add(Fault(kind="body", body=make(), route="/sessions"))
+        began = time.monotonic()
+        polls = program.value("hms_exporter_polls_total") or 0
+        while (program.value("hms_exporter_polls_total") or 0) < polls + 3:
+            assert program.get("/-/healthy").status_code == 200
+            assert time.monotonic() - began < 30
+            time.sleep(0.1)
+        assert program.value("hms_up") == useful
+        assert peak_mebibytes(program) < 400
+        assert sum("rejected" in line for line in program.log.splitlines()) == useful
+        assert total(program.metrics(), "hms_exporter_records_rejected_total") == useful
+        api.faults.clear()
+        wait_until(lambda: program.value("hms_up") == 1, 20)
+        assert total(program.metrics(), "hms_sessions_active") == 1
 
 
 @pytest.mark.slow
