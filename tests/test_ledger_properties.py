@@ -146,7 +146,7 @@ class Play:
     def poll(self, *, trouble: float) -> None:
         """One poll; `trouble` is the probability of each thing that may go wrong."""
         chance, counting = self.chance, self.counting
-        before = copy.deepcopy(self.witness)
+        before, answered = copy.deepcopy(self.witness), len(self.answers)
         counting.begin(self.now)
         known = [call for call in sorted(self.world.sessions, key=lambda call: call.order, reverse=True) if call.exists(self.now)]
         horizon = counting.ledger.horizon
@@ -168,7 +168,7 @@ class Play:
                 found = self.world.find_session(tracked.id, self.now)
                 if found is not None:
                     self.see(found, trouble)
-                else:
+                elif tracked in counting.ledger.missing():  # no answer under way has shown it meanwhile
                     counting.ledger.unknown(tracked.id)
                     self.witness.not_found(tracked.id)
             counting.ledger.complete(self.now)
@@ -180,6 +180,7 @@ class Play:
             counting.assign()
             counting.ledger.finish(None, 0.0)
             self.witness = before
+            del self.answers[answered:]  # what came to the dead process does not come late to the next
             self.restart()
             return
         self.witness.end()
