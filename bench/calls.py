@@ -11,13 +11,13 @@ from prometheus_client import CollectorRegistry
 from bench.plain import PlainExporter
 from bench.report import Row
 from bench.traffic import SECRET
-from exporter.api import Api
-from exporter.config import ApiConfig, Config, KeyPair, LimitsConfig, RoomById, Secret, WorkspaceConfig
-from exporter.exposition import Exposition
-from exporter.poller import WorkspacePoller
-from exporter.selfmetrics import SelfMetrics
+from exporter.config.config import ApiConfig, Config, KeyPair, LimitsConfig, RoomById, Secret, WorkspaceConfig
+from exporter.hms.client import Api
+from exporter.polling.poller import WorkspacePoller
+from exporter.publish.exposition import Exposition
+from exporter.publish.selfmetrics import SelfMetrics
 from exporter.simulator import HOUR, MINUTE, SECOND, Session, SimulatedApi, World, management_token, real_clock
-from exporter.store import Store
+from exporter.state.store import Store
 
 _INTERVAL = 30 * SECOND
 _PAST = 10_000

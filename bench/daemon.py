@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from exporter import logs
-from exporter.config import PollConfig, load
+from exporter.config.config import PollConfig, load
 from exporter.daemon import Daemon
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.traffic import SECRET, Traffic, known_rooms
-from exporter.api import Api, Client, Patience
-from exporter.config import Config, KeyPair, LimitsConfig, Secret, WorkspaceConfig
-from exporter.exposition import Exposition
-from exporter.poller import WorkspacePoller
-from exporter.records import SECOND, Page, decode_page
-from exporter.selfmetrics import SelfMetrics
-from exporter.store import Store
+from exporter.config.config import Config, KeyPair, LimitsConfig, Secret, WorkspaceConfig
+from exporter.hms.client import Api, Client, Patience
+from exporter.hms.records import SECOND, Page, decode_page
+from exporter.polling.poller import WorkspacePoller
+from exporter.publish.exposition import Exposition
+from exporter.publish.selfmetrics import SelfMetrics
+from exporter.state.store import Store
 
 INTERVAL = 30 * SECOND
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

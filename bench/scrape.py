@@ -17,8 +17,8 @@ from bench.report import Row, medians
 from bench.rig import OPENMETRICS, Rig
 from bench.servers import Scraper, Served, bare_server
 from bench.traffic import PLAIN_SERIES, SERIES, Traffic
-from exporter.exposition import Exposition, Page
-from exporter.web import Face, http_server
+from exporter.publish.exposition import Exposition, Page
+from exporter.web.routes import Face, http_server
 
 _FORMATS = (("text", "text/plain", "identity"), ("text, gzip", "text/plain", "gzip"), ("OpenMetrics", OPENMETRICS, "identity"),
             ("OpenMetrics, gzip", OPENMETRICS, "gzip"))  # fmt: skip

@@ -14,10 +14,10 @@ from bench.exporters import Exporter, total
 from bench.report import Row, medians
 from bench.servers import free_port
 from bench.traffic import SECRET, known_rooms, room_id
-from exporter.contribution import room_account
-from exporter.ledger import Ledger
-from exporter.records import SECOND, Session, Stay
-from exporter.store import Store
+from exporter.counting.contribution import room_account
+from exporter.counting.ledger import Ledger
+from exporter.hms.records import SECOND, Session, Stay
+from exporter.state.store import Store
 
 _GOAL = 20_000
 _ROLES = ("host", "guest", "viewer")

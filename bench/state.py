@@ -10,10 +10,10 @@ from pathlib import Path
 from bench.report import Row
 from bench.start import warm_state
 from bench.traffic import room_id
-from exporter.contribution import room_account
-from exporter.ledger import Ledger
-from exporter.records import DAY
-from exporter.store import Store
+from exporter.counting.contribution import room_account
+from exporter.counting.ledger import Ledger
+from exporter.hms.records import DAY
+from exporter.state.store import Store
 
 _ROLES = ("host", "guest", "viewer")
 _MB = 1_000_000

@@ -6,7 +6,7 @@ import random
 import uuid
 from datetime import UTC, datetime, timedelta
 
-from exporter.rooms import KnownRoom
+from exporter.counting.rooms import KnownRoom
 
 PAGE = 100
 SERIES, PLAIN_SERIES = 80, 53

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from exporter import __version__
 
 if TYPE_CHECKING:
-    from exporter.config import Config
+    from exporter.config.config import Config
 
 CANNOT_RUN = 1
 BAD_CONFIGURATION = 2
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Libraries' words to programmers: no events of ours, and one tells how long a secret is.
         warnings.simplefilter("ignore")
     commands = {"run": _run, "check": _check, "demo": _demo, "simulate": _simulate, "report": _report, "backfill": _backfill}
-    from exporter.config import ConfigError
+    from exporter.config.config import ConfigError
     from exporter.daemon import CannotRun
 
     try:
@@ -121,7 +121,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _load(options: argparse.Namespace, environ: Mapping[str, str]) -> Config:
-    from exporter import config
+    from exporter.config import config
 
     return config.with_flags(
         config.load(options.config_file, environ),
@@ -144,7 +144,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from exporter.check import describe, try_live
+    from exporter.commands.check import describe, try_live
 
     loaded = _load(options, os.environ)
     sys.stdout.write(describe(loaded))
@@ -156,20 +156,20 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from exporter.demo import demo
+    from exporter.commands.demo import demo
 
     return demo(options.listen_address, options.storage_path, options.log_level, options.log_format, options.seed or 1)
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    from exporter.demo import simulate
+    from exporter.commands.demo import simulate
 
     return simulate(options.listen_address, options.seed or 1)
 
 
 def _report(options: argparse.Namespace) -> int:
-    from exporter import report
-    from exporter.statefile import StoreError
+    from exporter.commands import report
+    from exporter.state.file import StoreError
 
     days = report.parse_days(options.month, options.first, options.last)
     columns = report.parse_columns(options.by or "room")
@@ -189,8 +189,8 @@ def _report(options: argparse.Namespace) -> int:
 
 def _backfill(options: argparse.Namespace) -> int:
     from exporter import logs
-    from exporter.backfill.command import BackfillError, Wanted, backfill
-    from exporter.config import ConfigError
+    from exporter.commands.backfill.command import BackfillError, Wanted, backfill
+    from exporter.config.config import ConfigError
 
     for name in ("first", "output"):
         if getattr(options, name) is None:

@@ -15,16 +15,16 @@ from typing import Literal
 import schedule
 
 from exporter import __version__, logs
-from exporter.budgets import BudgetBoard
-from exporter.config import Config, ConfigError
-from exporter.exposition import Exposition, Page
-from exporter.landing import Status
+from exporter.config.config import Config, ConfigError
 from exporter.logs import event, failure
-from exporter.selfmetrics import SelfMetrics
-from exporter.server import HttpServer
-from exporter.store import Store, StoreError
-from exporter.web import http_server
-from exporter.worker import Worker
+from exporter.polling.worker import Worker
+from exporter.publish.budgets import BudgetBoard
+from exporter.publish.exposition import Exposition, Page
+from exporter.publish.selfmetrics import SelfMetrics
+from exporter.state.store import Store, StoreError
+from exporter.web.landing import Status
+from exporter.web.routes import http_server
+from exporter.web.server import HttpServer
 
 _LONGEST_SLEEP = 0.5
 """Seconds that the loop sleeps at most: it is its own sign of life."""

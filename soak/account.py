@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from exporter.accounts import HISTOGRAM_BOUNDS
+from exporter.counting.accounts import HISTOGRAM_BOUNDS
 from exporter.simulator import SECOND, Session, truth_of
 from exporter.simulator.timeline import Peer
 from soak.watcher import Sums, room_of, sums, true_sums

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from exporter.config import ApiConfig, LimitsConfig
+from exporter.config.config import ApiConfig, LimitsConfig
 from exporter.simulator import HOUR, SECOND, Fault
 from soak.account import Account, Findings
 from soak.life import Life

@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from exporter.api import Api, ApiError
-from exporter.config import (
+from exporter.config.config import (
     ApiConfig,
     Config,
     KeyPair,
@@ -23,14 +22,15 @@ from exporter.config import (
     StorageConfig,
     WorkspaceConfig,
 )
-from exporter.exposition import Exposition
-from exporter.names import read_rooms
-from exporter.poller import WorkspacePoller
-from exporter.rooms import KnownRoom
-from exporter.selfmetrics import SelfMetrics, WorkspaceMetrics
+from exporter.counting.rooms import KnownRoom
+from exporter.hms.client import Api, ApiError
+from exporter.polling.names import read_rooms
+from exporter.polling.poller import WorkspacePoller
+from exporter.publish.exposition import Exposition
+from exporter.publish.selfmetrics import SelfMetrics, WorkspaceMetrics
 from exporter.simulator import SECOND, SimulatedApi, real_clock
 from exporter.simulator.workspace import Workspace
-from exporter.store import Store
+from exporter.state.store import Store
 from soak.watcher import Watcher
 
 NAME = "w"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from exporter.metrics import FAMILIES, sample_names
+from exporter.publish.text import FAMILIES, sample_names
 from exporter.simulator import SECOND, Truth
 
 _COUNTERS = frozenset(name for family in FAMILIES if family.kind in ("counter", "histogram") for name in sample_names(family))

@@ -13,18 +13,18 @@ from typing import Any, Literal, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.accounts import AccountState, Gauges
-from exporter.api import Api, ApiError, Client
-from exporter.config import ApiConfig, Config, KeyPair, LimitsConfig, PollConfig, RoomById, RoomsByName, Secret, WorkspaceConfig
-from exporter.contribution import Account, room_account
-from exporter.exposition import Exposition
-from exporter.ledger import Ledger
-from exporter.names import read_rooms
-from exporter.poller import WorkspacePoller
-from exporter.records import SECOND, decode_session
-from exporter.selfmetrics import SelfMetrics
+from exporter.config.config import ApiConfig, Config, KeyPair, LimitsConfig, PollConfig, RoomById, RoomsByName, Secret, WorkspaceConfig
+from exporter.counting.accounts import AccountState, Gauges
+from exporter.counting.contribution import Account, room_account
+from exporter.counting.ledger import Ledger
+from exporter.hms.client import Api, ApiError, Client
+from exporter.hms.records import SECOND, decode_session
+from exporter.polling.names import read_rooms
+from exporter.polling.poller import WorkspacePoller
+from exporter.publish.exposition import Exposition
+from exporter.publish.selfmetrics import SelfMetrics
 from exporter.simulator import Session, SimulatedApi, World, rfc3339, truth_of
-from exporter.store import Store
+from exporter.state.store import Store
 
 T0 = 1_772_438_400 * SECOND
 """A Monday, 08:00 UTC."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import schedule
 
-from exporter.config import Config, ConfigError, parse
+from exporter.config.config import Config, ConfigError, parse
 from exporter.daemon import Cadence, Daemon, revision
 
 

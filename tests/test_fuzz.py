@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.accounts import AccountState
-from exporter.config import Config, ConfigError, parse
-from exporter.contribution import room_account
-from exporter.metrics import ACCOUNT_FAMILIES, account_lines, header
-from exporter.negotiation import OPENMETRICS, TEXT, Format, choose_format, wants_gzip
-from exporter.records import DAY, SECOND, MalformedAnswer, Session, decode_page, decode_room, decode_session
+from exporter.config.config import Config, ConfigError, parse
+from exporter.counting.accounts import AccountState
+from exporter.counting.contribution import room_account
+from exporter.hms.records import DAY, SECOND, MalformedAnswer, Session, decode_page, decode_room, decode_session
+from exporter.publish.negotiation import OPENMETRICS, TEXT, Format, choose_format, wants_gzip
+from exporter.publish.text import ACCOUNT_FAMILIES, account_lines, header
 from soak.process import free_port
 from tests.harness import T0, Counting, peer, published, session
 from tests.programs import require

@@ -103,7 +103,7 @@ def test_set_up_again_takes_the_place_of_the_first() -> None:
 
 def test_modules_of_ours_that_log_in_pythons_own_way_are_in_the_same_form() -> None:
     with written() as stream:
-        logging.getLogger("exporter.server").warning("cannot accept connections: %s", "Too many open files")
+        logging.getLogger("exporter.web.server").warning("cannot accept connections: %s", "Too many open files")
     fields = parse_logfmt(stream.getvalue().rstrip("\n"))
     assert (fields["level"], fields["msg"]) == ("warn", "cannot accept connections: Too many open files")
 

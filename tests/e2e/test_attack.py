@@ -16,7 +16,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from exporter.metrics import FAMILIES
+from exporter.publish.text import FAMILIES
 from exporter.simulator import MINUTE, SimulatedApi, World
 from tests.certificates import make_certificate
 from tests.e2e.program import configure, present, running, wait_until, workspace

@@ -390,7 +390,9 @@ def test_a_crash_tells_where_and_nothing_private(tmp_path: Path, world: World, a
         wait_until(lambda: program.value("hms_up") == 1)
         assert program.stop(signal.SIGABRT) == -signal.SIGABRT
         dumped = program.log
-    script = "from exporter import cli, poller; poller.WorkspacePoller.restore = lambda self: {}[self]; cli.main()"
+    script = (
+        "from exporter import cli; from exporter.polling import poller; poller.WorkspacePoller.restore = lambda self: {}[self]; cli.main()"
+    )
     command = [sys.executable, "-c", script, f"--config.file={config}"]
     died = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=20, check=False)
     assert "Fatal Python error: Aborted" in dumped

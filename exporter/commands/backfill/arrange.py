@@ -1,0 +1,166 @@
+"""Whose series each session belongs to, as the live exporter would have decided, and what begins and ends in them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from exporter.commands.backfill.series import Grid
+from exporter.commands.backfill.work import SessionRow, Work
+from exporter.config.config import LimitsConfig
+from exporter.counting.contribution import OVERFLOW, Account, group_account, room_account
+from exporter.counting.rooms import EVERYTHING, Scope
+from exporter.hms.records import SECOND
+
+_BATCH = 2000
+"""Sessions that are arranged in one transaction."""
+
+
+class Since(NamedTuple):
+    """From when the live counters count: sessions that ended after it; by entry of the configuration, and for new entries."""
+
+    by_key: Mapping[str, int]
+    otherwise: int
+
+    def of(self, key: str) -> int:
+        """From when an entry's sessions count."""
+        return self.by_key.get(key, self.otherwise)
+
+
+class Owners:
+    """Decides whose a session is; told of sessions in order of their starts, for discovered rooms are given what places there are."""
+
+    def __init__(self, scope: Scope, limits: LimitsConfig, name: Callable[[str], str]) -> None:
+        self._scope = scope
+        self._name = name
+        self._most = limits.max_rooms
+        self._expiry = round(limits.room_idle_expiry * SECOND)
+        self._shown: dict[str, int] = {}
+        self._leaving: list[tuple[int, str]] = []
+
+    def owner(self, session: SessionRow) -> tuple[str, Account] | None:
+        """The configuration's entry and the account of a session, `None` when it is none of ours."""
+        room_id, scope = session.room_id, self._scope
+        if room_id in scope.ids:
+            return room_id, room_account(room_id)
+        if scope.everything:
+            return EVERYTHING, self._discovered(session)
+        name = self._name(room_id)
+        pattern = next((pattern for pattern in scope.patterns if pattern.match.fullmatch(name)), None)
+        if pattern is None:
+            return None
+        group = pattern.group_for(name)
+        return f"~{pattern.match.pattern}", self._discovered(session) if group is None else group_account(group)
+
+    def _discovered(self, session: SessionRow) -> Account:
+        """A room has series of its own while there are places; it keeps its place until it has been idle for long."""
+        shown, leaving, room_id = self._shown, self._leaving, session.room_id
+        while leaving and leaving[0][0] < session.started:
+            until, gone = heapq.heappop(leaving)
+            if shown.get(gone) == until:
+                del shown[gone]
+        if room_id not in shown and len(shown) >= self._most:
+            return OVERFLOW
+        until = (session.started if session.ended is None else session.ended) + self._expiry
+        if until > shown.get(room_id, 0):
+            shown[room_id] = until
+            heapq.heappush(leaving, (until, room_id))
+        return room_account(room_id)
+
+
+def arrange(work: Work, scope: Scope, limits: LimitsConfig, since: Since, grid: Grid, told: Callable[[int], None]) -> None:
+    """Lays out the work file's sessions; `told` learns how many are done."""
+
+    def name(room_id: str) -> str:
+        room = work.room(room_id)
+        return (room.name if room is not None else "") or room_id
+
+    owners = Owners(scope, limits, name)
+    expiry = round(limits.room_idle_expiry * SECOND)
+    work.begin_arrangement()
+    with work.transaction():
+        for room_id in scope.ids:
+            number = work.account_number(room_account(room_id))
+            work.put_spans([(number, [(grid.start, grid.end)])])
+            work.add_series([(number, "", grid.start, 0, 0)])
+    batch = _Batch()
+    for count, session in enumerate(work.sessions(), start=1):
+        found = owners.owner(session)
+        if found is not None:
+            key, account = found
+            counted = session.ended is None or session.ended > since.of(key)
+            batch.add(session, work.account_number(account), counted=counted, end=grid.end, expiry=expiry)
+        if count % _BATCH == 0:
+            batch.put(work)
+            batch = _Batch()
+            told(count)
+    batch.put(work)
+    work.end_arrangement()
+
+
+class _Batch:
+    """Some sessions' part of the arrangement, before it is written."""
+
+    def __init__(self) -> None:
+        self._owners: list[tuple[int, bool, str]] = []
+        self._events: list[tuple[int, str, int, int, int, int | None, int]] = []
+        self._series: dict[tuple[int, str], list[int]] = {}
+        self._spans: dict[int, list[tuple[int, int]]] = {}
+
+    def add(self, session: SessionRow, account: int, *, counted: bool, end: int, expiry: int) -> None:
+        """A session of this account; what the live counters do not count is part of their base."""
+        started, ended = session.started, session.ended
+        self._owners.append((account, counted, session.id))
+        self._thing(account, "", started, started, ended, ended, None, counted=counted, end=end)
+        for stay in session.stays:
+            left = stay.left
+            if left is None and ended is not None:
+                left = max(stay.joined, ended)  # a ghost: its stay ends with its session
+            # Nothing of a session is seen before its start, and all of it at its end.
+            at = max(stay.joined, started) if ended is None else min(max(stay.joined, started), ended)
+            over = None if left is None else max(at, left if ended is None else min(left, ended))
+            begin, joins = stay.joined, 1
+            # Live, a peer joins in its first role, leaves in its last, and in between its time is credited from role to role.
+            for role, until in stay.past if counted else ():
+                stop = max(begin, until if left is None else min(until, left))
+                turn = max(at, stop) if over is None else min(max(at, stop), over)
+                self._thing(account, role, at, begin, turn, stop, stay.user, counted=counted, end=end, began=joins, ended=0)
+                at, begin, joins = turn, stop, 0
+            self._thing(account, stay.role, at, begin, over, left, stay.user, counted=counted, end=end, began=joins)
+        if started < end:
+            last = end if ended is None else ended
+            self._spans.setdefault(account, []).append((started, last + expiry))
+
+    def _thing(
+        self,
+        account: int,
+        role: str,
+        at: int,
+        begin: int,
+        over: int | None,
+        end_moment: int | None,
+        user: int | None,
+        *,
+        counted: bool,
+        end: int,
+        began: int = 1,
+        ended: int = 1,
+    ) -> None:
+        series = self._series.setdefault((account, role), [at, 0, 0])
+        series[0] = min(series[0], at)
+        if not counted and end_moment is not None:
+            series[1] += 1
+            series[2] += end_moment - begin
+        if at < end:
+            self._events.append((account, role, at, 1, begin, user, began))
+            if over is not None and end_moment is not None and over < end:
+                self._events.append((account, role, over, -1, end_moment, user, ended))
+
+    def put(self, work: Work) -> None:
+        """Writes it."""
+        with work.transaction():
+            work.belongs(self._owners)
+            work.put_events(self._events)
+            work.add_series((*key, first, number, micros) for key, (first, number, micros) in self._series.items())
+            work.put_spans(self._spans.items())

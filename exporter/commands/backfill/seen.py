@@ -1,0 +1,60 @@
+"""What the live exporter saw and the records do not tell: the roles that peers held before the last one.
+
+Live, a peer's time is credited to the role that it was seen to hold.  So that each role's series goes on live from where
+the past leaves it, the same is credited here, from what the state file remembers of the sessions that ran when they began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from exporter.counting.contribution import Memory, Past
+from exporter.hms.records import Session
+from exporter.state.view import StateView, look
+
+_decode_past = msgspec.msgpack.Decoder(Past).decode
+_decode_memory = msgspec.msgpack.Decoder(Memory).decode
+_NONE: Past = {}
+
+
+class Seen:
+    """The earlier roles of peers, by session; encoded until they are asked for, for there may be many that never are.
+
+    `settled` holds those of sessions that were settled; `running` the memories of the others, and up to when they are credited.
+    """
+
+    def __init__(self, settled: Mapping[str, bytes], running: Mapping[str, tuple[bytes, int]]) -> None:
+        self._settled = settled
+        self._running = running
+
+    def past(self, session: Session) -> Past:
+        """The earlier roles of those of this session's peers that changed theirs, and until when each was credited."""
+        settled = self._settled.get(session.id)
+        if settled is not None:
+            return _decode_past(settled)
+        running = self._running.get(session.id)
+        if running is None:
+            return _NONE
+        memory, observed = _decode_memory(running[0]), running[1]
+        past = memory.past
+        for peer, known in memory.stays.items():
+            stay = session.stays.get(peer)
+            if stay is not None and stay.role != known.role:
+                # Not noticed yet: the exporter has been down since, or polls this very moment.
+                past.setdefault(peer, []).append((known.role, max(observed, known.joined)))
+        return past
+
+
+def roles_seen(path: Path, workspace: str) -> Seen:
+    """What the state file at `path` knows; nothing when there is none.  Raises `StoreError`."""
+
+    def read(view: StateView) -> Seen:
+        settled = {row[1]: row[2] for row in view.rows("roles_seen", "workspace = ?", (workspace,))}
+        polled = next((row[1] or 0 for row in view.rows("workspace", "name = ?", (workspace,))), 0)
+        running = {row[1]: (row[9], polled if row[7] is None else row[7]) for row in view.rows("running", "workspace = ?", (workspace,))}
+        return Seen(settled, running)
+
+    return look(path, read) if path.exists() else Seen({}, {})

@@ -1,0 +1,265 @@
+"""The work file: what has been read so far, and in which order it is to be written.  SQLite, deleted at the end.
+
+User ids are kept as keyed hashes, to count users; the key is in the file, and gone with it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from exporter.commands.backfill.series import Base, Event
+from exporter.counting.contribution import Account, Past
+from exporter.counting.rooms import KnownRoom
+from exporter.hms.records import Session
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE session (
+    id TEXT PRIMARY KEY, room TEXT NOT NULL, started INTEGER NOT NULL, ended INTEGER, stays BLOB NOT NULL, account INTEGER, counted INTEGER
+) WITHOUT ROWID;
+CREATE INDEX session_by_start ON session (started);
+CREATE TABLE room (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, template TEXT NOT NULL, template_id TEXT NOT NULL, region TEXT NOT NULL,
+    enabled INTEGER NOT NULL, exists_there INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+_ARRANGED = """
+DROP INDEX IF EXISTS session_by_account;
+DROP INDEX IF EXISTS session_by_end;
+DROP TABLE IF EXISTS account;
+DROP TABLE IF EXISTS series;
+DROP TABLE IF EXISTS event;
+DROP TABLE IF EXISTS span;
+CREATE TABLE account (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (kind, name));
+CREATE TABLE series (
+    account INTEGER, role TEXT, first INTEGER NOT NULL, count INTEGER NOT NULL, micros INTEGER NOT NULL, PRIMARY KEY (account, role)
+) WITHOUT ROWID;
+CREATE TABLE event (account INTEGER, role TEXT, at INTEGER, change INTEGER, moment INTEGER, user INTEGER, number INTEGER);
+CREATE TABLE span (account INTEGER PRIMARY KEY, spans BLOB NOT NULL);
+"""
+_INDEXES = (
+    "CREATE INDEX event_in_order ON event (account, role, at, change, moment, user, number)",
+    "CREATE INDEX session_by_account ON session (account, started, ended)",
+    "CREATE INDEX session_by_end ON session (ended)",
+)
+_CACHE_KIB = 32 * 1024
+
+
+class StayRow(msgspec.Struct, array_like=True, gc=False):
+    """A peer's stay as it is kept here; `user` is a keyed hash, `past` are earlier roles, each with the end of its time."""
+
+    joined: int
+    left: int | None
+    role: str
+    user: int | None
+    past: list[tuple[str, int]] = []
+
+
+class SessionRow(msgspec.Struct, gc=False):
+    """A session as it is kept here."""
+
+    id: str
+    room_id: str
+    started: int
+    ended: int | None
+    stays: list[StayRow]
+
+
+class Series(msgspec.Struct, gc=False):
+    """A set of counters: of an account's sessions (`role` is empty), or of its peers in one role; there since `first` (µs)."""
+
+    role: str
+    first: int
+    base: Base
+
+
+_encode_stays = msgspec.msgpack.Encoder().encode
+_decode_stays = msgspec.msgpack.Decoder(list[StayRow]).decode
+_decode_spans = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
+
+
+class Work:
+    """A work file, new or of an earlier run.  Raises `sqlite3.Error` where it cannot be used, or another run uses it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        new = not path.exists()
+        if new:
+            # Before SQLite comes: what is in it is nobody else's business.
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
+        self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        if not self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            self._db.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT")
+            self.note(key=secrets.token_bytes(32))
+        self._key = self.noted("key")
+
+    def close(self) -> None:
+        """Closes it; it may be opened again."""
+        self._db.close()
+
+    def remove(self) -> None:
+        """Closes it for good."""
+        self.close()
+        for name in (self.path, Path(f"{self.path}-wal"), Path(f"{self.path}-shm")):
+            name.unlink(missing_ok=True)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of what is done within, or nothing."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def note(self, **values: bytes) -> None:
+        """Keeps some values under their names."""
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+    def noted(self, name: str) -> bytes:
+        """A value that was kept; empty when none was."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return bytes(row[0]) if row is not None else b""
+
+    # -- what is read -------------------------------------------------------------------------------------------------
+
+    def put_sessions(self, sessions: Iterable[tuple[Session, Mapping[str, str], Past]]) -> None:
+        """Sessions with their peers' user ids and earlier roles, by peer; one that is there already is replaced."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO session (id, room, started, ended, stays) VALUES (?, ?, ?, ?, ?)",
+            ((found.id, found.room_id, found.started, found.ended, self._stays(found, users, past)) for found, users, past in sessions),
+        )
+
+    def _stays(self, session: Session, users: Mapping[str, str], past: Past) -> bytes:
+        return _encode_stays(
+            [
+                StayRow(stay.joined, stay.left, stay.role, self._user(users.get(peer)), past.get(peer, []))
+                for peer, stay in session.stays.items()
+            ]
+        )
+
+    def _user(self, user_id: str | None) -> int | None:
+        if not user_id:
+            return None
+        return int.from_bytes(blake2b(user_id.encode(errors="replace"), digest_size=8, key=self._key).digest(), signed=True)
+
+    def session_count(self) -> int:
+        """How many sessions have been read."""
+        return int(self._db.execute("SELECT count(*) FROM session").fetchone()[0])
+
+    def unnamed_rooms(self) -> list[str]:
+        """Rooms with sessions of which nothing is known yet."""
+        rows = self._db.execute("SELECT DISTINCT room FROM session WHERE room NOT IN (SELECT id FROM room)")
+        return [row[0] for row in rows]
+
+    def put_rooms(self, rooms: Iterable[KnownRoom]) -> None:
+        """What 100ms says of rooms."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO room VALUES (?, ?, ?, ?, ?, ?, ?)",
+            ((room.id, room.name, room.template, room.template_id, room.region, room.enabled, room.exists) for room in rooms),
+        )
+
+    def room(self, room_id: str) -> KnownRoom | None:
+        """What is known of a room."""
+        row = self._db.execute("SELECT * FROM room WHERE id = ?", (room_id,)).fetchone()
+        return None if row is None else KnownRoom(row[0], row[1], row[2], row[3], row[4], bool(row[5]), bool(row[6]), 1)
+
+    def sessions(self) -> Iterator[SessionRow]:
+        """All sessions, in order of their starts."""
+        return self._sessions("1 ORDER BY started")
+
+    # -- how it is arranged -------------------------------------------------------------------------------------------
+
+    def begin_arrangement(self) -> None:
+        """Forgets an earlier arrangement."""
+        self._db.executescript(_ARRANGED)
+
+    def end_arrangement(self) -> None:
+        """Puts everything that has been arranged in order."""
+        for index in _INDEXES:
+            self._db.execute(index)
+
+    def account_number(self, account: Account) -> int:
+        """The number of an account, which it is given when it is first asked for."""
+        self._db.execute("INSERT OR IGNORE INTO account (kind, name) VALUES (?, ?)", account)
+        return int(self._db.execute("SELECT id FROM account WHERE kind = ? AND name = ?", account).fetchone()[0])
+
+    def accounts(self) -> Iterator[tuple[int, Account]]:
+        """Every account with its number, in an order that stays the same."""
+        for number, kind, name in self._db.execute("SELECT id, kind, name FROM account ORDER BY kind, name").fetchall():
+            yield number, Account(kind, name)
+
+    def belongs(self, owners: Iterable[tuple[int, bool, str]]) -> None:
+        """Sessions (their ids last) belong to these accounts; whether the live counters count them."""
+        self._db.executemany("UPDATE session SET account = ?, counted = ? WHERE id = ?", owners)
+
+    def put_events(self, rows: Iterable[tuple[int, str, int, int, int, int | None, int]]) -> None:
+        """Events, each with its account and role before it."""
+        self._db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def add_series(self, rows: Iterable[tuple[int, str, int, int, int]]) -> None:
+        """Series: account, role, since when, and what is to be added to their base."""
+        self._db.executemany(
+            "INSERT INTO series VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " first = min(first, excluded.first), count = count + excluded.count, micros = micros + excluded.micros",
+            rows,
+        )
+
+    def put_spans(self, rows: Iterable[tuple[int, list[tuple[int, int]]]]) -> None:
+        """When each account's series are shown: added to what there is, in order of time."""
+        for account, added in rows:
+            spans: list[tuple[int, int]] = []
+            for first, last in self.spans(account) + added:
+                if spans and first <= spans[-1][1]:
+                    spans[-1] = spans[-1][0], max(spans[-1][1], last)
+                else:
+                    spans.append((first, last))
+            self._db.execute("INSERT OR REPLACE INTO span VALUES (?, ?)", (account, _encode_stays(spans)))
+
+    def spans(self, account: int) -> list[tuple[int, int]]:
+        """When an account's series are shown."""
+        row = self._db.execute("SELECT spans FROM span WHERE account = ?", (account,)).fetchone()
+        return [] if row is None else _decode_spans(row[0])
+
+    def series(self, account: int) -> list[Series]:
+        """An account's series, that of its sessions first."""
+        rows = self._db.execute("SELECT role, first, count, micros FROM series WHERE account = ? ORDER BY role", (account,))
+        return [Series(role, first, Base(count, micros)) for role, first, count, micros in rows]
+
+    def events(self, account: int, role: str) -> Iterator[Event]:
+        """What begins and ends in a series, in order of time, ends first."""
+        query = "SELECT at, change, moment, user, number FROM event WHERE account = ? AND role = ? ORDER BY at, change"
+        return map(Event._make, self._db.execute(query, (account, role)))
+
+    def stretches(self, account: int) -> Iterator[tuple[int, int | None]]:
+        """An account's sessions: from when to when, in order of their starts."""
+        return iter(self._db.execute("SELECT started, ended FROM session WHERE account = ? ORDER BY started", (account,)))
+
+    def firsts(self) -> dict[str, int]:
+        """Since when there is anything in each role (µs); under the empty one, any session."""
+        return dict(self._db.execute("SELECT role, min(first) FROM series GROUP BY role ORDER BY role"))
+
+    def ended(self, *, counted: bool = True) -> Iterator[SessionRow]:
+        """Sessions that are some account's and have ended, in order of their ends: all, or those that the live counters leave out."""
+        only = "" if counted else " AND counted = 0"
+        return self._sessions(f"account IS NOT NULL AND ended IS NOT NULL{only} ORDER BY ended")
+
+    def _sessions(self, which: str) -> Iterator[SessionRow]:
+        query = f"SELECT id, room, started, ended, stays FROM session WHERE {which}"  # noqa: S608 (our own words)
+        for session_id, room_id, started, ended, stays in self._db.execute(query):
+            yield SessionRow(session_id, room_id, started, ended, _decode_stays(stays))

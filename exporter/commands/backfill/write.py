@@ -1,0 +1,285 @@
+"""The work file as OpenMetrics: each family at one place, each series in order of time, whatever its length."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from heapq import merge
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from exporter.commands.backfill.series import Event, Grid, Tally, histograms, oldest_starts, peaks, tallies, users
+from exporter.commands.backfill.work import Series, SessionRow, Work
+from exporter.counting.accounts import HISTOGRAM_BOUNDS, Histogram
+from exporter.counting.contribution import Account
+from exporter.counting.rooms import Scope
+from exporter.hms.records import SECOND
+from exporter.publish.text import ACCOUNT_FAMILIES, WORKSPACE_FAMILIES, Family, escape, header, seconds
+
+_END = b"# EOF\n"
+_CHUNK_LINES = 20_000
+_KEEP_EVERY = 32 * 1024 * 1024
+"""Bytes after which it is noted how far writing has come."""
+_VALUE_BYTES = 9
+"""A value's usual length: for sizes foretold."""
+
+_Count = Callable[[Iterable[Event], Iterable[range]], Iterator[tuple[range, int]]]
+_Reading = Callable[[Tally, int], str]
+_SESSION_COUNTERS: Mapping[str, _Reading] = {
+    "hms_sessions_active": lambda tally, _: str(tally.active),
+    "hms_sessions_started_total": lambda tally, _: str(tally.began),
+    "hms_sessions_ended_total": lambda tally, _: str(tally.ended),
+    "hms_session_seconds_total": lambda tally, step: seconds(tally.at(step)),
+}
+_ROLE_COUNTERS: Mapping[str, _Reading] = {
+    "hms_peers_active": lambda tally, _: str(tally.active),
+    "hms_peers_joined_total": lambda tally, _: str(tally.began),
+    "hms_peers_left_total": lambda tally, _: str(tally.ended),
+    "hms_peer_seconds_total": lambda tally, step: seconds(tally.at(step)),
+}
+_TIMES = frozenset({"hms_session_seconds_total", "hms_peer_seconds_total"})
+_START, _PEAK, _USERS, _INFO = (
+    "hms_session_start_timestamp_seconds",
+    "hms_peers_active_peak",
+    "hms_users_active",
+    "hms_room_info",
+)
+_HISTOGRAMS = {
+    "hms_session_duration_seconds": "session_duration",
+    "hms_session_peers": "session_peers",
+    "hms_peer_duration_seconds": "peer_duration",
+}
+FAMILIES = tuple(
+    family
+    for family in ACCOUNT_FAMILIES + WORKSPACE_FAMILIES
+    if family.name in {*_SESSION_COUNTERS, *_ROLE_COUNTERS, _START, _PEAK, _USERS, _INFO, *_HISTOGRAMS}
+)
+"""What is written: what follows from the sessions' records, but for sums that start over with the calendar."""
+
+
+class Forecast(NamedTuple):
+    """What writing will come to: series, samples, bytes."""
+
+    series: int
+    samples: int
+    size: int
+
+
+class Written(msgspec.Struct):
+    """How much of the file is there: whole blocks, and their bytes."""
+
+    blocks: int = 0
+    size: int = 0
+
+
+class _Block(NamedTuple):
+    """A part of the file: `lines` samples of about `width` bytes."""
+
+    chunks: Callable[[], Iterator[bytes]]
+    series: int = 0
+    lines: int = 0
+    width: int = 0
+
+
+class Writer:
+    """Writes what a work file holds of a workspace; `extra` are labels such as `job` and `instance`."""
+
+    def __init__(self, work: Work, grid: Grid, scope: Scope, workspace: str, extra: Mapping[str, str]) -> None:
+        self._work = work
+        self._grid = grid
+        self._scope = scope
+        self._workspace = f'workspace="{escape(workspace)}"'
+        self._extra = "".join(f',{name}="{escape(value)}"' for name, value in extra.items())
+
+    def forecast(self) -> Forecast:
+        """What it will come to, without writing it."""
+        series = samples = size = 0
+        for block in self._blocks():
+            series += block.series
+            samples += block.lines
+            size += block.lines * block.width
+        return Forecast(series, samples, size)
+
+    def write(self, path: Path, told: Callable[[int], None]) -> None:
+        """Writes the file, from where an interrupted run has come to; `told` learns of its size.  Raises `OSError`."""
+        work = self._work
+        done = msgspec.json.decode(work.noted("written") or b"{}", type=Written)
+        with path.open("r+b" if done.size else "wb") as out:
+            out.truncate(done.size)
+            out.seek(done.size)
+            kept = size = done.size
+            for number, block in enumerate(self._blocks()):
+                if number < done.blocks:
+                    continue
+                if size - kept >= _KEEP_EVERY:
+                    _make_durable(out.fileno(), out.flush)
+                    work.note(written=msgspec.json.encode(Written(number, size)))
+                    kept = size
+                for chunk in block.chunks():
+                    out.write(chunk)
+                    size += len(chunk)
+                    told(size)
+            out.write(_END)
+            _make_durable(out.fileno(), out.flush)
+
+    # -- what is written, in which order ------------------------------------------------------------------------------
+
+    def _blocks(self) -> Iterator[_Block]:
+        for family in FAMILIES:
+            yield _Block(partial(_heading, family))
+            if family.name in _HISTOGRAMS:
+                yield from self._histograms(family)
+                continue
+            for number, account in self._work.accounts():
+                yield from self._account(family, number, account)
+
+    def _account(self, family: Family, number: int, account: Account) -> Iterator[_Block]:
+        work = self._work
+        spans = work.spans(number)
+        labels = self._labels(account)
+        for series in work.series(number):
+            steps = self._grid.steps((max(first, series.first), last) for first, last in spans if last >= series.first)
+            lines = sum(map(len, steps))
+            if not lines:
+                continue
+            if not series.role:
+                if family.name in _SESSION_COUNTERS:
+                    yield self._counter(family.name, labels, number, series, steps, _SESSION_COUNTERS[family.name])
+                elif family.name == _START:
+                    prefix = self._prefix(family.name, labels)
+                    yield _Block(partial(self._starts, prefix, number, steps), 1, 0, 0)
+                elif family.name in (_PEAK, _USERS):
+                    prefix = self._prefix(family.name, labels)
+                    count = peaks if family.name == _PEAK else users
+                    yield _Block(partial(self._together, prefix, number, steps, count), 1, lines, len(prefix) + 13)
+                elif family.name == _INFO:
+                    yield from self._info(account, labels, steps)
+            elif family.name in _ROLE_COUNTERS:
+                of_role = f'{labels},role="{escape(series.role)}"'
+                yield self._counter(family.name, of_role, number, series, steps, _ROLE_COUNTERS[family.name])
+
+    def _labels(self, account: Account) -> str:
+        if account.kind == "group":
+            return f'{self._workspace},room="{escape(account.id)}"'
+        room = self._work.room(account.id)
+        label = self._scope.ids.get(account.id) or (room.name if room is not None else "") or account.id
+        return f'{self._workspace},room_id="{escape(account.id)}",room="{escape(label)}"'
+
+    def _prefix(self, name: str, labels: str) -> str:
+        return f"{name}{{{labels}{self._extra}}} "
+
+    # -- one series ---------------------------------------------------------------------------------------------------
+
+    def _counter(self, name: str, labels: str, number: int, series: Series, steps: list[range], reading: _Reading) -> _Block:
+        prefix = self._prefix(name, labels)
+        width = len(prefix) + 12 + (_VALUE_BYTES if name in _TIMES else 3)
+        return _Block(partial(self._tallies, prefix, number, series, steps, reading, moving=name in _TIMES), 1, sum(map(len, steps)), width)
+
+    def _tallies(self, prefix: str, number: int, series: Series, steps: list[range], reading: _Reading, *, moving: bool) -> Iterator[bytes]:
+        def lines() -> Iterator[list[str]]:
+            for run, tally in tallies(self._work.events(number, series.role), series.base, steps):
+                if moving and tally.active:
+                    yield [f"{prefix}{reading(tally, step)} {step}\n" for step in run]
+                else:
+                    yield _same(prefix, reading(tally, run.start), run)
+
+        return _chunks(lines())
+
+    def _starts(self, prefix: str, number: int, steps: list[range]) -> Iterator[bytes]:
+        found = oldest_starts(self._work.stretches(number), steps)
+        return _chunks([f"{prefix}{seconds(started)} {step}\n"] for step, started in found)
+
+    def _together(self, prefix: str, number: int, steps: list[range], count: _Count) -> Iterator[bytes]:
+        """What is counted over all roles."""
+        roles = (self._work.events(number, series.role) for series in self._work.series(number) if series.role)
+        events = merge(*roles, key=itemgetter(0, 1))  # not by more: a user may be unknown
+        return _chunks(_same(prefix, str(value), run) for run, value in count(events, steps))
+
+    def _info(self, account: Account, labels: str, steps: list[range]) -> Iterator[_Block]:
+        room = self._work.room(account.id) if account.kind == "room" else None
+        if room is not None and room.exists:
+            told = {"template": room.template, "template_id": room.template_id, "region": room.region}
+            more = "".join(f',{name}="{escape(value)}"' for name, value in told.items())
+            prefix = self._prefix(_INFO, f'{labels}{more},enabled="{"true" if room.enabled else "false"}"')
+            yield _Block(partial(self._ones, prefix, steps), 1, sum(map(len, steps)), len(prefix) + 13)
+
+    def _ones(self, prefix: str, steps: list[range]) -> Iterator[bytes]:
+        return _chunks(_same(prefix, "1", run) for run in steps)
+
+    # -- distributions ------------------------------------------------------------------------------------------------
+
+    def _histograms(self, family: Family) -> Iterator[_Block]:
+        kind = _HISTOGRAMS[family.name]
+        for role, first in self._work.firsts().items():
+            if bool(role) != (kind == "peer_duration"):
+                continue
+            steps = self._grid.steps([(max(first, self._grid.start), self._grid.end)])
+            labels = f'{self._workspace},role="{escape(role)}"' if role else self._workspace
+            count = len(HISTOGRAM_BOUNDS[kind]) + 3
+            width = len(self._prefix(family.name, labels)) + 29
+            yield _Block(partial(self._histogram, family.name, labels, kind, role, steps), count, count * sum(map(len, steps)), width)
+
+    def _histogram(self, name: str, labels: str, kind: str, role: str, steps: list[range]) -> Iterator[bytes]:
+        scale = 1 if kind == "session_peers" else SECOND
+        bounds = HISTOGRAM_BOUNDS[kind]
+        start = Histogram(bounds)
+        for _, value in _observations(self._work.ended(counted=False), kind, role):
+            start.observe(value, scale)
+        start = Histogram(bounds, [-count for count in start.counts], -start.total)
+        prefixes = [self._prefix(f"{name}_bucket", f'{labels},le="{bound}"') for bound in (*(float(bound) for bound in bounds), "+Inf")]
+        prefixes += [self._prefix(f"{name}_count", labels), self._prefix(f"{name}_sum", labels)]
+
+        def lines() -> Iterator[list[str]]:
+            found = _observations(self._work.ended(), kind, role)
+            for run, counts, total in histograms(found, start, scale, steps):
+                summed = seconds(total) if scale == SECOND else str(total)
+                values = [*map(str, counts), str(counts[-1]), summed]
+                heads = [f"{prefix}{value} " for prefix, value in zip(prefixes, values, strict=True)]
+                yield [f"{head}{step}\n" for step in run for head in heads]
+
+        return _chunks(lines())
+
+
+def _observations(sessions: Iterable[SessionRow], kind: str, role: str) -> Iterator[tuple[int, int]]:
+    """What is observed when sessions end, as (moment, value)."""
+    for session in sessions:
+        ended = session.ended
+        assert ended is not None
+        if kind == "session_duration":
+            yield ended, ended - session.started
+        elif kind == "session_peers":
+            yield ended, len(session.stays)
+        else:
+            for stay in session.stays:
+                if stay.role == role:
+                    yield ended, (max(stay.joined, ended) if stay.left is None else stay.left) - stay.joined
+
+
+def _heading(family: Family) -> Iterator[bytes]:
+    yield header(family, openmetrics=True)
+
+
+def _same(prefix: str, value: str, run: range) -> list[str]:
+    head = f"{prefix}{value} "
+    return [f"{head}{step}\n" for step in run]
+
+
+def _chunks(groups: Iterable[list[str]]) -> Iterator[bytes]:
+    """Lines joined to chunks of a size that is worth writing."""
+    lines: list[str] = []
+    for group in groups:
+        lines += group
+        if len(lines) >= _CHUNK_LINES:
+            yield "".join(lines).encode()
+            lines = []
+    if lines:
+        yield "".join(lines).encode()
+
+
+def _make_durable(number: int, flush: Callable[[], None]) -> None:
+    flush()
+    os.fsync(number)

@@ -1,0 +1,1 @@
+"""Every counting decision.  Pure: no socket, no file, no clock."""

@@ -1,0 +1,117 @@
+"""Accounts, the owners of series, and what they add up: totals, gauges, distributions.  Plain values; `ledger` decides about them.
+
+All times are the API's, in integer microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from exporter.counting.contribution import Account, Tracked
+from exporter.times import PeriodSums
+
+SESSION_SECONDS_BUCKETS = (60, 300, 600, 900, 1800, 2700, 3600, 5400, 7200, 10800, 14400, 21600, 28800, 43200)
+PEER_SECONDS_BUCKETS = (10, 30, *SESSION_SECONDS_BUCKETS)
+SESSION_PEERS_BUCKETS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+
+
+class Histogram:
+    """Observations in cumulative-to-be buckets; `total` is their sum, in the unit of the observations."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[int, ...], counts: Iterable[int] | None = None, total: int = 0) -> None:
+        self.bounds = bounds
+        self.counts = list(counts) if counts is not None else [0] * (len(bounds) + 1)
+        self.total = total
+
+    def observe(self, value: int, scale: int = 1) -> None:
+        """Counts one value, which is in units of `bounds` times `scale`."""
+        low, high = 0, len(self.bounds)
+        while low < high:
+            middle = (low + high) // 2
+            if value <= self.bounds[middle] * scale:
+                high = middle
+            else:
+                low = middle + 1
+        self.counts[low] += 1
+        self.total += value
+
+
+HISTOGRAM_BOUNDS = {
+    "session_duration": SESSION_SECONDS_BUCKETS,
+    "session_peers": SESSION_PEERS_BUCKETS,
+    "peer_duration": PEER_SECONDS_BUCKETS,
+}
+
+
+class RoleTotals(msgspec.Struct, gc=False):
+    """An account's counters in one role: what ended sessions settled, and what is published (time in µs).
+
+    `periods` are the settled sums of the latest day and month; `usage_day` and `usage_month` are those of now, running
+    sessions included.
+    """
+
+    joined: int = 0
+    left: int = 0
+    seconds: int = 0
+    published_joined: int = 0
+    published_left: int = 0
+    published_seconds: int = 0
+    periods: PeriodSums = msgspec.field(default_factory=PeriodSums)
+    usage_day: int = 0
+    usage_month: int = 0
+
+
+class SessionTotals(msgspec.Struct, gc=False):
+    """An account's counters of sessions: what ended ones settled, and what is published (time in µs)."""
+
+    started: int = 0
+    ended: int = 0
+    seconds: int = 0
+    published_started: int = 0
+    published_ended: int = 0
+    published_seconds: int = 0
+
+
+class Gauges(NamedTuple):
+    """An account at its last good reading; `oldest_start` in µs, `None` while it is idle."""
+
+    sessions: int
+    oldest_start: int | None
+    peers: Mapping[str, int]
+    users: int
+    peak: int
+
+
+class AccountState:
+    """One account: its totals, its sessions that have not been settled, its gauges."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.totals = SessionTotals()
+        self.roles: dict[str, RoleTotals] = {}
+        self.sessions: dict[str, Tracked] = {}
+        self.last_active = 0
+        self.gauges: Gauges | None = None
+        self.read_at: int | None = None
+        """The API's time of the reading behind the gauges: the window of the next peak begins there."""
+        self.fresh = 0.0
+        """When that reading was, on the caller's clock: gauges are not shown for long after it."""
+        self.held: tuple[tuple[str, int], ...] = ()
+        """Which of the published values are held above the truth: roles (`""`: sessions), with a bit for each of their three."""
+        self.touched = True
+        self.version = 0
+        """Rises when anything that is published changes, but for what goes on with time."""
+        self.moved = 0
+        """Rises when that does."""
+
+    def role(self, name: str) -> RoleTotals:
+        """The totals of a role, made when it is first seen."""
+        totals = self.roles.get(name)
+        if totals is None:
+            totals = self.roles[name] = RoleTotals()
+        return totals

@@ -1,0 +1,219 @@
+"""What one session contributes to the counters: a function of its record, of the roles its peers were seen to hold, and of now.
+
+All times are the API's, in integer microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from exporter.hms.records import DAY, Stay
+
+
+class Account(NamedTuple):
+    """The owner of a set of series: a room by its id, or a group by its name."""
+
+    kind: str
+    id: str
+
+
+OVERFLOW = Account("group", "_other")
+"""Where discovered rooms are counted that `limits.max_rooms` leaves no series of their own."""
+
+
+def room_account(room_id: str) -> Account:
+    """The account of a room with series of its own."""
+    return Account("room", room_id)
+
+
+def group_account(name: str) -> Account:
+    """The account of a group."""
+    return Account("group", name)
+
+
+class Line(msgspec.Struct, array_like=True, gc=False):
+    """What one role adds to a counter: whole joins and leaves, and participant time as `seconds + rate * now` (µs)."""
+
+    joined: int = 0
+    left: int = 0
+    seconds: int = 0
+    rate: int = 0
+
+
+Past = dict[str, list[tuple[str, int]]]
+"""By peer, for those that changed their role: each earlier role, and the moment up to which its time was credited to it."""
+
+
+class Memory(msgspec.Struct, array_like=True):
+    """What is kept of a running session's record: its stays, and the earlier roles of peers that changed theirs."""
+
+    stays: dict[str, Stay]
+    past: Past
+
+
+_encode_memory = msgspec.msgpack.Encoder().encode
+_decode_memory = msgspec.msgpack.Decoder(Memory).decode
+
+
+class Tracked:
+    """A session that has been seen and not yet settled.
+
+    `memory` is its encoded `Memory`, as it is stored too; `observed` is the time up to which it is credited, which is the
+    last poll's unless it is `behind`, not having been read then.
+    """
+
+    __slots__ = (
+        "_before",
+        "account",
+        "behind",
+        "connected",
+        "digest",
+        "ended",
+        "first_joined",
+        "id",
+        "linear_from",
+        "lines",
+        "memory",
+        "observed",
+        "room_id",
+        "started",
+        "unknown",
+        "users",
+    )  # fmt: skip
+
+    def __init__(
+        self, session_id: str, room_id: str, started: int, ended: int | None, observed: int, memory: Memory, unknown: int = 0
+    ) -> None:
+        self.id = session_id
+        self.room_id = room_id
+        self.account: Account | None = None
+        self.behind = False
+        self.started = started
+        self.observed = observed
+        self.unknown = unknown
+        self.digest: int | None = None
+        self.users: frozenset[int] = frozenset()
+        self.update(memory, ended)
+
+    def update(self, memory: Memory, ended: int | None) -> None:
+        """Takes over what a new record says."""
+        self.ended = ended
+        self.memory = _encode_memory(memory)
+        self.lines, self.first_joined, self.linear_from = _lines(memory, ended)
+        self._before: dict[int, dict[str, int]] = {}
+        self.connected = 0 if ended is not None else sum(line.rate for line in self.lines.values())
+
+    def recall(self) -> Memory:
+        """The stays and roles behind the encoded memory."""
+        return _decode_memory(self.memory)
+
+    def peer_seconds(self, now: int) -> dict[str, int]:
+        """Participant time by role up to `now`, in microseconds."""
+        if now >= self.linear_from:
+            return {role: line.seconds + line.rate * now for role, line in self.lines.items()}
+        return _seconds_at(self.recall(), self.ended, now)
+
+    def peer_seconds_before(self, moment: int) -> dict[str, int]:
+        """Participant time by role up to a moment gone by, such as the beginning of a day."""
+        if self.first_joined >= moment:
+            return {}
+        if moment not in self._before:
+            self._before[moment] = _seconds_at(self.recall(), self.ended, moment)
+        return self._before[moment]
+
+    def session_seconds(self, now: int) -> int:
+        """Wall-clock time up to `now`, in microseconds."""
+        return max(0, (now if self.ended is None else self.ended) - self.started)
+
+
+def _segments(key: str, stay: Stay, past: Past, end: int | None) -> Iterator[tuple[str, int, int | None]]:
+    """A stay cut at its changes of role: role, from, to (`None`: still connected).  `end` is the end of an ended session."""
+    left = stay.left
+    if left is None and end is not None:
+        left = max(stay.joined, end)  # a ghost: its stay ends with its session
+    start = stay.joined
+    for role, until in past.get(key, ()):
+        stop = until if left is None else min(until, left)
+        if stop > start:
+            yield role, start, stop
+            start = stop
+    yield stay.role, start, left
+
+
+def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int, int]:
+    """A session's contribution by role, when its first peer joined, and the moment from which it is linear in now."""
+    lines: dict[str, Line] = {}
+    first_joined, linear_from = 1 << 62, 0
+    past = memory.past
+    # Every peer passes through here whose session has changed: a call of `min` or `max` would cost as much as all the rest.
+    for key, stay in memory.stays.items():
+        if past and key in past:
+            continue
+        joined, left = stay.joined, stay.left
+        line = lines.get(stay.role)
+        if line is None:
+            line = lines[stay.role] = Line()
+        line.joined += 1
+        if joined < first_joined:
+            first_joined = joined
+        if left is None and end is not None:
+            left = max(joined, end)  # a ghost: its stay ends with its session
+        if left is None:
+            line.seconds -= joined
+            line.rate += 1
+            if joined > linear_from:
+                linear_from = joined
+        else:
+            line.left += 1
+            line.seconds += left - joined
+            if left > linear_from:
+                linear_from = left
+    for key in past.keys() & memory.stays.keys():
+        first_joined = min(first_joined, memory.stays[key].joined)
+        linear_from = max(linear_from, _add_changed(lines, key, memory, end))
+    return lines, first_joined, 0 if end is not None else linear_from
+
+
+def _add_changed(lines: dict[str, Line], key: str, memory: Memory, end: int | None) -> int:
+    """Adds the stay of a peer that changed its role; returns the moment from which that is linear in now."""
+    stay, roles = memory.stays[key], memory.past[key]
+    linear_from = 0
+    lines.setdefault(roles[0][0], Line()).joined += 1
+    for role, start, stop in _segments(key, stay, memory.past, end):
+        line = lines.setdefault(role, Line())
+        if stop is None:
+            line.seconds -= start
+            line.rate += 1
+        else:
+            line.seconds += stop - start
+        linear_from = max(linear_from, start if stop is None else stop)
+    if stay.left is not None or end is not None:
+        lines[stay.role].left += 1
+    return linear_from
+
+
+def _seconds_at(memory: Memory, end: int | None, now: int) -> dict[str, int]:
+    """Participant time by role up to `now`, stay by stay: for the moments at which it is not linear."""
+    seconds: dict[str, int] = {}
+    for key, stay in memory.stays.items():
+        for role, start, stop in _segments(key, stay, memory.past, end):
+            until = now if stop is None else min(stop, now)
+            seconds[role] = seconds.get(role, 0) + max(0, until - start)
+    return seconds
+
+
+def seconds_by_day(memory: Memory, end: int) -> dict[tuple[int, str], int]:
+    """An ended session's participant time by UTC day (days since the epoch) and role, stays split at midnight."""
+    days: dict[tuple[int, str], int] = {}
+    for key, stay in memory.stays.items():
+        for role, start, stop in _segments(key, stay, memory.past, end):
+            assert stop is not None
+            while start < stop:
+                day = start // DAY
+                until = min(stop, (day + 1) * DAY)
+                days[day, role] = days.get((day, role), 0) + until - start
+                start = until
+    return days

@@ -1,0 +1,73 @@
+"""Management tokens: minted from a workspace's key pair, or ready-made; renewed in time and when refused."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import NamedTuple
+
+import jwt
+
+from exporter.config.config import ConfigError, KeyPair, ManagementToken
+
+LIFE = 24 * 3600
+"""Seconds that a token of ours lives: what 100ms's own SDK asks for."""
+_EARLY = 10
+"""Seconds that a token's beginning lies back, against small differences of clocks."""
+_RENEW_BEFORE = 3600
+
+
+class Token(NamedTuple):
+    """A token and its expiry (Unix time by the API's clock; infinite when it does not say)."""
+
+    text: str
+    expires: float
+
+
+class Tokens:
+    """The token in use; any thread may ask.  A secret in a file is read again each time that a token is made."""
+
+    def __init__(self, credentials: KeyPair | ManagementToken) -> None:
+        self._credentials = credentials
+        self._lock = threading.Lock()
+        self._token: Token | None = None
+
+    def current(self, now: int) -> Token:
+        """The token to use at `now` (Unix seconds of the API).  Raises `ConfigError` when a secret cannot be read, or signs nothing."""
+        with self._lock:
+            if self._token is None or (isinstance(self._credentials, KeyPair) and self._token.expires - now < _RENEW_BEFORE):
+                self._token = self._make(now)
+            return self._token
+
+    def renew(self, refused: str, now: int) -> bool:
+        """The API has refused this token: makes a new one, unless another thread has done so; whether there is another now."""
+        with self._lock:
+            if self._token is None or self._token.text == refused:
+                self._token = self._make(now)
+            return self._token.text != refused
+
+    def _make(self, now: int) -> Token:
+        if isinstance(self._credentials, ManagementToken):
+            text = self._credentials.token.reveal()
+            return Token(text, _expiry(text))
+        claims = {
+            "access_key": self._credentials.access_key.reveal(),
+            "type": "management",
+            "version": 2,
+            "jti": str(uuid.uuid4()),
+            "iat": now - _EARLY,
+            "nbf": now - _EARLY,
+            "exp": now + LIFE,
+        }
+        try:
+            return Token(jwt.encode(claims, self._credentials.secret.reveal(), algorithm="HS256"), now + LIFE)
+        except jwt.PyJWTError:
+            raise ConfigError("the secret signs no token: expected the app secret as 100ms shows it, not a key of another kind") from None
+
+
+def _expiry(text: str) -> float:
+    """When a ready-made token expires: read, not verified, for only 100ms has the key."""
+    try:
+        return float(jwt.decode(text, options={"verify_signature": False})["exp"])
+    except (jwt.PyJWTError, KeyError, TypeError, ValueError):
+        return float("inf")

@@ -1,0 +1,1 @@
+"""One poll of one workspace, and all workspaces with their configuration."""

@@ -1,0 +1,159 @@
+"""A workspace's thread: it polls when told to, takes in what was learnt about rooms, and changes its configuration between."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from exporter.config.config import Config, WorkspaceConfig
+from exporter.counting.rooms import KnownRoom
+from exporter.hms.client import Api
+from exporter.hms.clock import ApiClock
+from exporter.logs import event, failure
+from exporter.polling.names import NameReader
+from exporter.polling.poller import Health, WorkspacePoller
+from exporter.publish.budgets import BudgetBoard
+from exporter.publish.exposition import Exposition
+from exporter.publish.selfmetrics import SelfMetrics
+from exporter.state.store import Store
+from exporter.web.landing import WorkspaceStatus
+
+
+class Worker:
+    """One workspace: its thread and what the daemon tells it.  Making it restores and publishes what the store holds."""
+
+    def __init__(
+        self,
+        workspace: WorkspaceConfig,
+        config: Config,
+        store: Store,
+        exposition: Exposition,
+        metrics: SelfMetrics,
+        board: BudgetBoard,
+    ) -> None:
+        self.name = workspace.name
+        self._exposition = exposition
+        self._self_metrics = metrics
+        self._metrics = metrics.workspace(workspace.name, config.poll.interval)
+        self._clock = ApiClock()
+        self._config = config
+        self._api = self._new_api(workspace, config)
+        self._poller = WorkspacePoller(workspace, config, store, exposition, self._metrics, self._api, board)
+        self._board = board
+        self._poller.restore()
+        self._names = self._new_names()
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._busy_since: float | None = None
+        self._calls_a_poll = 0
+        self._thread = threading.Thread(target=self._run, name=f"poll-{self.name}", daemon=True)
+
+    @property
+    def health(self) -> Health:
+        """How its polls go."""
+        return self._poller.health
+
+    def start(self) -> None:
+        """Begins to wait for commands."""
+        self._names.start()
+        self._thread.start()
+
+    def poll(self) -> None:
+        """Polls now, unless the poll before is still running: that is counted as skipped."""
+        if self._busy_since is not None:
+            self._metrics.skipped.inc()
+            return
+        self._busy_since = time.monotonic()
+        self._commands.put(self._poll)
+
+    def configure(self, workspace: WorkspaceConfig, config: Config) -> None:
+        """Takes over a configuration, as soon as no poll is running."""
+        self._config = config
+        self._metrics.interval.set(config.poll.interval)
+        self._commands.put(partial(self._configure, workspace, config))
+
+    def stop(self) -> None:
+        """Ends the thread; a request under way is cut off, a transaction is not."""
+        self._api.stop()
+        self._names.stop()
+        self._commands.put(None)
+
+    def join(self, seconds: float) -> None:
+        """Waits for the thread's end, so long at most."""
+        if self._thread.ident is not None:  # it may not have been started, where the daemon could not run
+            self._thread.join(seconds)
+
+    def withdraw(self) -> None:
+        """Takes the workspace's series away: it has left the configuration."""
+        self._exposition.publish(self.name, None)
+        self._board.tell(self.name, None)
+        self._self_metrics.forget(self.name)
+
+    def stuck(self) -> str | None:
+        """Why the poll loop does not work; `None` when it does.  A slow API is no reason: every request has its deadline."""
+        if not self._thread.is_alive():
+            return "its thread has ended"
+        since = self._busy_since
+        patience = max(5 * self._config.poll.interval, 3 * self._config.api.timeout)
+        if since is not None and time.monotonic() - max(since, self._api.heard) > patience:
+            return f"its poll has shown no sign of life for more than {patience:g} s"
+        return None
+
+    def status(self) -> WorkspaceStatus:
+        """What the landing page shows of it."""
+        health = self._poller.health
+        figures = health.figures
+        return WorkspaceStatus(
+            name=self.name,
+            state="waiting" if health.polled_at is None else "ok" if health.fault is None else "failing",
+            polled_at=health.polled_at,
+            succeeded_at=health.succeeded_at,
+            reason=health.fault,
+            rooms=figures.rooms,
+            sessions=figures.sessions,
+            peers=figures.peers,
+            users=figures.users,
+            busiest=figures.busiest,
+            calls_per_hour=self._calls_a_poll * 3600 / self._config.poll.interval,
+            catching_up=health.catching_up,
+        )
+
+    # -- in the thread --------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (command := self._commands.get()) is not None:
+            try:
+                command()
+            except Exception:  # noqa: BLE001 (the thread must live: the next poll may succeed)
+                failure("a command to a workspace failed", workspace=self.name)
+
+    def _poll(self) -> None:
+        asked = self._metrics.asked
+        try:
+            self._poller.poll()
+        finally:
+            self._busy_since = None
+        self._calls_a_poll = self._metrics.asked - asked
+        self._names.ask(self._poller.rooms_in_question())
+
+    def _configure(self, workspace: WorkspaceConfig, config: Config) -> None:
+        before, names = self._api, self._names
+        self._api = self._new_api(workspace, config)
+        self._poller.configure(workspace, config, self._api)
+        self._names = self._new_names()
+        self._names.start()
+        names.stop()
+        before.stop()
+
+    def _new_api(self, workspace: WorkspaceConfig, config: Config) -> Api:
+        return Api(config.api, workspace.credentials, self._metrics, self._clock)
+
+    def _new_names(self) -> NameReader:
+        return NameReader(self._api, self.name, self._learn, self._poller.rejected)
+
+    def _learn(self, rooms: Sequence[KnownRoom]) -> None:
+        """Called in the thread of the names: handed over to that of the polls."""
+        event("debug", "rooms learnt", workspace=self.name, rooms=len(rooms))
+        self._commands.put(partial(self._poller.learn, rooms))

@@ -1,0 +1,1 @@
+"""From counted values to finished bytes for a scrape."""

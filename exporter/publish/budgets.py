@@ -1,0 +1,46 @@
+"""The budgets' board: what each workspace tells of its usage, added up and published."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+
+from exporter.config.money import Budget
+from exporter.counting.usage import Spent, lines
+from exporter.publish.exposition import Exposition, Section
+from exporter.publish.text import BUDGET_FAMILIES, budget_lines
+
+_BOARD = ""
+"""Budgets are of no workspace; no workspace has an empty name."""
+
+
+class BudgetBoard:
+    """Budgets may span workspaces, which are polled apart: each tells after its poll what it has used."""
+
+    def __init__(self, exposition: Exposition, budgets: Sequence[Budget]) -> None:
+        self._exposition = exposition
+        self._lock = threading.Lock()
+        self._budgets = tuple(budgets)
+        self._spent: dict[str, Mapping[str, Spent]] = {}
+
+    def configure(self, budgets: Sequence[Budget]) -> None:
+        """Takes over the budgets of a new configuration."""
+        with self._lock:
+            self._budgets = tuple(budgets)
+            self._publish()
+
+    def tell(self, workspace: str, spent: Mapping[str, Spent] | None) -> None:
+        """What a workspace has used of each budget; `None` when it has left the configuration."""
+        with self._lock:
+            self._spent = {name: told for name, told in self._spent.items() if name != workspace}
+            if spent is not None:
+                self._spent[workspace] = spent
+            self._publish()
+
+    def _publish(self) -> None:
+        if not self._budgets:
+            self._exposition.publish(_BOARD, None)
+            return
+        texts = budget_lines(lines(self._budgets, self._spent))
+        sections = {family.name: [Section(text)] for family, text in zip(BUDGET_FAMILIES, texts, strict=True)}
+        self._exposition.publish(_BOARD, sections)

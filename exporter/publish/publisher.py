@@ -1,0 +1,160 @@
+"""A workspace's pages: what has changed is rendered, the rest is taken as it was, and all of it is swapped in at once."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from exporter.config.config import Config
+from exporter.counting.accounts import AccountState
+from exporter.counting.contribution import OVERFLOW, Account
+from exporter.counting.ledger import Ledger
+from exporter.counting.rooms import Rooms
+from exporter.counting.usage import Spent, by_role, cost, spent
+from exporter.hms.records import SECOND
+from exporter.publish.budgets import BudgetBoard
+from exporter.publish.exposition import Exposition, Section
+from exporter.publish.text import (
+    ACCOUNT_FAMILIES,
+    UP_FAMILY,
+    USAGE_FAMILIES,
+    WORKSPACE_FAMILIES,
+    AccountText,
+    Overview,
+    up_line,
+    usage_lines,
+    workspace_lines,
+)
+from exporter.times import calendar
+from exporter.web.landing import MOST_ROOMS, RoomStatus
+
+SHOWN_INTERVALS = 3
+"""Poll intervals for which gauges keep their last good value."""
+
+
+class Figures(NamedTuple):
+    """A workspace right now, for the landing page; `None` while too old to show."""
+
+    rooms: int = 0
+    sessions: int | None = None
+    peers: int | None = None
+    users: int | None = None
+    busiest: tuple[RoomStatus, ...] = ()
+
+
+class Publisher:
+    """What a workspace has in the exposition, and how it is made anew after a poll."""
+
+    def __init__(self, workspace: str, config: Config, exposition: Exposition, board: BudgetBoard, monotonic: Callable[[], float]) -> None:
+        self._name = workspace
+        self._exposition = exposition
+        self._board = board
+        self._monotonic = monotonic
+        self._sections: Mapping[str, Sequence[Section]] = {}
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Takes over a configuration."""
+        self._config = config
+        self._texts: dict[Account, AccountText] = {}
+        self._budgets = [budget for budget in config.budgets if budget.workspace in (None, self._name)]
+        self.rooms_of_budgets: frozenset[str] = frozenset().union(*(budget.rooms or () for budget in self._budgets))
+        """The names and ids of rooms that budgets are for."""
+
+    def forget(self, account: Account) -> None:
+        """An account has left the memory."""
+        self._texts.pop(account, None)
+
+    def publish_down(self) -> None:
+        """Leaves everything as it was, but says that the last poll did not come to its end."""
+        self._show({**self._sections, UP_FAMILY.name: [Section(up_line(self._name, up=False))]})
+
+    def publish(self, ledger: Ledger, rooms: Rooms, good_since: float | None) -> Figures:
+        """Renders what has changed and swaps it in.  `good_since` is when the last poll had read everything, if it had."""
+        shown: dict[float, list[tuple[bytes, ...]]] = {}
+        sessions = peers = users = tracked = 0
+        lifetime = SHOWN_INTERVALS * self._config.poll.interval
+        now = self._monotonic()
+        running: list[tuple[str, AccountState]] = []
+        alive = False
+        for account, state in ledger.accounts.items():
+            label = rooms.label(account) if rooms.shown(account) else None
+            if label is None:
+                continue
+            known = rooms.known.get(account.id) if account.kind == "room" else None
+            text = self._texts.get(account)
+            if text is None:
+                text = self._texts[account] = AccountText()
+            lines = text.lines(self._name, label, state, known)
+            expires = state.fresh + lifetime if state.gauges is not None else 0.0
+            shown.setdefault(expires, []).append(lines)
+            tracked += account.id != "_other"
+            if state.gauges is not None and expires > now:
+                alive = True
+                sessions += state.gauges.sessions
+                peers += sum(state.gauges.peers.values())
+                users += state.gauges.users
+                if state.gauges.sessions:
+                    running.append((label, state))
+        sections = self._usage(ledger, rooms)
+        by_expiry = [(expires, list(zip(*fragments, strict=True))) for expires, fragments in sorted(shown.items())]
+        for index, family in enumerate(ACCOUNT_FAMILIES):
+            sections.setdefault(family.name, []).extend(
+                Section(b"".join(columns[index]), expires if family.expires else float("inf")) for expires, columns in by_expiry
+            )
+        overview = Overview(len(rooms.scope.ids), tracked, rooms.missing, len(rooms.overflowed))
+        of_workspace = workspace_lines(self._name, ledger, overview)
+        sections |= {family.name: [Section(text)] for family, text in zip(WORKSPACE_FAMILIES, of_workspace, strict=True)}
+        # A poll that goes on for longer than the gauges are shown must not be taken for a good one meanwhile.
+        ends = now if good_since is None else good_since + lifetime
+        sections[UP_FAMILY.name] = [Section(up_line(self._name, up=True), ends), Section(up_line(self._name, up=False), begins=ends)]
+        self._show(sections)
+        return Figures(tracked, *((sessions, peers, users, _busiest(running)) if alive else ()))
+
+    def _usage(self, ledger: Ledger, rooms: Rooms) -> dict[str, list[Section]]:
+        """The usage that no account's own lines tell: of rooms without series, in money, and of budgets."""
+        prices, now = self._config.prices, ledger.now
+        if now is None:
+            return {}
+        today = calendar(now)
+        hidden = [state for account, state in ledger.accounts.items() if account == OVERFLOW or not rooms.shown(account)]
+        if rooms.scope.only_ids:  # what else there is was counted for another configuration
+            elsewhere: dict[str, tuple[int, int]] = {}
+            whole = by_role((state for account, state in ledger.accounts.items() if rooms.shown(account)), {}, today)
+        else:
+            elsewhere = by_role(hidden, ledger.unloaded, today)
+            whole = by_role(ledger.accounts.values(), ledger.unloaded, today)
+        costs = cost(prices, whole) if prices is not None else {}
+        texts = usage_lines(self._name, now, elsewhere, costs, prices.currency if prices is not None else "")
+        self._board.tell(
+            self._name,
+            {budget.name: Spent(spent(budget, ledger.accounts, rooms.label, whole), now) for budget in self._budgets},
+        )
+        names = ("hms_usage_peer_seconds", *(family.name for family in USAGE_FAMILIES))
+        return {name: [Section(text)] for name, text in zip(names, texts, strict=True)}
+
+    def _show(self, sections: Mapping[str, Sequence[Section]]) -> None:
+        self._sections = sections
+        self._exposition.publish(self._name, sections)
+
+
+def _busiest(running: Sequence[tuple[str, AccountState]]) -> tuple[RoomStatus, ...]:
+    """The rooms for the landing page, of all that have a running session and their labels."""
+
+    def peers(of: tuple[str, AccountState]) -> tuple[int, str]:
+        gauges = of[1].gauges
+        return -sum(gauges.peers.values()) if gauges is not None else 0, of[0]
+
+    return tuple(
+        RoomStatus(
+            label,
+            sum(gauges.peers.values()),
+            gauges.users,
+            gauges.sessions,
+            (gauges.oldest_start or 0) / SECOND,
+            sum(totals.usage_day for totals in state.roles.values()) / (60 * SECOND),
+        )
+        for label, state in heapq.nsmallest(MOST_ROOMS, running, key=peers)
+        if (gauges := state.gauges) is not None
+    )

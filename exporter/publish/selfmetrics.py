@@ -1,0 +1,150 @@
+"""The exporter's own metrics: what it asks of 100ms, how its polls go, what its process takes.  Live at every scrape."""
+
+from __future__ import annotations
+
+import platform
+
+import prometheus_client
+import prometheus_client.openmetrics.exposition
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from exporter.publish.negotiation import TEXT, Format
+
+_REQUEST_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_POLL_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+REJECTED_KINDS = ("session", "peer", "room")
+
+
+class SelfMetrics:
+    """All families of the exporter's own, in a registry of their own."""
+
+    def __init__(self, version: str, revision: str) -> None:
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it ships without types here
+        self.registry = registry = CollectorRegistry()
+        by = ["workspace"]
+        self.polls = Counter("hms_exporter_polls", "Polls ended, whole or not.", by, registry=registry)
+        self.failures = Counter("hms_exporter_poll_failures", "Polls that did not read everything they wanted.", by, registry=registry)
+        self.skipped = Counter(
+            "hms_exporter_polls_skipped", "Polls not begun because the one before was still running.", by, registry=registry
+        )
+        self.duration = Histogram(
+            "hms_exporter_poll_duration_seconds", "How long polls take.", by, buckets=_POLL_SECONDS, registry=registry
+        )
+        self.last_success = Gauge(
+            "hms_exporter_last_success_timestamp_seconds",
+            "When the last poll ended that read everything, as Unix time; 0 before the first.",
+            by,
+            registry=registry,
+        )
+        self.catch_up = Gauge(
+            "hms_exporter_catch_up_ratio",
+            "How much of the past that counts has been read: 1 when there is nothing left.",
+            by,
+            registry=registry,
+        )
+        self.interval = Gauge("hms_exporter_poll_interval_seconds", "The time from poll to poll.", by, registry=registry)
+        self.requests = Counter(
+            "hms_exporter_api_requests",
+            "Requests to 100ms by route and outcome: an HTTP status, or timeout, connection, malformed.",
+            ["workspace", "endpoint", "code"],
+            registry=registry,
+        )
+        self.request_duration = Histogram(
+            "hms_exporter_api_request_duration_seconds",
+            "How long 100ms takes to answer, the body included.",
+            ["workspace", "endpoint"],
+            buckets=_REQUEST_SECONDS,
+            registry=registry,
+        )
+        self.retries = Counter("hms_exporter_api_retries", "Requests tried again.", by, registry=registry)
+        self.throttled = Counter("hms_exporter_api_throttled_seconds", "Time waited because 100ms asked for it.", by, registry=registry)
+        self.rejected = Counter(
+            "hms_exporter_records_rejected", "Records that made no sense and were left out.", ["workspace", "kind"], registry=registry
+        )
+        self.token_expiry = Gauge(
+            "hms_exporter_token_expiry_timestamp_seconds", "When the management token expires, as Unix time.", by, registry=registry
+        )
+        self.clock_skew = Gauge(
+            "hms_exporter_clock_skew_seconds", "The API's clock minus this machine's, from its Date header.", by, registry=registry
+        )
+        self.reload_successful = Gauge(
+            "hms_exporter_config_last_reload_successful",
+            "Whether the configuration read last is in force (1) or was refused (0).",
+            registry=registry,
+        )
+        self.reload_success_time = Gauge(
+            "hms_exporter_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was read, as Unix time.",
+            registry=registry,
+        )
+        build = Gauge(
+            "hms_exporter_build_info",
+            "The exporter's version; always 1.",
+            ["version", "revision", "pythonversion"],
+            registry=registry,
+        )
+        build.labels(version, revision, platform.python_version()).set(1)
+        prometheus_client.ProcessCollector(registry=registry)
+        prometheus_client.PlatformCollector(registry=registry)
+        prometheus_client.GCCollector(registry=registry)
+
+    def workspace(self, name: str, interval: float) -> WorkspaceMetrics:
+        """The families of one workspace, at 0 where nothing has happened yet."""
+        return WorkspaceMetrics(self, name, interval)
+
+    def forget(self, name: str) -> None:
+        """A workspace has left the configuration: its series go too."""
+        of_no_workspace = (self.reload_successful, self.reload_success_time)
+        for family in vars(self).values():
+            if isinstance(family, Counter | Gauge | Histogram) and family not in of_no_workspace:
+                family.remove_by_labels({"workspace": name})
+
+    def render(self, fmt: Format, names: frozenset[str]) -> bytes:
+        """All of it as finished bytes, or the samples of these names only; ends the exposition, in OpenMetrics with its mark."""
+        registry = self.registry.restricted_registry(names) if names else self.registry
+        generate = prometheus_client.generate_latest if fmt is TEXT else prometheus_client.openmetrics.exposition.generate_latest
+        finished: bytes = generate(registry)
+        return finished
+
+
+class WorkspaceMetrics:
+    """One workspace's own metrics; it is what a client tells of its requests."""
+
+    def __init__(self, metrics: SelfMetrics, name: str, interval: float) -> None:
+        self._metrics = metrics
+        self._name = name
+        self.polls = metrics.polls.labels(name)
+        self.failures = metrics.failures.labels(name)
+        self.skipped = metrics.skipped.labels(name)
+        self.duration = metrics.duration.labels(name)
+        self.last_success = metrics.last_success.labels(name)
+        self.catch_up = metrics.catch_up.labels(name)
+        self.interval = metrics.interval.labels(name)
+        self.interval.set(interval)
+        self.rejected = {kind: metrics.rejected.labels(name, kind) for kind in REJECTED_KINDS}
+        self._retries = metrics.retries.labels(name)
+        self._throttled = metrics.throttled.labels(name)
+        self.asked = 0
+        """Requests made so far."""
+
+    def request(self, endpoint: str, code: str, seconds: float) -> None:
+        """A request ended."""
+        self.asked += 1
+        self._metrics.requests.labels(self._name, endpoint, code).inc()
+        self._metrics.request_duration.labels(self._name, endpoint).observe(seconds)
+
+    def retry(self) -> None:
+        """A request is tried again."""
+        self._retries.inc()
+
+    def throttled(self, seconds: float) -> None:
+        """100ms asked for a pause."""
+        self._throttled.inc(seconds)
+
+    def clock_skew(self, seconds: float) -> None:
+        """The API's clock minus ours."""
+        self._metrics.clock_skew.labels(self._name).set(seconds)
+
+    def token_expiry(self, timestamp: float) -> None:
+        """When the token in use expires."""
+        self._metrics.token_expiry.labels(self._name).set(timestamp)

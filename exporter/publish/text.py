@@ -1,0 +1,284 @@
+"""What is published of a workspace's ledger: every name, HELP and label, and an account's lines in them.
+
+An account's lines are finished bytes, made anew only when something of it has changed: most of a large exposition stays
+the same from one poll to the next.  The lines are those of the text format and of OpenMetrics alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram
+from exporter.counting.contribution import OVERFLOW
+from exporter.counting.ledger import Ledger
+from exporter.counting.rooms import KnownRoom
+from exporter.counting.usage import BudgetLine
+from exporter.hms.records import SECOND
+from exporter.times import PERIODS, calendar
+
+
+class Family(NamedTuple):
+    """A metric family; `expires` tells that its values are of a moment, and must not outlive it for long."""
+
+    name: str
+    kind: str
+    help: str
+    expires: bool = False
+
+
+ACCOUNT_FAMILIES = (
+    Family("hms_sessions_active", "gauge", "Sessions running in the room at the last poll.", expires=True),
+    Family(
+        "hms_session_start_timestamp_seconds",
+        "gauge",
+        "Start of the room's longest-running session, as Unix time; absent while the room is idle.",
+        expires=True,
+    ),
+    Family("hms_peers_active", "gauge", "Peers connected at the last poll.", expires=True),
+    Family(
+        "hms_peers_active_peak",
+        "gauge",
+        "Most peers connected at one moment since the poll before, worked out from their times of joining and leaving.",
+        expires=True,
+    ),
+    Family("hms_users_active", "gauge", "Distinct user ids among the peers connected at the last poll.", expires=True),
+    Family("hms_sessions_started_total", "counter", "Sessions started."),
+    Family("hms_sessions_ended_total", "counter", "Sessions ended."),
+    Family("hms_session_seconds_total", "counter", "Wall-clock time of sessions, running ones included up to the last poll."),
+    Family("hms_peers_joined_total", "counter", "Peers joined, by the role they were first seen in."),
+    Family("hms_peers_left_total", "counter", "Peers left, by the role they were last seen in."),
+    Family(
+        "hms_peer_seconds_total",
+        "counter",
+        "Participant time, which is what 100ms bills: the stays of all peers, connected ones included up to the last poll.",
+    ),
+    Family("hms_room_info", "gauge", "What 100ms says of the room; always 1."),
+    Family(
+        "hms_usage_peer_seconds",
+        "gauge",
+        "Participant time of this UTC day or month so far; it starts over with each. Rooms without series are under _other.",
+    ),
+)
+WORKSPACE_FAMILIES = (
+    Family("hms_session_duration_seconds", "histogram", "Wall-clock length of ended sessions."),
+    Family("hms_session_peers", "histogram", "Peers in an ended session, over its whole length."),
+    Family("hms_peer_duration_seconds", "histogram", "Length of the stays of peers in ended sessions."),
+    Family("hms_rooms_configured", "gauge", "Rooms named by their id in the configuration."),
+    Family("hms_rooms_tracked", "gauge", "Rooms and groups of rooms with series of their own."),
+    Family("hms_rooms_missing", "gauge", "Configured rooms that 100ms does not know."),
+    Family("hms_rooms_overflowed", "gauge", 'Rooms beyond limits.max_rooms, counted together under room="_other".'),
+)
+USAGE_FAMILIES = (
+    Family("hms_usage_period_elapsed_ratio", "gauge", "How much of this UTC day or month is over: usage divided by it is the pace."),
+    Family("hms_usage_cost", "gauge", "What this month's usage costs so far, beyond the free minutes, by the configured prices."),
+)
+BUDGET_FAMILIES = (
+    Family("hms_budget_peer_seconds", "gauge", "The budget: participant time planned for the day or month."),
+    Family("hms_budget_used_ratio", "gauge", "How much of the budget is used; 1 is all of it."),
+    Family("hms_budget_elapsed_ratio", "gauge", "How much of the budget's day or month is over; 1 is its end."),
+)
+UP_FAMILY = Family("hms_up", "gauge", "Whether the last poll read everything it wanted (1) or not (0).")
+FAMILIES = (UP_FAMILY, *ACCOUNT_FAMILIES, *USAGE_FAMILIES, *BUDGET_FAMILIES, *WORKSPACE_FAMILIES)
+
+
+class Overview(NamedTuple):
+    """A workspace's own gauges."""
+
+    configured: int
+    tracked: int
+    missing: int
+    overflowed: int
+
+
+def escape(value: str) -> str:
+    """A label's value, as both formats want it written."""
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def seconds(micros: int) -> str:
+    """Microseconds as seconds, with all their digits."""
+    return repr(micros / SECOND)
+
+
+class AccountText:
+    """An account's lines, kept from poll to poll and rendered anew only as far as something has changed.
+
+    Of a room in which nobody came or went only the time goes on: that is what most of a large exposition does.
+    """
+
+    __slots__ = ("_key", "_lines", "_moved", "_of_role", "_of_room", "_version")
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] | None = None
+        self._version = self._moved = -1
+        self._of_room = ""
+        self._of_role: list[tuple[str, str]] = []
+        self._lines: tuple[bytes, ...] = ()
+
+    def lines(self, workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> tuple[bytes, ...]:
+        """One text for each of `ACCOUNT_FAMILIES`; `label` is what the account is called."""
+        key = (workspace, label, known, len(state.roles))
+        if key != self._key:
+            self._key = key
+            self._version = -1
+            labels = _labels(workspace, label, state)
+            self._of_room = f"{{{labels}}} "
+            self._of_role = [(role, f'{{{labels},role="{escape(role)}"}} ') for role in sorted(state.roles)]
+        if state.version != self._version:
+            self._lines = self._all(state, known)
+        elif state.moved != self._moved:
+            session_seconds, peer_seconds, usage = self._moving(state)
+            kept = self._lines
+            self._lines = (*kept[:7], session_seconds, *kept[8:10], peer_seconds, kept[11], usage)
+        self._version, self._moved = state.version, state.moved
+        return self._lines
+
+    def _moving(self, state: AccountState) -> tuple[bytes, bytes, bytes]:
+        """What goes on with time alone."""
+        roles = [(prefix, state.roles[role]) for role, prefix in self._of_role]
+        usage = [] if state.account == OVERFLOW else [_usage(prefix, role.usage_day, role.usage_month) for prefix, role in roles]
+        return (
+            f"hms_session_seconds_total{self._of_room}{seconds(state.totals.published_seconds)}\n".encode(),
+            "".join([f"hms_peer_seconds_total{prefix}{seconds(role.published_seconds)}\n" for prefix, role in roles]).encode(),
+            "".join(usage).encode(),
+        )
+
+    def _all(self, state: AccountState, known: KnownRoom | None) -> tuple[bytes, ...]:
+        of_room, totals, gauges = self._of_room, state.totals, state.gauges
+        roles = [(prefix, state.roles[role]) for role, prefix in self._of_role]
+        sessions = start = peers = peak = users = ""
+        if gauges is not None:
+            sessions = f"hms_sessions_active{of_room}{gauges.sessions}\n"
+            if gauges.oldest_start is not None:
+                start = f"hms_session_start_timestamp_seconds{of_room}{seconds(gauges.oldest_start)}\n"
+            found = gauges.peers
+            peers = "".join([f"hms_peers_active{prefix}{found[role]}\n" for role, prefix in self._of_role if role in found])
+            peak = f"hms_peers_active_peak{of_room}{gauges.peak}\n"
+            users = f"hms_users_active{of_room}{gauges.users}\n"
+        session_seconds, peer_seconds, usage = self._moving(state)
+        info = _info(of_room, known) if known is not None and known.answered and known.exists else ""
+        return (
+            sessions.encode(),
+            start.encode(),
+            peers.encode(),
+            peak.encode(),
+            users.encode(),
+            f"hms_sessions_started_total{of_room}{totals.published_started}\n".encode(),
+            f"hms_sessions_ended_total{of_room}{totals.published_ended}\n".encode(),
+            session_seconds,
+            "".join([f"hms_peers_joined_total{prefix}{role.published_joined}\n" for prefix, role in roles]).encode(),
+            "".join([f"hms_peers_left_total{prefix}{role.published_left}\n" for prefix, role in roles]).encode(),
+            peer_seconds,
+            info.encode(),
+            usage,
+        )
+
+
+def account_lines(workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> tuple[bytes, ...]:
+    """An account's lines, one text for each of `ACCOUNT_FAMILIES`, as they are at the moment."""
+    return AccountText().lines(workspace, label, state, known)
+
+
+def _labels(workspace: str, label: str, state: AccountState) -> str:
+    room_id = f'room_id="{escape(state.account.id)}",' if state.account.kind == "room" else ""
+    return f'workspace="{escape(workspace)}",{room_id}room="{escape(label)}"'
+
+
+def usage_lines(
+    workspace: str, now: int, elsewhere: Mapping[str, tuple[int, int]], costs: Mapping[str, float], currency: str
+) -> tuple[bytes, bytes, bytes]:
+    """The usage of rooms without series of their own by role (day and month, µs), the share of the periods that is over at
+    `now`, and the costs by role: lines of `hms_usage_peer_seconds`, and of `USAGE_FAMILIES`.
+    """
+    label = f'workspace="{escape(workspace)}"'
+    usage = [_usage(f'{{{label},room="_other",role="{escape(role)}"}} ', *sums) for role, sums in sorted(elsewhere.items()) if any(sums)]
+    ratios = [f'hms_usage_period_elapsed_ratio{{{label},period="{period}"}} {calendar(now).elapsed(period, now)!r}\n' for period in PERIODS]
+    of_cost = [
+        f'hms_usage_cost{{{label},role="{escape(role)}",currency="{escape(currency)}"}} {cost!r}\n' for role, cost in sorted(costs.items())
+    ]
+    return "".join(usage).encode(), "".join(ratios).encode(), "".join(of_cost).encode()
+
+
+def budget_lines(budgets: Sequence[BudgetLine]) -> tuple[bytes, ...]:
+    """The budgets' lines, one text for each of `BUDGET_FAMILIES`."""
+    values = [(f'{{budget="{escape(budget.name)}"}}', budget.seconds, budget.used, budget.elapsed) for budget in budgets]
+    return tuple(
+        "".join([f"{family.name}{line[0]} {line[index]!r}\n" for line in values]).encode()
+        for index, family in enumerate(BUDGET_FAMILIES, start=1)
+    )
+
+
+def workspace_lines(workspace: str, ledger: Ledger, overview: Overview) -> tuple[bytes, ...]:
+    """A workspace's lines, one text for each of `WORKSPACE_FAMILIES`."""
+    label = f'workspace="{escape(workspace)}"'
+    found = ledger.histograms
+    peer_durations = sorted((role, histogram) for (name, role), histogram in found.items() if name == "peer_duration")
+    nothing_yet = Histogram(HISTOGRAM_BOUNDS["session_duration"]), Histogram(HISTOGRAM_BOUNDS["session_peers"])
+    gauges = (
+        ("hms_rooms_configured", overview.configured),
+        ("hms_rooms_tracked", overview.tracked),
+        ("hms_rooms_missing", overview.missing),
+        ("hms_rooms_overflowed", overview.overflowed),
+    )
+    lines = (
+        _histogram("hms_session_duration_seconds", label, found.get(("session_duration", ""), nothing_yet[0]), SECOND),
+        _histogram("hms_session_peers", label, found.get(("session_peers", ""), nothing_yet[1]), 1),
+        "".join(
+            _histogram("hms_peer_duration_seconds", f'{label},role="{escape(role)}"', histogram, SECOND)
+            for role, histogram in peer_durations
+        ),
+        *(f"{name}{{{label}}} {value}\n" for name, value in gauges),
+    )
+    return tuple([text.encode() for text in lines])
+
+
+def up_line(workspace: str, *, up: bool) -> bytes:
+    """The line of `UP_FAMILY`."""
+    return f'{UP_FAMILY.name}{{workspace="{escape(workspace)}"}} {int(up)}\n'.encode()
+
+
+def header(family: Family, *, openmetrics: bool) -> bytes:
+    """The HELP and TYPE lines of a family; OpenMetrics names a counter without its `_total`."""
+    name = family.name
+    if openmetrics and family.kind == "counter":
+        name = name.removesuffix("_total")
+    text = family.help.replace("\\", "\\\\").replace('"', '\\"') if openmetrics else family.help.replace("\\", "\\\\")
+    return f"# HELP {name} {text}\n# TYPE {name} {family.kind}\n".encode()
+
+
+def sample_names(family: Family) -> tuple[str, ...]:
+    """The names of a family's samples."""
+    if family.kind == "histogram":
+        return (f"{family.name}_bucket", f"{family.name}_count", f"{family.name}_sum")
+    return (family.name,)
+
+
+def _info(prefix: str, known: KnownRoom) -> str:
+    """The line of a room; `prefix` holds its labels, with the closing brace and a space."""
+    enabled = "true" if known.enabled else "false"
+    return (
+        f'hms_room_info{prefix[:-2]},template="{escape(known.template)}",template_id="{escape(known.template_id)}",'
+        f'region="{escape(known.region)}",enabled="{enabled}"}} 1\n'
+    )
+
+
+def _usage(prefix: str, day: int, month: int) -> str:
+    """The lines of one role; `prefix` holds its labels, with the closing brace and a space."""
+    labels = prefix[:-2]
+    return (
+        f'hms_usage_peer_seconds{labels},period="day"}} {seconds(day)}\nhms_usage_peer_seconds{labels},period="month"}} {seconds(month)}\n'
+    )
+
+
+def _histogram(name: str, labels: str, histogram: Histogram, scale: int) -> str:
+    return "".join(_histogram_lines(name, labels, histogram, scale))
+
+
+def _histogram_lines(name: str, labels: str, histogram: Histogram, scale: int) -> Iterable[str]:
+    count = 0
+    for bound, observed in zip((*histogram.bounds, None), histogram.counts, strict=True):
+        count += observed
+        yield f'{name}_bucket{{{labels},le="{"+Inf" if bound is None else float(bound)}"}} {count}\n'
+    yield f"{name}_count{{{labels}}} {count}\n"
+    yield f"{name}_sum{{{labels}}} {seconds(histogram.total) if scale == SECOND else histogram.total}\n"

@@ -1,0 +1,1 @@
+"""The HTTP server and its routes.  It knows nothing of metrics but their routes."""

@@ -1,0 +1,1 @@
+"""Tests of the files that ship and run the exporter."""

@@ -1,0 +1,230 @@
+"""What rooms are called, asked beside the polls: few calls, missing rooms told apart, faults that spoil nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from exporter.config.config import ApiConfig, KeyPair, Secret
+from exporter.counting.rooms import KnownRoom
+from exporter.hms.client import Api, ApiError
+from exporter.hms.records import Rejection
+from exporter.polling.names import NameReader, read_rooms
+from exporter.publish.selfmetrics import SelfMetrics
+from exporter.simulator import Fault, Room, SimulatedApi, World
+
+ACCESS_KEY, SECRET = "key-of-the-tests", "secret-of-the-tests-which-is-long-enough"
+
+
+@pytest.fixture
+def world() -> World:
+    world = World(ACCESS_KEY, SECRET)
+    for number in range(250):
+        world.room(name=f"room-{number}", template="class", region="eu", enabled=number % 10 != 9)
+    return world
+
+
+@pytest.fixture
+def sim(world: World) -> Iterator[SimulatedApi]:
+    with SimulatedApi([world]) as running:
+        yield running
+
+
+@pytest.fixture
+def api(sim: SimulatedApi) -> Iterator[Api]:
+    config = ApiConfig(base_url=sim.base_url, timeout=1.0, max_retries=1, max_requests_per_second=1000.0)
+    made = Api(config, KeyPair(Secret(ACCESS_KEY), Secret(SECRET)), SelfMetrics("test", "test").workspace("w", 30.0))
+    yield made
+    made.stop()
+
+
+def read(api: Api, wanted: list[str]) -> tuple[dict[str, KnownRoom], list[Rejection]]:
+    rejected: list[Rejection] = []
+    found = {room.id: room for room in read_rooms(api.client(), wanted, lambda: 17, rejected.append)}
+    return found, rejected
+
+
+def known(room: Room) -> KnownRoom:
+    return KnownRoom(room.id, room.name_at(0), room.template, room.template_id, room.region, room.enabled, exists=True, fetched_at=17)
+
+
+def test_a_few_rooms_are_asked_for_one_by_one(api: Api, sim: SimulatedApi, world: World) -> None:
+    rooms = world.rooms[:3]
+    found, _ = read(api, [room.id for room in rooms])
+    assert found == {room.id: known(room) for room in rooms}
+    assert sim.calls == {"/rooms/<id>": 3}
+
+
+def test_many_rooms_are_found_in_the_list_and_those_not_listed_are_asked_for(api: Api, sim: SimulatedApi, world: World) -> None:
+    """The list leaves out disabled rooms, which have names all the same."""
+    found, _ = read(api, [room.id for room in world.rooms])
+    assert found == {room.id: known(room) for room in world.rooms}
+    assert sim.calls == {"/rooms": 3, "/rooms/<id>": 25}
+
+
+def test_the_list_is_left_when_it_no_longer_pays(api: Api, sim: SimulatedApi, world: World) -> None:
+    oldest = [room.id for room in world.rooms if room.enabled][:30]
+    found, _ = read(api, oldest)
+    assert set(found) == set(oldest)
+    assert sim.calls["/rooms"] == 1
+
+
+def test_a_room_that_100ms_does_not_know_is_an_answer(api: Api, world: World) -> None:
+    gone = "65f0000000000000deadbeef"
+    found, _ = read(api, [gone, world.rooms[0].id])
+    assert found[gone] == KnownRoom.missing(gone, 17)
+    assert found[world.rooms[0].id].exists
+
+
+@pytest.mark.parametrize("raw", [{"name": 7}, {"name": {"a": 1}}, {"enabled": "maybe"}, {"template": [1]}])
+def test_a_record_of_a_room_that_makes_no_sense_costs_itself(api: Api, world: World, raw: dict[str, object]) -> None:
+    odd, good = world.rooms[:2]
+    odd.raw = raw
+    found, rejected = read(api, [odd.id, good.id])
+    assert good.id in found
+    assert (odd.id in found) != (len(rejected) == 1), "it is read tolerantly, or rejected"
+    assert all((rejection.kind, rejection.identity) == ("room", (odd.id,)) for rejection in rejected)
+
+
+def test_a_faulty_record_in_the_list_hides_no_other(api: Api, world: World) -> None:
+    odd = world.rooms[5]
+    odd.raw = {"id": 17}
+    found, _ = read(api, [room.id for room in world.rooms if room is not odd])
+    assert len(found) == 249
+
+
+def test_failures_in_a_row_raise_and_keep_what_came_before(api: Api, sim: SimulatedApi, world: World) -> None:
+    sim.faults.add(Fault(kind="status", status=500, route="/rooms/<id>", after=2))
+    found: list[str] = []
+    answers = read_rooms(api.client(), [room.id for room in world.rooms[:9]], lambda: 1, lambda _: None)
+    found.append(next(answers).id)
+    found.append(next(answers).id)
+    with pytest.raises(ApiError):
+        next(answers)
+    assert found == [room.id for room in world.rooms[:2]]
+    assert sim.calls["/rooms/<id>"] < 9
+
+
+def test_a_room_that_cannot_be_had_keeps_no_other_from_its_name(api: Api, sim: SimulatedApi, world: World) -> None:
+    bad, good = world.rooms[:2]
+    sim.faults.add(Fault(kind="status", status=500, match=bad.id))
+    found, _ = read(api, [bad.id, good.id])
+    assert list(found) == [good.id]
+
+
+def test_a_list_that_cannot_be_had_leaves_asking_for_each(api: Api, sim: SimulatedApi, world: World) -> None:
+    sim.faults.add(Fault(kind="status", status=404, route="/rooms"))
+    wanted = [room.id for room in world.rooms[:30]]
+    found, _ = read(api, wanted)
+    assert set(found) == set(wanted)
+
+
+def test_a_wish_to_wait_for_a_day_is_not_obeyed(api: Api, sim: SimulatedApi, world: World) -> None:
+    """Names are read again after each poll: nobody need wait a day for the next attempt."""
+    sim.faults.add(Fault(kind="status", status=429, retry_after="86400"))
+    began = time.monotonic()
+    with pytest.raises(ApiError):
+        _bounded(lambda: read(api, [world.rooms[0].id]), api)
+    assert time.monotonic() - began < 2
+
+
+def _bounded(work: Callable[[], object], api: Api) -> None:
+    """Raises what `work` raises; a work that does not end is stopped, and fails the test."""
+    guard = threading.Timer(4, api.stop)
+    guard.start()
+    try:
+        work()
+    finally:
+        guard.cancel()
+
+
+# --- the thread ---
+
+
+class Learnt:
+    """Takes what a reader hands over."""
+
+    def __init__(self) -> None:
+        self.rooms: list[KnownRoom] = []
+        self.batches: list[int] = []
+        self.changed = threading.Condition()
+
+    def __call__(self, rooms: list[KnownRoom]) -> None:
+        with self.changed:
+            self.rooms += rooms
+            self.batches.append(len(rooms))
+            self.changed.notify_all()
+
+    def wait_for(self, count: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.rooms) >= count, 10)
+
+
+def asked(reader: NameReader, rooms: list[str]) -> None:
+    deadline = time.monotonic() + 5
+    while not reader.ask(rooms):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_the_reader_hands_over_what_it_learns_in_batches(api: Api, world: World) -> None:
+    learnt = Learnt()
+    reader = NameReader(api, "w", learnt, lambda _: None)
+    reader.start()
+    asked(reader, [room.id for room in world.rooms])
+    learnt.wait_for(250)
+    assert max(learnt.batches) == 50
+    reader.stop()
+
+
+def test_the_reader_takes_one_wish_at_a_time(api: Api, sim: SimulatedApi, world: World) -> None:
+    learnt = Learnt()
+    reader = NameReader(api, "w", learnt, lambda _: None)
+    reader.start()
+    sim.faults.add(Fault(kind="stall", seconds=0.3, times=1))
+    assert not reader.ask([])
+    assert reader.ask([world.rooms[0].id])
+    assert not reader.ask([world.rooms[1].id])
+    learnt.wait_for(1)
+    asked(reader, [world.rooms[1].id])
+    learnt.wait_for(2)
+    reader.stop()
+
+
+def test_the_reader_survives_failures_of_the_api_and_of_this_program(api: Api, sim: SimulatedApi, world: World) -> None:
+    learnt = Learnt()
+    first = threading.Event()
+
+    def faulty(rooms: list[KnownRoom]) -> None:
+        if not first.is_set():
+            first.set()
+            raise ZeroDivisionError
+        learnt(rooms)
+
+    reader = NameReader(api, "w", faulty, lambda _: None)
+    reader.start()
+    sim.faults.add(Fault(kind="status", status=404, times=0), Fault(kind="status", status=501, times=1))
+    for _ in range(3):
+        asked(reader, [world.rooms[0].id])
+    learnt.wait_for(1)
+    assert first.is_set()
+    reader.stop()
+
+
+def test_a_stopped_api_ends_the_reader_in_the_middle_of_a_stall(api: Api, sim: SimulatedApi, world: World) -> None:
+    reader = NameReader(api, "w", Learnt(), lambda _: None)
+    reader.start()
+    sim.faults.add(Fault(kind="stall", seconds=60))
+    reader.ask([world.rooms[0].id])
+    deadline = time.monotonic() + 5
+    while not sim.faults.standing()[0].struck:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    api.stop()
+    reader.stop()
+    reader._thread.join(2)
+    assert not reader._thread.is_alive()
+    assert not reader.ask([world.rooms[0].id])

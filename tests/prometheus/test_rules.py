@@ -1,0 +1,158 @@
+"""Rules, thresholds and alerts: proven by promtool, and written as the house of Prometheus writes them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from exporter.publish.selfmetrics import SelfMetrics
+from exporter.publish.text import FAMILIES, sample_names
+from scripts import stack
+from tests.programs import require
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+FOLDER = REPOSITORY / "prometheus"
+RULE_FILES = sorted((FOLDER / "rules").glob("*.yml"))
+TEST_FILES = sorted((FOLDER / "tests").glob("*.yml"))
+GENERATIONS = pytest.mark.parametrize("generation", [3, 2], ids=["prometheus-3", "prometheus-2.42"])
+
+Generation = Literal[2, 3]
+Rule = dict[str, Any]
+
+
+def _load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _rules(kind: Literal["alert", "record"]) -> list[Rule]:
+    return [rule for path in RULE_FILES for group in _load(path)["groups"] for rule in group["rules"] if kind in rule]
+
+
+def _run(*command: str | Path) -> str:
+    finished = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+ALERTS = {rule["alert"]: rule for rule in _rules("alert")}
+RECORDED = {rule["record"]: rule for rule in _rules("record")}
+THRESHOLDS = {name for name in RECORDED if name.startswith("hms:threshold:")}
+
+
+@GENERATIONS
+def test_promtool_and_amtool_accept_every_file(generation: Generation) -> None:
+    promtool = require("promtool", generation=generation)
+    _run(promtool, "check", "rules", *RULE_FILES)
+    _run(promtool, "check", "config", FOLDER / "prometheus.yml")
+    _run(require("amtool", generation=generation), "check-config", FOLDER / "alertmanager.yml")
+
+
+@GENERATIONS
+@pytest.mark.parametrize("file", TEST_FILES, ids=lambda file: file.stem)
+def test_each_alert_fires_when_it_should_and_only_then(file: Path, generation: Generation) -> None:
+    _run(require("promtool", generation=generation), "test", "rules", file)
+
+
+def test_each_alert_is_tested_firing_and_at_rest() -> None:
+    firing, resting = set(), set()
+    for path in TEST_FILES:
+        for test in _load(path)["tests"]:
+            for case in test.get("alert_rule_test", []):
+                # Whatever series a test feeds in besides those that its alert names must stay quiet.
+                quiet = not case["exp_alerts"] or len(test["input_series"]) > len(case["exp_alerts"])
+                resting |= {case["alertname"]} if quiet else set()
+                firing |= {case["alertname"]} if case["exp_alerts"] else set()
+    assert firing == resting == set(ALERTS)
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_says_what_is_wrong_how_bad_and_where_to_read_on(name: str) -> None:
+    rule = ALERTS[name]
+    assert re.fullmatch(r"Hms([A-Z][a-z]+)+", name)
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    annotations = rule["annotations"]
+    assert set(annotations) == {"summary", "description", "runbook_url"}
+    assert annotations["summary"].endswith(".")
+    assert "{{" in annotations["description"], "names neither what it is about nor how much"
+    page, _, anchor = annotations["runbook_url"].partition("#")
+    headings = re.findall(r"(?m)^## (\w+)$", (REPOSITORY / page).read_text(encoding="utf-8"))
+    assert anchor == name.lower()
+    assert name in headings
+
+
+def test_an_alert_about_a_room_names_it() -> None:
+    for name in ("HmsSessionNearLimit", "HmsSessionForgotten"):
+        assert "$labels.room " in ALERTS[name]["annotations"]["summary"]
+        assert "$labels.room " in ALERTS[name]["annotations"]["description"]
+
+
+def test_the_documentation_lists_every_alert_with_its_severity_and_no_other() -> None:
+    text = (REPOSITORY / "docs" / "alerts.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"(?m)^\| \[(\w+)\]\(#\w+\) \| (\w+) \|", text))
+    assert listed == {name: rule["labels"]["severity"] for name, rule in ALERTS.items()}
+    assert re.findall(r"(?m)^## (\w+)$", text) == list(listed)
+
+
+def test_every_threshold_is_compared_with_and_every_one_compared_with_exists() -> None:
+    """A threshold that is missing would silence its alert without a word."""
+    used = {name for rule in (*ALERTS.values(), *RECORDED.values()) for name in re.findall(r"hms:threshold:\w+", rule["expr"])}
+    assert used == THRESHOLDS
+    set_in_one_place = [rule["record"] for group in _load(FOLDER / "rules" / "hms-thresholds.yml")["groups"] for rule in group["rules"]]
+    assert sorted(set_in_one_place) == sorted(THRESHOLDS)
+    assert all(re.fullmatch(r"vector\([0-9.]+\)", RECORDED[name]["expr"]) for name in THRESHOLDS)
+
+
+def test_the_documentation_names_every_threshold_by_its_alert() -> None:
+    text = (REPOSITORY / "docs" / "alerts.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"(?ms)^## (\w+)\n(.*?)(?=^## |\Z)", text))
+    for name, rule in ALERTS.items():
+        for threshold in re.findall(r"hms:threshold:(\w+)", rule["expr"]):
+            assert f"`{threshold}`" in sections[name], (name, threshold)
+
+
+def test_recorded_series_are_named_by_level_metric_and_operation() -> None:
+    for name in RECORDED.keys() - THRESHOLDS:
+        assert re.fullmatch(r"(workspace|workspace_role|room):hms_[a-z_]+:[a-z0-9_]+", name), name
+
+
+def test_rules_know_only_metrics_that_exist() -> None:
+    own = {name for metric in SelfMetrics("0", "0").registry.collect() for name in _sample_names(metric.name, metric.type)}
+    known = own | {name for family in FAMILIES for name in sample_names(family)} | set(RECORDED) | {"up", "process_start_time_seconds"}
+    for rule in (*ALERTS.values(), *RECORDED.values()):
+        expr = re.sub(r'"[^"]*"|\{[^}]*\}', "", rule["expr"])
+        asked = set(re.findall(r"(?<![:\w])(?:\w+:)?hms[\w:]*", expr))
+        assert asked <= known, asked - known
+
+
+def test_the_shipped_configuration_scrapes_the_job_that_the_alert_watches() -> None:
+    jobs = {job["job_name"] for job in _load(FOLDER / "prometheus.yml")["scrape_configs"]}
+    assert set(re.findall(r'job="([^"]+)"', ALERTS["HmsExporterDown"]["expr"])) <= jobs
+
+
+def test_alertmanager_quiets_only_alerts_that_exist() -> None:
+    for rule in _load(FOLDER / "alertmanager.yml")["inhibit_rules"]:
+        for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
+            (pattern,) = re.findall(r'"(.+)"', matcher)
+            assert any(re.fullmatch(pattern, name) for name in ALERTS), matcher
+
+
+def test_local_programs_get_the_shipped_configuration_with_other_addresses() -> None:
+    """What `make stack` runs differs from what compose mounts by addresses alone."""
+    shipped = (FOLDER / "prometheus.yml").read_text(encoding="utf-8")
+    for address, local in (("hms-exporter:10100", "h:1"), ("localhost:9090", "h:2"), ("alertmanager:9093", "h:3"), ("rules/*.yml", "R")):
+        assert shipped.count(address) == 1
+        shipped = shipped.replace(address, local)
+    assert stack.prometheus_config("h:1", "h:2", "h:3", "R") == yaml.safe_load(shipped)
+
+
+def _sample_names(name: str, kind: str) -> tuple[str, ...]:
+    if kind == "counter":
+        return (f"{name}_total",)
+    if kind == "histogram":
+        return (f"{name}_bucket", f"{name}_count", f"{name}_sum")
+    return (name,)

@@ -1,0 +1,406 @@
+"""The finished pages: a golden exposition that Prometheus's own tools accept, the same content in each encoding, expiry, filters.
+
+After a wanted change of what is published: `HMS_WRITE_GOLDEN=1 pytest tests/test_exposition.py`, and read the difference.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics_exposition
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from exporter.counting.contribution import Account, room_account
+from exporter.counting.rooms import KnownRoom
+from exporter.counting.usage import BudgetLine
+from exporter.publish.exposition import Exposition, Page, Section, Sections
+from exporter.publish.negotiation import TEXT, Format
+from exporter.publish.selfmetrics import SelfMetrics
+from exporter.publish.text import (
+    ACCOUNT_FAMILIES,
+    BUDGET_FAMILIES,
+    FAMILIES,
+    UP_FAMILY,
+    USAGE_FAMILIES,
+    WORKSPACE_FAMILIES,
+    Overview,
+    account_lines,
+    budget_lines,
+    sample_names,
+    up_line,
+    usage_lines,
+    workspace_lines,
+)
+from tests.harness import Counting, at, peer, session
+from tests.programs import require
+
+# This side of client_python has no types of its own.
+parse_openmetrics: Callable[[str], Iterable[Metric]] = openmetrics_parser.text_string_to_metric_families
+generate_openmetrics: Callable[[Any], bytes] = openmetrics_exposition.generate_latest
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+OPENMETRICS_ACCEPT = "application/openmetrics-text; version=1.0.0"
+STANDUP, CLASS = "61652b404e556e35f2179759", "6204fea00c108fa49d599d79"
+HOSTILE = 'Größe "7" \\ of\na kind'
+
+
+class Clock:
+    """A monotonic clock that stands until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def nothing_live(fmt: Format, _: frozenset[str]) -> bytes:
+    """No metrics of the process: only the mark that ends the format."""
+    return b"" if fmt is TEXT else b"# EOF\n"
+
+
+def ledger(folder: Path) -> Counting:
+    """An hour of two rooms and a group: sessions ended and running, roles changed, a ghost."""
+    counting = Counting(folder / "state.db", since=at(-7200))
+    group = Account("group", "class-north")
+    counting.begin(at(0))
+    counting.see(session("s1", {"p1": peer(at(-3000), at(-1200), "host")}, room=STANDUP, started=at(-3600), ended=at(-600.5)))
+    counting.see(
+        session("s2", {"p2": peer(at(-60), role="host", user="u1"), "p3": peer(at(-30.25), user="u2")}, room=STANDUP, started=at(-90))
+    )
+    counting.ledger.open(room_account(STANDUP))
+    counting.ledger.assign(STANDUP, room_account(STANDUP))
+    counting.see(session("s3", {"p4": peer(at(-100), role="teacher")}, room="n1", started=at(-200), ended=at(-10)))
+    counting.ledger.open(group)
+    counting.ledger.assign("n1", group)
+    counting.ledger.open(room_account(CLASS))
+    counting.end()
+    counting.begin(at(30))
+    changed = {"p2": peer(at(-60), role="guest", user="u1"), "p3": peer(at(-30.25), at(12.125), user="u2"), "p5": peer(at(20), user="u2")}
+    counting.see(session("s2", changed, room=STANDUP, started=at(-90)))
+    counting.end()
+    return counting
+
+
+def sections(counting: Counting, expires: float) -> Sections:
+    """Everything that is published of that ledger; what expires does so then."""
+    known = {
+        STANDUP: KnownRoom(STANDUP, HOSTILE, "daily", "t1", "eu", enabled=True, exists=True, fetched_at=1),
+        CLASS: KnownRoom(CLASS, "", "class", "t2", "in", enabled=False, exists=True, fetched_at=1),
+    }
+    labels = {STANDUP: HOSTILE, CLASS: CLASS, "class-north": "class-north"}
+    found: dict[str, list[Section]] = {}
+    for account, state in counting.ledger.accounts.items():
+        lines = account_lines("default", labels[account.id], state, known.get(account.id))
+        for family, text in zip(ACCOUNT_FAMILIES, lines, strict=True):
+            found.setdefault(family.name, []).append(Section(text, expires if family.expires else float("inf")))
+    usage = usage_lines("default", at(30), {"host": (60_000_000, 90_000_000)}, {"host": 0.125}, "USD")
+    for name, text in zip(("hms_usage_peer_seconds", *(family.name for family in USAGE_FAMILIES)), usage, strict=True):
+        found.setdefault(name, []).append(Section(text))
+    budgets = budget_lines([BudgetLine("January", 360_000.0, 0.25, 0.5)])
+    whole = workspace_lines("default", counting.ledger, Overview(configured=2, tracked=3, missing=1, overflowed=0))
+    for family, text in [*zip(BUDGET_FAMILIES, budgets, strict=True), *zip(WORKSPACE_FAMILIES, whole, strict=True)]:
+        found[family.name] = [Section(text)]
+    found[UP_FAMILY.name] = [Section(up_line("default", up=True))]
+    return found
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Sections:
+    counting = ledger(tmp_path_factory.mktemp("golden"))
+    counting.close()
+    return sections(counting, expires=1090.0)
+
+
+@pytest.fixture
+def exposition(published: Sections) -> Exposition:
+    exposition = Exposition(nothing_live, Clock())
+    exposition.publish("default", published)
+    return exposition
+
+
+def text_of(page: Page) -> str:
+    """A page's text, inflated if need be; its length is as announced."""
+    body = b"".join(page.chunks)
+    assert len(body) == page.length
+    return (gzip.decompress(body) if page.encoding == "gzip" else body).decode()
+
+
+def samples(families: Iterable[Metric]) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every sample's value, by its name and labels."""
+    return {(sample.name, frozenset(sample.labels.items())): sample.value for family in families for sample in family.samples}
+
+
+# --- the golden exposition ---
+
+
+@pytest.mark.parametrize(("accept", "file"), [("", "golden.txt"), (OPENMETRICS_ACCEPT, "golden.openmetrics")])
+def test_a_fixed_ledger_is_published_as_in_the_golden_file(exposition: Exposition, accept: str, file: str) -> None:
+    text = text_of(exposition.page(accept, ""))
+    path = FIXTURES / file
+    if os.environ.get("HMS_WRITE_GOLDEN") == "1":
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_the_golden_exposition_shows_every_family() -> None:
+    for file, suffix in (("golden.txt", ""), ("golden.openmetrics", "_total")):
+        declared = {line.split()[2] for line in (FIXTURES / file).read_text().splitlines() if line.startswith("# TYPE")}
+        assert declared == {family.name.removesuffix(suffix) for family in FAMILIES}
+
+
+def test_promtool_finds_nothing_to_complain_about(exposition: Exposition) -> None:
+    live = SelfMetrics("1.0", "abc")
+    live.workspace("default", 30.0).request("/sessions", "200", 0.1)
+    text = text_of(exposition.page("", "")).encode() + live.render(TEXT, frozenset())
+    result = subprocess.run([require("promtool"), "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
+def test_both_formats_say_the_same(exposition: Exposition) -> None:
+    plain = list(parse_text(text_of(exposition.page("", ""))))
+    modern = list(parse_openmetrics(text_of(exposition.page(OPENMETRICS_ACCEPT, ""))))
+    assert samples(plain) == samples(modern)
+    assert len(samples(plain)) > 100
+    assert {(family.name, family.type, family.documentation) for family in plain} == {
+        (family.name, family.type, family.documentation) for family in modern
+    }
+
+
+def test_no_label_is_one_that_prometheus_adds_itself(exposition: Exposition) -> None:
+    for family in parse_text(text_of(exposition.page("", ""))):
+        for sample in family.samples:
+            assert not {"job", "instance", "type"} & sample.labels.keys()
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS_ACCEPT])
+def test_a_hostile_name_comes_back_as_it_was(exposition: Exposition, accept: str) -> None:
+    parse = parse_openmetrics if accept else parse_text
+    rooms = {sample.labels.get("room") for family in parse(text_of(exposition.page(accept, ""))) for sample in family.samples}
+    assert HOSTILE in rooms
+
+
+# Prometheus takes any UTF-8 but the null character (which client_python passes through as well); \r is a line's end to
+# Python's parser though not to Prometheus's, so splitting is tested apart.
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"))
+
+
+@given(ANY_TEXT, ANY_TEXT, ANY_TEXT)
+def test_any_label_survives_the_way_through_both_formats(workspace: str, room: str, role: str) -> None:
+    counting = _one_peer(role or "guest")
+    state = counting.accounts[room_account("room")]
+    text = b"".join(
+        b"# TYPE %b %b\n%b" % (family.name.encode(), family.kind.encode(), line)
+        for family, line in zip(ACCOUNT_FAMILIES, account_lines(workspace, room, state, None), strict=True)
+        if line
+    ).decode()
+    for family in parse_text(text):
+        for sample in family.samples:
+            assert (sample.labels["workspace"], sample.labels["room"]) == (workspace, room)
+            assert sample.labels.get("role", role or "guest") == (role or "guest")
+
+
+def _one_peer(role: str) -> Any:
+    from exporter.counting.ledger import Ledger
+    from exporter.hms.records import decode_session
+
+    ledger = Ledger()
+    ledger.begin(at(10))
+    ledger.configure(["*"], at(0), at(10))
+    found, _ = decode_session(session("s", {"p": peer(at(1), role=role)}), at(10))
+    assert found is not None
+    ledger.see(found, "*")
+    ledger.open(room_account("room"))
+    ledger.assign("room", room_account("room"))
+    ledger.finish(None, 0.0)
+    return ledger
+
+
+@pytest.mark.slow
+def test_prometheus_accepts_every_character_in_a_name() -> None:
+    """One room for each of some thousand characters, controls and line separators of all kinds among them."""
+    characters = [chr(code) for code in [*range(1, 0x300), 0x2028, 0x2029, 0xFEFF, 0xFFFD, 0xFFFF, 0x1F600, 0x10FFFF]]
+    state = _one_peer("guest").accounts[room_account("room")]
+    lines = b"".join(account_lines("w", f"a{character}b", state, None)[5] for character in characters)
+    text = b"# HELP hms_sessions_started_total Sessions started.\n# TYPE hms_sessions_started_total counter\n" + lines
+    result = subprocess.run([require("promtool"), "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
+# --- encodings ---
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS_ACCEPT])
+@pytest.mark.parametrize("names", [[], ["hms_up", "hms_session_peers_bucket"], ["nothing"]])
+def test_a_compressed_page_is_one_gzip_member_of_the_plain_one(published: Sections, accept: str, names: list[str], tmp_path: Path) -> None:
+    exposition = Exposition(nothing_live, Clock())
+    exposition.publish("default", published)
+    for _ in range(2):  # worked out, and then from what was kept
+        plain = exposition.page(accept, "", frozenset(names))
+        zipped = exposition.page(accept, "gzip", frozenset(names))
+        assert (plain.encoding, zipped.encoding) == (None, "gzip")
+        assert plain.content_type == zipped.content_type
+        body, whole = b"".join(zipped.chunks), b"".join(plain.chunks)
+        assert len(body) == zipped.length
+        inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        assert inflater.decompress(body) == whole
+        assert inflater.eof
+        assert inflater.unused_data == b""
+    file = tmp_path / "page.gz"
+    file.write_bytes(body)
+    result = subprocess.run([require("gzip"), "-dc", str(file)], capture_output=True, check=False)
+    assert (result.returncode, result.stderr, result.stdout) == (0, b"", whole)
+
+
+@given(st.lists(st.lists(st.binary(max_size=300), max_size=4), max_size=4), st.binary(max_size=300))
+def test_whatever_is_published_the_compressed_page_holds_the_same_bytes(workspaces: list[list[bytes]], live: bytes) -> None:
+    exposition = Exposition(lambda *_: live, Clock())
+    for number, texts in enumerate(workspaces):
+        exposition.publish(f"w{number}", {"hms_up": [Section(text) for text in texts]})
+    page = exposition.page("", "gzip")
+    assert gzip.decompress(b"".join(page.chunks)) == b"".join(exposition.page("", "").chunks)
+
+
+# --- several workspaces, and what comes and goes ---
+
+
+def lines(*values: str) -> Section:
+    return Section("".join(f"{value}\n" for value in values).encode())
+
+
+def test_a_familys_samples_of_all_workspaces_stand_together() -> None:
+    exposition = Exposition(nothing_live, Clock())
+    exposition.publish(
+        "b", {"hms_up": [lines('hms_up{workspace="b"} 1')], "hms_rooms_tracked": [lines('hms_rooms_tracked{workspace="b"} 1')]}
+    )
+    exposition.publish(
+        "a", {"hms_up": [lines('hms_up{workspace="a"} 0')], "hms_rooms_tracked": [lines('hms_rooms_tracked{workspace="a"} 2')]}
+    )
+    text = text_of(exposition.page("", ""))
+    assert [line for line in text.splitlines() if not line.startswith("# HELP")] == [
+        "# TYPE hms_up gauge", 'hms_up{workspace="a"} 0', 'hms_up{workspace="b"} 1',
+        "# TYPE hms_rooms_tracked gauge", 'hms_rooms_tracked{workspace="a"} 2', 'hms_rooms_tracked{workspace="b"} 1',
+    ]  # fmt: skip
+    exposition.publish("a", None)
+    assert 'workspace="a"' not in text_of(exposition.page("", ""))
+    exposition.publish("b", None)
+    assert text_of(exposition.page("", "")) == ""
+    assert text_of(exposition.page(OPENMETRICS_ACCEPT, "")) == "# EOF\n"
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_pages_by_name_share_their_texts_so_that_many_slow_readers_hold_no_copies(published: Sections, encoding: str) -> None:
+    exposition = Exposition(nothing_live)
+    exposition.publish("w", published)
+    names = frozenset({"hms_peers_active", "hms_peer_seconds_total", "hms_room_info"})
+    one, other = (exposition.page("", encoding, names).chunks for _ in range(2))
+    shared = {id(chunk) for chunk in one} & {id(chunk) for chunk in other}
+    own = [chunk for chunk in other if id(chunk) not in shared]
+    assert sum(map(len, own)) < 20
+    assert sum(map(len, other)) > 200
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+@pytest.mark.parametrize("names", [frozenset[str](), frozenset({"hms_peers_active", "hms_peers_joined_total"})])
+def test_gauges_go_when_they_are_too_old_also_while_nothing_is_published(published: Sections, encoding: str, names: frozenset[str]) -> None:
+    """Decided at the scrape: a poll that hangs for ever cannot keep them."""
+    clock = Clock()
+    exposition = Exposition(nothing_live, clock)
+    exposition.publish("default", published)
+    for now, shown in ((1000.0, True), (1089.9, True), (1090.0, False), (5000.0, False)):
+        clock.now = now
+        text = text_of(exposition.page("", encoding, names))
+        assert ("hms_peers_active{" in text) == shown
+        assert ("# TYPE hms_peers_active gauge" in text) == shown, "and no header without samples"
+        assert "hms_peers_joined_total{" in text, "counters stay"
+
+
+def test_each_workspaces_gauges_go_at_their_own_time() -> None:
+    clock = Clock()
+    exposition = Exposition(nothing_live, clock)
+    for name, expires in (("a", 1010.0), ("b", 1020.0)):
+        exposition.publish(name, {"hms_users_active": [Section(f'hms_users_active{{workspace="{name}"}} 1\n'.encode(), expires)]})
+    seen = []
+    for clock.now in (1005.0, 1015.0, 1025.0):
+        text = text_of(exposition.page("", "gzip"))
+        seen.append([name for name in "ab" if f'"{name}"' in text])
+    assert seen == [["a", "b"], ["b"], []]
+
+
+def test_a_page_once_begun_is_not_changed_by_the_next_poll(exposition: Exposition) -> None:
+    page = exposition.page("", "")
+    before = b"".join(page.chunks)
+    exposition.publish("default", {"hms_up": [lines("hms_up 0")]})
+    assert b"".join(page.chunks) == before
+    assert text_of(exposition.page("", "")).endswith("hms_up 0\n")
+
+
+# --- name[] ---
+
+
+class Published:
+    """The page as a collector of client_python's, whose own filter is the measure."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
+
+    describe = collect
+
+
+SAMPLE_NAMES = sorted({name for family in FAMILIES for name in sample_names(family)})
+ODD_NAMES = [
+    "",
+    "hms",
+    "hms_session_peers",
+    "hms_peers_joined",
+    "hms_peers_joined_created",
+    "process_cpu_seconds_total",
+    "hms_up ",
+    "# TYPE",
+    "hms_up{",
+]
+
+
+@given(st.frozensets(st.sampled_from(SAMPLE_NAMES + ODD_NAMES), min_size=1, max_size=6))
+def test_name_filters_as_client_python_does(names: frozenset[str]) -> None:
+    golden = (FIXTURES / "golden.txt").read_text()
+    registry = CollectorRegistry()
+    registry.register(Published(list(parse_text(golden))))
+    exposition = Exposition(nothing_live, Clock())
+    exposition.publish("default", _sections_of(golden))
+    restricted = registry.restricted_registry(names)
+    ours = text_of(exposition.page("", "", names))
+    assert samples(parse_text(ours)) == samples(parse_text(generate_latest(restricted).decode()))
+    assert sorted(line for line in ours.splitlines() if line.startswith("#")) == sorted(
+        line for line in generate_latest(restricted).decode().splitlines() if line.startswith("#")
+    )
+    # The parser of OpenMetrics refuses half a histogram, which a filter may ask for: only the samples are compared.
+    modern = text_of(exposition.page(OPENMETRICS_ACCEPT, "", names))
+    assert samples(parse_text(_uncommented(modern))) == samples(parse_text(_uncommented(generate_openmetrics(restricted).decode())))
+
+
+def _uncommented(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
+
+
+def _sections_of(text: str) -> Sections:
+    """A page taken apart again."""
+    found = {}
+    for block in text.split("# HELP ")[1:]:
+        name = block.split(" ", 1)[0]
+        found[name] = [Section("".join(f"{line}\n" for line in block.split("\n")[2:] if line).encode())]
+    return found

@@ -1,0 +1,200 @@
+"""What the families say of themselves, an account's lines, and that code and README name the same metrics."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram
+from exporter.counting.contribution import Account, room_account
+from exporter.counting.ledger import Ledger
+from exporter.counting.rooms import KnownRoom
+from exporter.hms.records import SECOND
+from exporter.publish.negotiation import OPENMETRICS, TEXT
+from exporter.publish.selfmetrics import SelfMetrics
+from exporter.publish.text import ACCOUNT_FAMILIES, FAMILIES, WORKSPACE_FAMILIES, Family, Overview, account_lines, header, workspace_lines
+
+README = Path(__file__).parent.parent.parent / "README.md"
+ROOM = "61652b404e556e35f2179759"
+LABELS = f'workspace="w",room_id="{ROOM}",room="daily"'
+
+
+def names_in_code() -> set[str]:
+    """Every metric of ours that the program exposes, counters with their `_total`."""
+    own = {f"{family.name}_total" if family.type == "counter" else family.name for family in SelfMetrics("v", "r").registry.collect()}
+    return {family.name for family in FAMILIES} | {name for name in own if name.startswith("hms_")}
+
+
+def lines_of(state: AccountState, known: KnownRoom | None = None) -> dict[str, str]:
+    """An account's lines by family."""
+    return {family.name: line.decode() for family, line in zip(ACCOUNT_FAMILIES, account_lines("w", "daily", state, known), strict=True)}
+
+
+def test_every_metric_is_in_the_readmes_tables_and_the_other_way_round() -> None:
+    cells = [line.split("|")[1] for line in README.read_text().splitlines() if line.startswith("|") and line.count("|") >= 3]
+    described = {name for cell in cells for name in re.findall(r"`(hms_[a-z_]+)`", cell)}
+    assert described == names_in_code()
+
+
+def test_the_readme_names_no_metric_that_there_is_not() -> None:
+    exposed = names_in_code()
+    endings = ("", "_bucket", "_count", "_sum")
+    named = {name for name in re.findall(r"`(hms_[a-z_]+)[`{]", README.read_text()) if not name.endswith("_")}
+    assert not {name for name in named if not any(name.removesuffix(ending) in exposed for ending in endings)}
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_family_is_named_and_described_as_prometheus_asks(family: Family) -> None:
+    assert re.fullmatch(r"hms_[a-z][a-z_]*[a-z]", family.name)
+    assert family.name.endswith("_total") == (family.kind == "counter")
+    assert family.kind in {"counter", "gauge", "histogram"}
+    assert re.fullmatch(r"[A-Z].{10,}\.?", family.help)
+    assert "\n" not in family.help
+    assert not family.expires or family.kind == "gauge", "counters never go"
+
+
+def test_every_family_stands_once() -> None:
+    names = [family.name for family in FAMILIES]
+    assert len(names) == len(set(names))
+    assert not {name for name in names if name.startswith("hms_exporter_")}, "those are of the other registry"
+
+
+def test_a_header_is_as_each_format_wants_it() -> None:
+    family = Family("hms_x_total", "counter", 'A "b" \\ c.')
+    assert header(family, openmetrics=False) == b'# HELP hms_x_total A "b" \\\\ c.\n# TYPE hms_x_total counter\n'
+    assert header(family, openmetrics=True) == b'# HELP hms_x A \\"b\\" \\\\ c.\n# TYPE hms_x counter\n'
+
+
+def test_a_room_without_any_session_shows_zeros_and_no_start() -> None:
+    state = AccountState(room_account(ROOM))
+    state.gauges = Gauges(sessions=0, oldest_start=None, peers={}, users=0, peak=0)
+    shown = {name: line for name, line in lines_of(state).items() if line}
+    assert shown == {
+        "hms_sessions_active": f"hms_sessions_active{{{LABELS}}} 0\n",
+        "hms_peers_active_peak": f"hms_peers_active_peak{{{LABELS}}} 0\n",
+        "hms_users_active": f"hms_users_active{{{LABELS}}} 0\n",
+        "hms_sessions_started_total": f"hms_sessions_started_total{{{LABELS}}} 0\n",
+        "hms_sessions_ended_total": f"hms_sessions_ended_total{{{LABELS}}} 0\n",
+        "hms_session_seconds_total": f"hms_session_seconds_total{{{LABELS}}} 0.0\n",
+    }
+
+
+def test_a_room_that_was_never_read_since_the_start_has_counters_and_no_gauges() -> None:
+    state = AccountState(room_account(ROOM))
+    state.totals.published_started = 3
+    state.role("host").published_seconds = 90_061_001
+    shown = lines_of(state)
+    assert not any(shown[family.name] for family in ACCOUNT_FAMILIES if family.expires)
+    assert shown["hms_sessions_started_total"].endswith(" 3\n")
+    assert shown["hms_peer_seconds_total"] == f'hms_peer_seconds_total{{{LABELS},role="host"}} 90.061001\n'
+
+
+def test_a_role_without_anyone_connected_is_shown_at_0() -> None:
+    state = AccountState(room_account(ROOM))
+    state.role("guest")
+    state.role("host")
+    state.gauges = Gauges(sessions=1, oldest_start=1_772_438_400_250_000, peers={"host": 2, "guest": 0}, users=1, peak=3)
+    shown = lines_of(state)
+    assert shown["hms_peers_active"] == (f'hms_peers_active{{{LABELS},role="guest"}} 0\nhms_peers_active{{{LABELS},role="host"}} 2\n')
+    assert shown["hms_session_start_timestamp_seconds"].endswith(" 1772438400.25\n")
+
+
+def test_what_is_published_is_the_high_water_mark_and_not_the_settled_sum() -> None:
+    state = AccountState(room_account(ROOM))
+    state.totals.seconds, state.totals.published_seconds = 5 * SECOND, 7 * SECOND
+    assert lines_of(state)["hms_session_seconds_total"].endswith(" 7.0\n")
+
+
+def test_a_groups_series_have_no_room_id() -> None:
+    state = AccountState(Account("group", "daily"))
+    state.role("host").published_joined = 1
+    state.gauges = Gauges(sessions=0, oldest_start=None, peers={"host": 0}, users=0, peak=0)
+    shown = "".join(lines_of(state).values())
+    assert "room_id" not in shown
+    assert 'hms_peers_joined_total{workspace="w",room="daily",role="host"} 1\n' in shown
+
+
+@pytest.mark.parametrize(
+    ("known", "shown"),
+    [
+        (None, False),
+        (KnownRoom.unanswered(ROOM), False),
+        (KnownRoom.missing(ROOM, 17), False),
+        (KnownRoom(ROOM, "daily", "t", "t1", "in", enabled=False, exists=True, fetched_at=17), True),
+    ],
+    ids=["never asked", "no answer", "unknown to 100ms", "answered"],
+)
+def test_the_info_is_shown_once_100ms_has_told_of_the_room(known: KnownRoom | None, shown: bool) -> None:
+    info = lines_of(AccountState(room_account(ROOM)), known)["hms_room_info"]
+    assert info == (f'hms_room_info{{{LABELS},template="t",template_id="t1",region="in",enabled="false"}} 1\n' if shown else "")
+
+
+def test_large_totals_keep_their_milliseconds() -> None:
+    """A billion peer-seconds, some thirty years of a call, are still told to the microsecond."""
+    state = AccountState(room_account(ROOM))
+    state.role("host").published_seconds = 1_000_000_000_000_001
+    assert lines_of(state)["hms_peer_seconds_total"].endswith(" 1000000000.000001\n")
+
+
+def test_a_histogram_is_cumulative_and_ends_with_everything() -> None:
+    ledger = Ledger()
+    histogram = ledger.histograms["session_duration", ""] = Histogram(HISTOGRAM_BOUNDS["session_duration"])
+    for seconds in (30, 60, 61, 43_200, 50_000):
+        histogram.observe(seconds * SECOND, SECOND)
+    overview = Overview(configured=0, tracked=0, missing=0, overflowed=0)
+    text = dict(zip((family.name for family in WORKSPACE_FAMILIES), workspace_lines("w", ledger, overview), strict=True))
+    lines = text["hms_session_duration_seconds"].decode().splitlines()
+    assert lines[0] == 'hms_session_duration_seconds_bucket{workspace="w",le="60.0"} 2'
+    assert lines[1] == 'hms_session_duration_seconds_bucket{workspace="w",le="300.0"} 3'
+    assert lines[-4:] == [
+        'hms_session_duration_seconds_bucket{workspace="w",le="43200.0"} 4',
+        'hms_session_duration_seconds_bucket{workspace="w",le="+Inf"} 5',
+        'hms_session_duration_seconds_count{workspace="w"} 5',
+        'hms_session_duration_seconds_sum{workspace="w"} 93351.0',
+    ]
+
+
+def test_durations_are_told_apart_from_a_minute_to_twelve_hours() -> None:
+    assert (HISTOGRAM_BOUNDS["session_duration"][0], HISTOGRAM_BOUNDS["session_duration"][-1]) == (60, 43_200)
+
+
+# --- the exporter's own ---
+
+
+def test_the_exporters_own_counters_begin_at_0_for_each_workspace() -> None:
+    metrics = SelfMetrics("1.0", "abc")
+    metrics.workspace("w", 30.0)
+    text = metrics.render(TEXT, frozenset()).decode()
+    for name in ("polls", "poll_failures", "polls_skipped", "api_retries", "api_throttled_seconds"):
+        assert f'\nhms_exporter_{name}_total{{workspace="w"}} 0.0\n' in text
+    for kind in ("session", "peer", "room"):
+        assert f'hms_exporter_records_rejected_total{{kind="{kind}",workspace="w"}} 0.0\n' in text
+    assert '\nhms_exporter_poll_interval_seconds{workspace="w"} 30.0\n' in text
+    assert re.search(r'\nhms_exporter_build_info\{pythonversion="3\.\d+\.\d+",revision="abc",version="1.0"\} 1.0\n', text)
+    assert "\nprocess_resident_memory_bytes " in text
+    assert "\npython_info{" in text
+    assert "_created" not in text
+    assert metrics.render(OPENMETRICS, frozenset()).endswith(b"# EOF\n")
+
+
+def test_a_workspace_that_left_takes_its_series_along_and_no_others() -> None:
+    metrics = SelfMetrics("1.0", "abc")
+    for name in ("gone", "stays"):
+        workspace = metrics.workspace(name, 30.0)
+        workspace.request("/sessions", "200", 0.1)
+        workspace.request("/rooms/{id}", "404", 0.1)
+        workspace.retry()
+        workspace.throttled(2.5)
+        workspace.clock_skew(1.0)
+        workspace.token_expiry(2.0)
+        workspace.duration.observe(1.0)
+        workspace.polls.inc()
+    before = metrics.render(TEXT, frozenset()).decode().splitlines()
+    metrics.forget("gone")
+    after = metrics.render(TEXT, frozenset()).decode().splitlines()
+    assert not [line for line in after if "gone" in line]
+    ours = [line for line in before if '"stays"' in line]
+    assert [line for line in after if '"stays"' in line] == ours
+    assert len(ours) > 40

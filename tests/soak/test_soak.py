@@ -1,0 +1,288 @@
+"""The endurance run at its smallest, and that it would notice: a watcher that cannot complain proves nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from exporter.counting.accounts import Histogram
+from exporter.simulator import HOUR, MINUTE, SECOND, Session, SessionQuery, World
+from soak import __main__ as program
+from soak import kills
+from soak.account import Account, Findings, RoomTruth, nothing, true_distributions, true_rooms
+from soak.days import Footprint, live
+from soak.kills import campaign
+from soak.life import Life
+from soak.stage import Stage
+from soak.watcher import Sums, Watcher, samples, sums
+
+ROOT = Path(__file__).parent.parent.parent
+T0 = 1_772_438_400 * SECOND
+PAGE = 'hms_peer_seconds_total{{workspace="w",room_id="r",room="n",role="{role}"}} {value}\n'
+
+
+@pytest.mark.slow
+def test_two_hours_of_life_lose_nothing_double_nothing_and_leave_nothing_behind(tmp_path: Path) -> None:
+    result = live(tmp_path, days=2 / 24, seed=3, meetings_an_hour=30)
+    assert result.polls > 200
+    assert result.failed > 0
+    assert result.rooms > 60
+    assert (result.findings, result.falls) == (Findings(), [])
+    assert result.last.grown(result.first) == []
+
+
+def test_a_run_ends_when_its_real_time_is_over(tmp_path: Path) -> None:
+    started = time.monotonic()
+    result = live(tmp_path, days=1000, hours=0.5 / 3600, meetings_an_hour=1)
+    assert 0 < result.days < 1000
+    assert time.monotonic() - started < 30
+
+
+def test_a_watcher_sees_a_counter_fall_and_nothing_else() -> None:
+    watcher = Watcher()
+    for value in (1.0, 2.0, 2.0, 1.5, 3.0):
+        watcher.look(PAGE.format(role="host", value=value) + f"hms_peers_active{{}} {9 - value}\n")
+    assert len(watcher.falls) == 1
+    assert "fell from 2.0 to 1.5" in watcher.falls[0]
+
+
+def test_a_counter_that_comes_back_lower_after_it_was_away_has_fallen() -> None:
+    watcher = Watcher()
+    for page in (PAGE.format(role="host", value=5), "", PAGE.format(role="host", value=4)):
+        watcher.look(page)
+    assert len(watcher.falls) == 1
+
+
+def test_a_watcher_sees_the_sum_of_a_histogram_fall() -> None:
+    watcher = Watcher()
+    for value in (2, 1):
+        watcher.look(f'hms_session_peers_sum{{workspace="w"}} {value}\n')
+    assert len(watcher.falls) == 1
+
+
+def test_the_sums_of_a_room_are_those_of_its_roles_to_the_microsecond() -> None:
+    page = PAGE.format(role="host", value=0.1) + PAGE.format(role="guest", value=1772438400.000002)
+    assert sums(Watcher().look(page)) == {"r": Sums(peer_us=1_772_438_400_100_002)}
+
+
+def test_a_life_tells_the_whole_truth_about_rooms_before_it_forgets_them() -> None:
+    life, other = (Life(5, T0, meetings_an_hour=10) for _ in range(2))
+    for each in (life, other):
+        each.live(T0 + 3 * HOUR)
+    now = T0 + 12 * HOUR
+    whole = other.truth(now)
+    assert len(whole) > 30
+    gone = life.retire(now, 5 * MINUTE)
+    assert gone
+    assert {**gone, **life.truth(now)} == whole
+    assert life.list_sessions(SessionQuery(1000), now) == []
+
+
+# -- what is held against the truth -----------------------------------------------------------------------------------
+
+
+def world() -> World:
+    """Two rooms: one of people who keep their roles, one in which somebody changes."""
+    made = World("soak-key", "soak-secret-of-thirty-two-bytes-and-more")
+    for name, changes in (("steady", False), ("changing", True)):
+        session = made.open(made.room(name=name, created_at=T0 - MINUTE).id, T0 + SECOND)
+        host, guest = session.join("host", T0 + SECOND), session.join("guest", T0 + 2 * SECOND)
+        session.join("guest", T0 + 3 * SECOND)  # a ghost
+        host.leave(T0 + 45 * SECOND)
+        if changes:
+            guest.change_role("speaker", T0 + 70 * SECOND)
+        guest.leave(T0 + 99 * SECOND)
+        session.close(T0 + 100 * SECOND)
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """What an exporter publishes of that world when all is over."""
+    with Stage(tmp_path_factory.mktemp("page"), world(), T0) as stage:
+        for _ in range(5):
+            found = stage.poll()
+            stage.clock.leap(30)
+        return found
+
+
+def held(found: dict[str, float]) -> Findings:
+    now = T0 + HOUR
+    sessions = world().sessions
+    account = Account()
+    account.hold(found, true_rooms(sessions, now))
+    account.hold_distributions(found, true_distributions(sessions, now))
+    return account.findings
+
+
+def test_a_page_that_is_the_truth_agrees_with_it(page: dict[str, float]) -> None:
+    assert held(page) == Findings()
+
+
+def first(page: dict[str, float], name: str, *marks: str) -> str:
+    return next(series for series in page if series.startswith(name + "{") and all(mark in series for mark in marks))
+
+
+STEADY = 'room="steady"'
+WRONG: dict[str, tuple[Callable[[dict[str, float]], tuple[str, float]], str]] = {
+    "a microsecond of a peer too little": (lambda page: (first(page, "hms_peer_seconds_total"), -1e-6), "lost"),
+    "a microsecond of a peer too much": (lambda page: (first(page, "hms_peer_seconds_total"), 1e-6), "doubled"),
+    "a microsecond of a session too little": (lambda page: (first(page, "hms_session_seconds_total"), -1e-6), "lost"),
+    "a microsecond of a session too much": (lambda page: (first(page, "hms_session_seconds_total"), 1e-6), "doubled"),
+    "a session too many": (lambda page: (first(page, "hms_sessions_started_total"), 1), "wrong_counts"),
+    "an end too few": (lambda page: (first(page, "hms_sessions_ended_total"), -1), "wrong_counts"),
+    "a peer too many": (lambda page: (first(page, "hms_peers_joined_total"), 1), "wrong_counts"),
+    "a leave too few": (lambda page: (first(page, "hms_peers_left_total"), -1), "wrong_counts"),
+    "a session too many in a bucket": (
+        lambda page: (first(page, "hms_session_duration_seconds_bucket", 'le="60.0"'), 1),
+        "wrong_distributions",
+    ),
+    "a microsecond in a distribution's sum": (lambda page: (first(page, "hms_session_duration_seconds_sum"), 1e-6), "wrong_distributions"),
+    "a session too few in a distribution": (lambda page: (first(page, "hms_session_peers_count"), -1), "wrong_distributions"),
+    "a peer too many in a distribution": (lambda page: (first(page, "hms_session_peers_sum"), 1), "wrong_distributions"),
+    "a stay too many of a role": (lambda page: (first(page, "hms_peer_duration_seconds_count", 'role="host"'), 1), "wrong_distributions"),
+}
+
+
+@pytest.mark.parametrize(("change", "where"), WRONG.values(), ids=WRONG)
+def test_every_single_thing_that_is_wrong_is_found(
+    page: dict[str, float], change: Callable[[dict[str, float]], tuple[str, float]], where: str
+) -> None:
+    series, much = change(page)
+    assert getattr(held({**page, series: page[series] + much}), where) > 0
+
+
+@pytest.mark.parametrize("name", ["hms_peer_seconds_total", "hms_peers_joined_total", "hms_peers_left_total"])
+def test_what_one_role_has_of_another_is_found_though_the_sum_be_right(page: dict[str, float], name: str) -> None:
+    host, guest = (first(page, name, STEADY, f'role="{role}"') for role in ("host", "guest"))
+    findings = held({**page, host: page[host] + 1, guest: page[guest] - 1})
+    assert findings == Findings(wrong_roles=1)
+
+
+def test_who_changed_roles_may_count_in_either_but_nobody_else(page: dict[str, float]) -> None:
+    seconds = "hms_peer_seconds_total"
+    of = {role: first(page, seconds, 'room="changing"', f'role="{role}"') for role in ("host", "guest", "speaker")}
+    assert held({**page, of["guest"]: page[of["guest"]] - 1, of["speaker"]: page[of["speaker"]] + 1}) == Findings()
+    assert held({**page, of["host"]: page[of["host"]] - 1, of["speaker"]: page[of["speaker"]] + 1}) == Findings(wrong_roles=1)
+
+
+def test_a_room_of_which_nothing_is_published_is_lost_and_one_too_many_is_found() -> None:
+    now = T0 + HOUR
+    account = Account()
+    account.hold({}, true_rooms(world().sessions, now))
+    findings = account.findings
+    assert findings.lost > 300
+    assert (findings.wrong_counts, findings.wrong_roles) == (2, 2)
+    account = Account()
+    account.hold(samples(PAGE.format(role="host", value=1)), {"r": nothing()})
+    assert account.findings == Findings(doubled=1, wrong_roles=1)
+
+
+def test_the_truth_by_role_adds_up_to_the_whole() -> None:
+    life = Life(7, T0, meetings_an_hour=10)
+    life.live(T0 + 3 * HOUR)
+    for room in life.truth(T0 + 12 * HOUR).values():
+        for name, whole in (("joined", room.sums.joined), ("left", room.sums.left), ("us", room.sums.peer_us)):
+            least, most = (sum(much for (_, of), much in bound.items() if of == name) for bound in (room.least, room.most))
+            assert least <= whole <= most
+            if room.least == room.most:
+                assert least == whole == most
+
+
+def test_a_room_that_there_never_was_is_found() -> None:
+    account = Account()
+    account.hold_rooms(samples(PAGE.format(role="host", value=1)), {"r"})
+    assert account.findings == Findings()
+    account.hold_rooms(samples(PAGE.format(role="host", value=1)), {"another"})
+    assert account.findings == Findings(doubled=1, wrong_counts=1)
+
+
+def test_what_grows_by_more_than_chance_is_named() -> None:
+    before = Footprint(memory=60 << 20, state=1 << 20, descriptors=13, threads=4)
+    assert before._replace(memory=70 << 20, state=9 << 20, descriptors=15, threads=5).grown(before) == []
+    assert before._replace(memory=90 << 20).grown(before) == ["memory"]
+    assert before._replace(descriptors=18, threads=8).grown(before) == ["descriptors", "threads"]
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+LINES = [
+    "seconds lost",
+    "seconds counted twice",
+    "rooms with wrong counts",
+    "rooms with wrong roles",
+    "wrong histogram series",
+    "counters seen to fall",
+]
+
+
+@pytest.mark.slow
+def test_the_command_kills_tells_what_came_of_it_and_ends_well() -> None:
+    command = [sys.executable, "-m", "soak", "--kills", "2", "--seed", "3"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "seed 3"
+    assert lines[2].startswith("2 kills in ")
+    assert [line.rsplit(maxsplit=1) for line in lines[-6:]] == [[name, "0"] for name in LINES]
+
+
+@pytest.mark.slow
+def test_the_command_lives_days_tells_what_came_of_it_and_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["--days", "0.02", "--seed", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("0.0 simulated days in ")
+    assert [line.rsplit(maxsplit=1) for line in lines[-6:]] == [[name, "0"] for name in LINES]
+
+
+@pytest.mark.parametrize(
+    ("findings", "falls"),
+    [
+        (Findings(lost=1e-6), []),
+        (Findings(doubled=1e-6), []),
+        (Findings(wrong_counts=1), []),
+        (Findings(wrong_roles=1), []),
+        (Findings(wrong_distributions=1), []),
+        (Findings(), ["hms_peer_seconds_total fell from 2.0 to 1.0"]),
+    ],
+    ids=LINES,
+)
+def test_the_verdict_is_not_good_when_one_thing_is_not(findings: Findings, falls: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert program._verdict(findings, falls) == 1
+    out = capsys.readouterr().out
+    assert sum(not line.endswith(" 0") for line in out.splitlines()[:6]) == 1
+    assert all(fall in out for fall in falls)
+
+
+def test_the_verdict_is_good_when_everything_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert program._verdict(Findings(), []) == 0
+    assert capsys.readouterr().out.count(" 0\n") == 6
+
+
+@pytest.mark.slow
+def test_days_find_a_wrong_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Histogram.observe
+    monkeypatch.setattr(Histogram, "observe", lambda self, value, scale=1: right(self, value + 1, scale))
+    result = live(tmp_path, days=0.01, seed=4, meetings_an_hour=10)
+    assert result.findings.wrong_distributions > 0
+    assert result.findings == Findings(wrong_distributions=result.findings.wrong_distributions)
+
+
+@pytest.mark.slow
+def test_kills_find_a_wrong_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_more(sessions: Iterable[Session], now: int) -> dict[str, RoomTruth]:
+        return {
+            room: truth._replace(sums=truth.sums._replace(joined=truth.sums.joined + 1))
+            for room, truth in true_rooms(sessions, now).items()
+        }
+
+    monkeypatch.setattr(kills, "true_rooms", one_more)
+    monkeypatch.setattr(kills, "_CATCH_UP", 8.0)
+    result = campaign(tmp_path, kills=2, seed=3)
+    assert result.sessions > 0
+    assert result.findings.wrong_counts > 0

@@ -1,0 +1,800 @@
+"""What this machine can do to the exporter: to its state file, its disk, its clock, its descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import schedule
+
+from exporter.counting.contribution import Account
+from exporter.counting.ledger import Ledger
+from exporter.daemon import Cadence
+from exporter.simulator import MINUTE, SECOND, World
+from exporter.state.store import Store, StoreError
+from soak.stage import Stage
+from soak.watcher import Sums, sums, true_sums
+
+ROOT = Path(__file__).parent.parent.parent
+T0 = 1_772_438_400 * SECOND
+HOUR_S = 3600.0
+
+
+def world() -> World:
+    """Two rooms: in one a call that has ended and one that goes on for half an hour, in the other one after the other."""
+    made = World("key", "secret-of-at-least-thirty-two-bytes!")
+    rooms = [made.room(name=name, created_at=T0 - MINUTE) for name in ("standup", "lesson")]
+    for start, length, room in ((10, 20, 0), (40, 1800, 0), (15, 50, 1), (150, 30, 0), (100, 200, 1), (400, 900, 1)):
+        session = made.open(rooms[room].id, T0 + start * SECOND)
+        for index, role in enumerate(("host", "guest", "guest")):
+            peer = session.join(role, T0 + (start + index) * SECOND)
+            if index:
+                peer.leave(T0 + (start + length - index) * SECOND)
+        session.close(T0 + (start + length) * SECOND)
+    return made
+
+
+@contextlib.contextmanager
+def polled(folder: Path, polls: int = 3, made: World | None = None) -> Iterator[Stage]:
+    """An exporter that has polled that world a few times, half a minute apart."""
+    with Stage(folder, made or world(), T0) as stage:
+        for _ in range(polls):
+            stage.poll()
+            stage.clock.leap(30)
+        yield stage
+
+
+def finish(stage: Stage) -> None:
+    """Half an hour later everything has ended; what is published is the truth, and nothing ever fell."""
+    stage.clock.leap(HOUR_S)
+    stage.poll()
+    found = sums(stage.poll())
+    assert isinstance(stage.workspace, World)
+    assert found == true_sums(stage.workspace.truth(stage.clock()))
+    assert stage.watcher.falls == []
+
+
+def up(found: dict[str, float]) -> float:
+    return found['hms_up{workspace="w"}']
+
+
+# -- the state file is removed ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [("",), ("", "-wal", "-shm")], ids=["alone", "with its log"])
+def test_a_state_file_removed_while_running_is_written_anew_and_nothing_is_lost(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with polled(tmp_path) as stage:
+        before = sums(stage.look())
+        for name in names:
+            Path(f"{stage.state_file}{name}").unlink()
+        stage.poll()
+        assert stage.state_file.exists()
+        stage.restart()
+        after = sums(stage.look())
+        assert all(after[room].peer_us >= before[room].peer_us > 0 for room in before)
+        finish(stage)
+
+
+def test_a_folder_removed_while_running_comes_back_with_the_state_file(tmp_path: Path) -> None:
+    with polled(tmp_path / "deep" / "state") as stage:
+        shutil.rmtree(tmp_path / "deep")
+        stage.poll()
+        stage.restart()
+        finish(stage)
+
+
+def test_a_state_file_removed_after_the_last_poll_is_put_back_at_the_stop(tmp_path: Path) -> None:
+    with polled(tmp_path) as stage:
+        stage.state_file.unlink()
+        stage.restart()
+        finish(stage)
+
+
+def test_a_state_file_removed_again_and_again_loses_nothing(tmp_path: Path) -> None:
+    with polled(tmp_path) as stage:
+        for _ in range(10):
+            stage.state_file.unlink()
+            stage.poll()
+            stage.clock.leap(30)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["state.db", "state.db-shm", "state.db-wal"]
+        stage.restart()
+        finish(stage)
+
+
+def test_a_state_file_written_anew_is_held_like_the_old_one(tmp_path: Path) -> None:
+    with polled(tmp_path) as stage:
+        stage.state_file.unlink()
+        stage.poll()
+        with pytest.raises(StoreError, match="in use by another exporter"):
+            Store(stage.state_file)
+
+
+def test_a_file_put_in_the_place_of_the_state_file_is_never_overwritten(tmp_path: Path) -> None:
+    with polled(tmp_path) as stage:
+        before = stage.page()
+        stage.state_file.rename(tmp_path / "moved.db")
+        stage.state_file.write_bytes(b"somebody's own")
+        found = stage.poll()
+        assert up(found) == 0
+        assert stage.poller.health.fault is not None
+        assert "another file has taken the place" in stage.poller.health.fault
+        assert sums(stage.look()) == sums(stage.watcher.look(before))
+        assert stage.state_file.read_bytes() == b"somebody's own"
+        stage.state_file.unlink()
+        assert up(stage.poll()) == 1
+        stage.restart()
+        finish(stage)
+
+
+# -- its log is removed -----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def after_a_kill(stage: Stage, folder: Path) -> Iterator[Stage]:
+    """What a new process makes of the files as they lie on the disk now, with nothing closed, before it asks the API."""
+    folder.mkdir()
+    # By another process: closing a file here would drop SQLite's locks on it.
+    subprocess.run(["cp", *stage.state_file.parent.glob("state.db*"), folder], check=True)
+    assert isinstance(stage.workspace, World)
+    with Stage(folder, stage.workspace, stage.clock()) as again:
+        yield again
+
+
+def nothing_is_lost_by_a_kill(stage: Stage, folder: Path) -> None:
+    """With the API down everything that was published is there; with it up no counter falls, and in the end all is counted."""
+    page = stage.page()
+    with after_a_kill(stage, folder) as again:
+        again.watcher.look(page)
+        assert sums(again.look()) == sums(stage.look())
+        finish(again)
+
+
+def by_another_program(code: str, stage: Stage) -> None:
+    """Python in a process of its own; `db` is its connection to the state file."""
+    opened = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None);"
+    subprocess.run([sys.executable, "-c", f"{opened} {code}; db.close()", stage.state_file], cwd=ROOT, check=True)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+LOG_REMOVED = "the log of the state file was removed while in use; the state file has been written anew"
+LOGS = pytest.mark.parametrize("names", [("-wal", "-shm"), ("-wal",), ("-shm",)], ids=["log and index", "log", "index"])
+
+
+@LOGS
+def test_a_log_removed_while_running_costs_nothing_when_the_process_is_killed(
+    tmp_path: Path, names: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    with polled(tmp_path / "a") as stage:
+        for name in names:
+            Path(f"{stage.state_file}{name}").unlink()
+        assert up(stage.poll()) == 1
+        assert warnings(caplog) == [LOG_REMOVED]
+        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+        stage.clock.leap(30)
+        assert up(stage.poll()) == 1
+        assert warnings(caplog) == [LOG_REMOVED]
+        finish(stage)
+
+
+@LOGS
+def test_a_log_removed_again_and_again_between_checkpoints_costs_nothing(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with polled(tmp_path / "a") as stage:
+        for turn in range(12):
+            stage.store._db.execute("PRAGMA wal_autocheckpoint = 3")  # nearly every commit is worked into the main file
+            if turn % 3 == 2:
+                for name in names:
+                    Path(f"{stage.state_file}{name}").unlink()
+            stage.poll()
+            stage.clock.leap(30)
+        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+        assert sorted(path.name for path in stage.state_file.parent.iterdir()) == ["state.db", "state.db-shm", "state.db-wal"]
+
+
+@LOGS
+def test_a_log_removed_while_somebody_reads_costs_nothing(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with polled(tmp_path / "a") as stage:
+        with contextlib.closing(sqlite3.connect(f"file:{stage.state_file}?mode=ro", uri=True)) as reader:
+            reader.execute("BEGIN")
+            counted = reader.execute("SELECT count(*) FROM account").fetchone()
+            for name in names:
+                Path(f"{stage.state_file}{name}").unlink()
+            assert up(stage.poll()) == 1
+            assert reader.execute("SELECT count(*) FROM account").fetchone() == counted
+            nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+        stage.clock.leap(30)
+        assert up(stage.poll()) == 1
+        nothing_is_lost_by_a_kill(stage, tmp_path / "c")
+
+
+def test_a_log_that_another_program_has_made_in_the_place_of_the_removed_one_is_not_taken_for_it(tmp_path: Path) -> None:
+    with polled(tmp_path / "a") as stage:
+        for name in ("-wal", "-shm"):
+            Path(f"{stage.state_file}{name}").unlink()
+        with contextlib.closing(sqlite3.connect(tmp_path / "other.db", isolation_level=None)) as other:
+            other.executescript("PRAGMA journal_mode = WAL; CREATE TABLE other (a); INSERT INTO other VALUES (1)")
+            shutil.copyfile(tmp_path / "other.db-wal", f"{stage.state_file}-wal")
+        assert up(stage.poll()) == 1
+        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+
+
+def test_a_log_removed_after_the_last_poll_costs_nothing_when_the_exporter_is_stopped(tmp_path: Path) -> None:
+    with polled(tmp_path) as stage:
+        for name in ("-wal", "-shm"):
+            Path(f"{stage.state_file}{name}").unlink()
+        stage.restart()
+        finish(stage)
+
+
+def test_a_log_removed_and_then_the_whole_file_costs_nothing(tmp_path: Path) -> None:
+    with polled(tmp_path / "a") as stage:
+        Path(f"{stage.state_file}-wal").unlink()
+        stage.poll()
+        stage.state_file.unlink()
+        stage.poll()
+        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "db.execute('SELECT count(*) FROM account').fetchone()",
+        "db.backup(sqlite3.connect(sys.argv[1] + '.backup'))",
+        "from pathlib import Path; from exporter.state.view import look; look(Path(sys.argv[1]), lambda view: list(view.rows('account')))",
+        "db.execute('PRAGMA wal_checkpoint(PASSIVE)').fetchone()",
+        "db.execute('PRAGMA wal_checkpoint(RESTART)').fetchone()",
+        "db.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()",
+        "db.execute('VACUUM')",
+        "db.executescript('VACUUM; PRAGMA wal_checkpoint(TRUNCATE)')",
+    ],
+)
+def test_who_reads_backs_up_or_tidies_the_state_file_gives_no_cause_to_write_it_anew(
+    tmp_path: Path, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with polled(tmp_path / "a") as stage:
+        before = [Path(f"{stage.state_file}{name}").stat().st_ino for name in ("", "-wal", "-shm")]
+        for _ in range(5):
+            by_another_program(code, stage)
+            assert up(stage.poll()) == 1
+            stage.clock.leap(30)
+        assert [Path(f"{stage.state_file}{name}").stat().st_ino for name in ("", "-wal", "-shm")] == before
+        assert warnings(caplog) == []
+        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+
+
+# -- it is spoilt while in use ----------------------------------------------------------------------------------------
+
+
+def cut(keep: int) -> Callable[[Path], None]:
+    return lambda path: os.truncate(path, keep)
+
+
+def overwritten(offset: int, much: int) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(b"\xa5" * much)
+
+    return write
+
+
+SPOILT = {
+    "emptied": cut(0),
+    "cut in its first page": cut(50),
+    "cut to one page": cut(4096),
+    "cut in the middle": cut(30_000),
+    "its first bytes": overwritten(0, 16),
+    "its first page": overwritten(0, 4096),
+    "all but its first page": overwritten(4096, 60_000),
+}
+
+
+SPOILT_LOG = {"its log emptied": cut(0), "its log cut": cut(9_000), "its log": overwritten(0, 9_000)}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "spoil"),
+    [*(("", spoil) for spoil in SPOILT.values()), *(("-wal", spoil) for spoil in SPOILT_LOG.values())],
+    ids=[*SPOILT, *SPOILT_LOG],
+)
+def test_while_the_state_file_is_spoilt_counters_stand_and_nothing_is_written_to_it(
+    tmp_path: Path, suffix: str, spoil: Callable[[Path], None]
+) -> None:
+    with polled(tmp_path) as stage:
+        stage.store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        stage.poll()
+        before = sums(stage.look())
+        file = Path(f"{stage.state_file}{suffix}")
+        sound = file.read_bytes()
+        spoil(file)
+        spoilt = file.read_bytes()
+        for _ in range(3):
+            stage.clock.leap(30)
+            found = stage.poll(names=False)
+            assert up(found) == 0
+            assert sums(found) == before
+        assert stage.poller.health.fault is not None
+        assert "cut the state file or its log short, or written over it, while it was in use" in stage.poller.health.fault
+        assert file.read_bytes() == spoilt
+        file.write_bytes(sound)
+        assert up(stage.poll()) == 1
+        finish(stage)
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_a_state_file_spoilt_while_running_is_refused_by_the_next_start(tmp_path: Path, spoil: Callable[[Path], None], end: str) -> None:
+    with polled(tmp_path / "a") as stage:
+        stage.store._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        stage.clock.leap(30)
+        stage.poll()
+        spoil(stage.state_file)
+        stage.poll()
+        if end == "kill":
+            with pytest.raises(StoreError, match=r"damaged|not a state file|another program"), after_a_kill(stage, tmp_path / "b"):
+                pass
+        else:
+            stage.store.close()
+            with pytest.raises(StoreError, match=r"damaged|not a state file|another program"):
+                Store(stage.state_file)
+
+
+# -- the disk is full -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def full_for_the_database(stage: Stage, folder: Path) -> Iterator[None]:
+    """SQLite is given no further page: its own "database or disk is full"."""
+    (pages,) = stage.store._db.execute("PRAGMA page_count").fetchone()
+    stage.store._db.execute(f"PRAGMA max_page_count = {pages}")
+    try:
+        yield
+    finally:
+        stage.store._db.execute("PRAGMA max_page_count = 1000000")
+
+
+@contextlib.contextmanager
+def limited_file_size(stage: Stage, folder: Path) -> Iterator[None]:
+    """The system lets no file of this process grow beyond what the log has now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{stage.state_file}-wal").stat().st_size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def full_disk(stage: Stage, folder: Path) -> Iterator[None]:
+    """A file system of its own, filled to the last byte."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of four megabytes, where this user may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("only a user who may mount file systems can fill one")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def many_rooms(stage: Stage) -> None:
+    """More to write than the pages in hand can take."""
+    made = stage.workspace
+    assert isinstance(made, World)
+    now = stage.clock()
+    for index in range(300):
+        session = made.open(made.room(name=f"extra-{index}", created_at=now).id, now)
+        session.join("guest", now)
+        session.close(now + 10 * MINUTE)
+    stage.clock.leap(5)
+
+
+def nothing_is_published_that_is_not_stored(stage: Stage, folder: Path, full: object) -> None:
+    before = sums(stage.look())
+    many_rooms(stage)
+    with full(stage, folder):  # type: ignore[operator]  # one of the context managers above
+        for _ in range(3):
+            found = stage.poll(names=False)
+            assert up(found) == 0
+            assert sums(found) == before
+            stage.clock.leap(30)
+        assert stage.poller.health.fault is not None
+        assert "the state file cannot be used" in stage.poller.health.fault
+    assert up(stage.poll()) == 1
+    stage.restart()
+    finish(stage)
+
+
+@pytest.mark.parametrize("full", [full_for_the_database, limited_file_size])
+def test_while_the_disk_is_full_counters_stand_and_afterwards_they_go_on_with_nothing_lost(tmp_path: Path, full: object) -> None:
+    with polled(tmp_path) as stage:
+        nothing_is_published_that_is_not_stored(stage, tmp_path, full)
+
+
+def test_while_a_real_disk_is_full_counters_stand_and_afterwards_they_go_on_with_nothing_lost(small_disk: Path) -> None:
+    with polled(small_disk) as stage:
+        nothing_is_published_that_is_not_stored(stage, small_disk, full_disk)
+
+
+@pytest.mark.parametrize(("end", "room"), [("kill", 0), ("stop", 64 << 10)], ids=["after a kill", "after a stop"])
+def test_started_on_a_full_disk_counters_stand_and_afterwards_they_go_on_with_nothing_lost(small_disk: Path, end: str, room: int) -> None:
+    """After a kill SQLite's log is there already; after a stop it is made anew, and there must be room for its beginning."""
+    folder = small_disk / "state"
+    with polled(folder) as stage:
+        many_rooms(stage)
+        page, now = stage.page(), stage.clock()
+        subprocess.run(["cp", "-r", folder, small_disk / "killed"], check=True)
+    before = sums(stage.watcher.look(page))
+    with contextlib.ExitStack() as full:
+        full.enter_context(full_disk(stage, small_disk))
+        os.truncate(small_disk / "filler", (small_disk / "filler").stat().st_size - room)
+        with Stage(small_disk / "killed" if end == "kill" else folder, stage.workspace, now) as again:
+            again.watcher.look(page)
+            for _ in range(3):
+                found = again.poll(names=False)
+                assert up(found) == 0
+                assert sums(found) == before
+                again.clock.leap(30)
+            full.close()
+            assert up(again.poll()) == 1
+            finish(again)
+
+
+def test_started_on_a_disk_without_room_for_the_log_it_says_so_and_leaves_the_file_as_it_was(small_disk: Path) -> None:
+    path = small_disk / "state" / "state.db"
+    with polled(path.parent) as stage:
+        page, now = stage.page(), stage.clock()
+    before = path.read_bytes()
+    with full_disk(stage, small_disk), pytest.raises(StoreError, match="the state file cannot be used: no room for its log"):
+        Store(path)
+    assert path.read_bytes() == before
+    with Stage(path.parent, stage.workspace, now) as again:
+        again.watcher.look(page)
+        finish(again)
+
+
+def test_a_state_file_removed_from_a_full_disk_is_written_anew_when_there_is_room(small_disk: Path) -> None:
+    with polled(small_disk) as stage:
+        filler = small_disk / "filler"
+        filler.write_bytes(bytes((4 << 20) - (600 << 10)))
+        many_rooms(stage)
+        with filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        stage.state_file.unlink()
+        assert up(stage.poll(names=False)) == 0
+        assert not stage.state_file.exists()
+        filler.unlink()
+        assert up(stage.poll()) == 1
+        stage.restart()
+        finish(stage)
+
+
+# -- others at the state file -----------------------------------------------------------------------------------------
+
+
+def test_while_another_program_locks_the_state_file_counters_stand_and_then_go_on(tmp_path: Path) -> None:
+    with polled(tmp_path) as stage:
+        before = sums(stage.look())
+        with contextlib.closing(sqlite3.connect(stage.state_file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            found = stage.poll(names=False)
+            assert up(found) == 0
+            assert sums(found) == before
+            assert stage.poller.health.fault is not None
+            assert "in use by another program" in stage.poller.health.fault
+        assert up(stage.poll()) == 1
+        finish(stage)
+
+
+def test_somebody_who_only_reads_the_state_file_holds_up_nothing(tmp_path: Path) -> None:
+    with polled(tmp_path) as stage:
+        with contextlib.closing(sqlite3.connect(f"file:{stage.state_file}?mode=ro", uri=True)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM account").fetchone()[0] > 0
+            assert up(stage.poll()) == 1
+        finish(stage)
+
+
+def test_a_state_file_held_by_another_exporter_is_refused_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    Store(path).close()
+    before = path.read_bytes()
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="in use by another exporter"):
+            Store(path)
+    assert path.read_bytes() == before
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may write everywhere; nobody may not.  Who is not root stays who he is."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@contextlib.contextmanager
+def unprivileged(made: World | None = None) -> Iterator[tuple[Stage, Path]]:
+    """An exporter that has polled, of a user whom permissions hold back; with its folder, which is that user's."""
+    with tempfile.TemporaryDirectory() as name:  # not tmp_path, which lies in a folder that only its owner enters
+        Path(name).chmod(0o777)
+        with as_nobody():
+            folder = Path(name) / "state"
+            with polled(folder, made=made) as stage:
+                yield stage, folder
+
+
+def stands_until(stage: Stage, mend: Callable[[], None], fault: str) -> None:
+    """Polls fail for that reason and counters stand; once it is mended they go on, and nothing is lost."""
+    before = sums(stage.look())
+    for _ in range(3):
+        stage.clock.leap(30)
+        found = stage.poll(names=False)
+        assert up(found) == 0
+        assert sums(found) == before
+    assert stage.poller.health.fault is not None
+    assert fault in stage.poller.health.fault
+    mend()
+    assert up(stage.poll()) == 1
+    stage.restart()
+    finish(stage)
+
+
+def test_a_state_file_and_its_folder_that_become_read_only_while_running_are_open_already_and_nothing_is_lost() -> None:
+    with unprivileged() as (stage, folder):
+        files = list(folder.iterdir())
+        for path in files:
+            path.chmod(0o444)
+        folder.chmod(0o555)
+        for _ in range(3):
+            assert up(stage.poll()) == 1
+            stage.clock.leap(30)
+        folder.chmod(0o755)
+        for path in files:
+            path.chmod(0o644)
+        nothing_is_lost_by_a_kill(stage, folder / "killed")
+
+
+def test_while_the_folder_may_not_be_entered_counters_stand_and_then_go_on() -> None:
+    with unprivileged() as (stage, folder):
+        folder.chmod(0)
+        stands_until(stage, lambda: folder.chmod(0o755), "the state file cannot be used: Permission denied")
+
+
+@pytest.mark.parametrize("name", ["", "-wal"], ids=["the file", "its log"])
+def test_while_what_was_removed_cannot_be_put_back_counters_stand_and_then_go_on(name: str) -> None:
+    with unprivileged() as (stage, folder):
+        Path(f"{stage.state_file}{name}").unlink()
+        folder.chmod(0o555)
+        stands_until(stage, lambda: folder.chmod(0o755), "the state file cannot be used")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(("folder_mode", "file_mode"), [(0o755, 0o444), (0o755, 0o666), (0o777, 0o444)])
+def test_a_state_file_that_cannot_be_written_is_refused_at_the_start(folder_mode: int, file_mode: int) -> None:
+    """By permission of the file, or of the folder in which SQLite's log must lie."""
+    with tempfile.TemporaryDirectory() as name:  # not tmp_path, which lies in a folder that only its owner enters
+        folder = Path(name)
+        path = folder / "state.db"
+        Store(path).close()
+        before = path.read_bytes()
+        path.chmod(file_mode)
+        folder.chmod(folder_mode)
+        with as_nobody(), pytest.raises(StoreError, match="the state file cannot be used"):
+            Store(path)
+        assert path.read_bytes() == before
+        assert [item.name for item in folder.iterdir()] == ["state.db"]
+
+
+def test_a_state_file_on_a_file_system_that_is_read_only_is_refused_at_the_start(small_disk: Path) -> None:
+    path = small_disk / "state.db"
+    Store(path).close()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(StoreError, match="the state file cannot be used: Read-only file system"):
+        Store(path)
+
+
+# -- the state file is damaged ----------------------------------------------------------------------------------------
+
+
+def restored(path: Path) -> object:
+    """Everything that counting goes by, as a start would take it from the file.  Raises `StoreError`."""
+    store = Store(path)
+    try:
+        ledger = Ledger()
+        store.restore("w", ledger)
+        accounts = sorted((state.account, state.totals, sorted(state.roles.items())) for state in store.accounts("w", 0))
+        running = {t.id: (t.room_id, t.account, t.started, t.ended, t.observed, t.memory) for t in ledger.tracked.values()}
+        entries = {key: (entry.since, entry.read_before, entry.left) for key, entry in ledger.entries.items()}
+        histograms = {key: (histogram.counts, histogram.total) for key, histogram in ledger.histograms.items()}
+        rooms = store.rooms("w", [account.id for account, *_ in accounts if isinstance(account, Account)])
+        return ledger.now, ledger.read_until, ledger.settled, accounts, running, entries, histograms, rooms
+    finally:
+        store.close()
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A state file with something in every table."""
+    folder = tmp_path_factory.mktemp("sound")
+    made = world()
+    first = made.open(made.rooms[0].id, T0 - 20 * SECOND)
+    first.join("guest", T0 - 15 * SECOND).change_role("host", T0 + 20 * SECOND)
+    first.close(T0 + 50 * SECOND)
+    with polled(folder, 8, made) as stage:
+        path = stage.state_file
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for (table,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            assert db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] > 0, table
+    return path.read_bytes()
+
+
+def flipped(sound: bytes, offsets: range, mask: int, folder: Path) -> tuple[int, list[str]]:
+    """Starts with one byte changed, at each of the offsets: how many starts were refused, and what those that were not got wrong."""
+    path = folder / "state.db"
+    path.write_bytes(sound)
+    truth = restored(path)
+    refused, wrong = 0, []
+    for offset in offsets:
+        damaged = bytearray(sound)
+        damaged[offset] ^= mask
+        for leftover in folder.iterdir():
+            leftover.unlink()
+        path.write_bytes(damaged)
+        try:
+            if restored(path) != truth:
+                wrong.append(f"byte {offset} ^ {mask:#x} changes what is restored")
+        except StoreError as error:
+            refused += 1
+            if not str(error).isprintable() or str(path) not in str(error):
+                wrong.append(f"byte {offset} ^ {mask:#x}: {error!r}")
+    return refused, wrong
+
+
+def test_every_page_damaged_in_turn_is_refused_or_harmless(sound: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(sound)
+    truth = restored(path)
+    page = int.from_bytes(sound[16:18])
+    for start in range(0, len(sound), page):
+        for name, contents in {
+            "inverted": bytes(byte ^ 0xFF for byte in sound[start : start + page]),
+            "zeroed": bytes(page),
+            "of another place": sound[(start + page) % len(sound) :][:page],
+        }.items():
+            path.write_bytes(sound[:start] + contents + sound[start + page :])
+            try:
+                assert restored(path) == truth, f"page {start // page + 1} {name}"
+            except StoreError as error:
+                assert str(path) in str(error)  # noqa: PT017 - either outcome is right
+
+
+def test_bytes_flipped_all_over_the_file_are_noticed_or_harmless(sound: bytes, tmp_path: Path) -> None:
+    refused, wrong = flipped(sound, range(0, len(sound), 97), 0x01, tmp_path)
+    assert wrong == []
+    assert refused > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
+def test_more_bytes_flipped_all_over_the_file_are_noticed_or_harmless(sound: bytes, tmp_path: Path, mask: int) -> None:
+    refused, wrong = flipped(sound, range(mask % 31, len(sound), 31), mask, tmp_path)
+    assert wrong == []
+    assert refused > 80
+
+
+@pytest.mark.parametrize("keep", [0, 50, 100, 4096, 4097, 20000])
+def test_a_state_file_cut_short_is_refused_or_begins_anew_when_nothing_is_left(sound: bytes, tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(sound[:keep])
+    if keep == 0:
+        Store(path).close()
+        return
+    with pytest.raises(StoreError, match=r"damaged|not a state file|another program"):
+        Store(path)
+    assert path.read_bytes() == sound[:keep]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_log_cut_short_or_damaged_gives_an_earlier_poll_and_the_next_one_makes_it_whole(tmp_path: Path, damage: str) -> None:
+    """SQLite takes the log up to its last sound frame: what is published before the next poll may be an earlier state.
+
+    A log of which nothing is left is not here: without an earlier poll in the file the exporter starts anew.
+    """
+    with polled(tmp_path / "a", polls=6) as stage:
+        log = Path(f"{stage.state_file}-wal").read_bytes()
+        data = stage.state_file.read_bytes()
+        now = stage.clock()
+        before = sums(stage.look())
+    earlier = 0
+    for number, at in enumerate(range(4120 * 3, len(log), 4120 * 3)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "state.db").write_bytes(data)
+        damaged = log[:at] if damage == "cut" else log[:at] + bytes([log[at] ^ 0xFF]) + log[at + 1 :]
+        (folder / "state.db-wal").write_bytes(damaged)
+        with Stage(folder, world(), now) as again:
+            earlier += sums(again.look()) != before
+            found = sums(again.poll())
+            assert all(found[room].peer_us >= before[room].peer_us for room in before)
+            finish(again)
+    assert earlier > 0
+
+
+def test_no_sums_are_zero() -> None:
+    """The truth that the tests above compare with is not nothing."""
+    assert all(room > Sums(1, 1, 1, 1, 1, 1) for room in true_sums(world().truth(T0 + 3600 * SECOND)).values())
+
+
+# -- the clock is set -------------------------------------------------------------------------------------------------
+
+
+class Clocks:
+    """A steady clock, and a wall clock that somebody may set; `now` is what `schedule` and the daemon ask."""
+
+    def __init__(self) -> None:
+        self.steady = 0.0
+        self.set_by = timedelta()
+
+    def now(self) -> datetime:
+        return datetime(2026, 3, 29, 1, 30) + timedelta(seconds=self.steady) + self.set_by  # noqa: DTZ001 - as `schedule` has it
+
+
+@pytest.mark.parametrize("hours", [-24, -1, 1, 24], ids=lambda hours: f"{hours:+d} h")
+def test_polls_keep_their_beat_when_the_wall_clock_is_set(hours: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = Clocks()
+    wall = SimpleNamespace(now=lambda tz=None: clocks.now())
+    monkeypatch.setattr(schedule, "datetime", SimpleNamespace(datetime=wall, timedelta=timedelta))
+    monkeypatch.setattr("exporter.daemon.datetime", wall)
+    scheduler = schedule.Scheduler()
+    job = scheduler.every(30)
+    cadence = Cadence(job, 30.0, clocks.steady)
+    beats: list[float] = []
+
+    def poll() -> None:
+        cadence.beat(clocks.steady)
+        beats.append(clocks.steady)
+
+    job.seconds.do(poll)
+    while clocks.steady < 600:
+        if clocks.steady == 100:
+            clocks.set_by += timedelta(hours=hours)
+        cadence.align(clocks.steady)
+        scheduler.run_pending()
+        cadence.align(clocks.steady)
+        clocks.steady += 0.5
+    assert beats == [30.0 * beat for beat in range(20)]
