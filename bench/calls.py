@@ -16,8 +16,9 @@ from exporter.hms.client import Api
 from exporter.polling.poller import WorkspacePoller
 from exporter.publish.exposition import Exposition
 from exporter.publish.selfmetrics import SelfMetrics
-from exporter.simulator import HOUR, MINUTE, SECOND, Session, SimulatedApi, World, management_token, real_clock
+from exporter.simulator import Session, SimulatedApi, World, management_token, real_clock
 from exporter.state.store import Store
+from exporter.times import HOUR, MINUTE, SECOND
 
 _INTERVAL = 30 * SECOND
 _PAST = 10_000

@@ -12,7 +12,8 @@ from bench.exporters import Exporter, total
 from bench.report import Row
 from bench.servers import Served
 from bench.traffic import SECRET
-from exporter.simulator import DAY, SECOND, SimulatedApi, World, real_clock
+from exporter.simulator import SimulatedApi, World, real_clock
+from exporter.times import DAY, SECOND
 
 _GOAL = 100_000
 _PEERS = 5

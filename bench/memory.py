@@ -17,7 +17,8 @@ from bench.rig import OPENMETRICS
 from bench.servers import Scraper, Served, start_server
 from bench.start import warm_state
 from bench.traffic import PAGE, SECRET, Traffic
-from exporter.simulator import MINUTE, SimulatedApi, World, real_clock
+from exporter.simulator import SimulatedApi, World, real_clock
+from exporter.times import MINUTE
 
 _GOAL = 2_000
 

@@ -16,7 +16,7 @@ from bench.rig import Rig
 from bench.scrape import fill, publish
 from bench.servers import Aside
 from bench.traffic import Traffic
-from exporter.hms.records import SECOND
+from exporter.times import SECOND
 
 _GOAL = 2_000
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from bench.traffic import SECRET, Traffic, known_rooms
 from exporter.config.config import Config, KeyPair, LimitsConfig, Secret, WorkspaceConfig
 from exporter.hms.client import Api, Client, Patience
-from exporter.hms.records import SECOND, Page, decode_page
+from exporter.hms.records import Page, decode_page
 from exporter.polling.poller import WorkspacePoller
 from exporter.publish.exposition import Exposition
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.state.store import Store
+from exporter.times import SECOND
 
 INTERVAL = 30 * SECOND
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

@@ -16,8 +16,9 @@ from bench.servers import free_port
 from bench.traffic import SECRET, known_rooms, room_id
 from exporter.counting.contribution import room_account
 from exporter.counting.ledger import Ledger
-from exporter.hms.records import SECOND, Session, Stay
+from exporter.hms.records import Session, Stay
 from exporter.state.store import Store
+from exporter.times import SECOND
 
 _GOAL = 20_000
 _ROLES = ("host", "guest", "viewer")

@@ -12,8 +12,8 @@ from bench.start import warm_state
 from bench.traffic import room_id
 from exporter.counting.contribution import room_account
 from exporter.counting.ledger import Ledger
-from exporter.hms.records import DAY
 from exporter.state.store import Store
+from exporter.times import DAY
 
 _ROLES = ("host", "guest", "viewer")
 _MB = 1_000_000

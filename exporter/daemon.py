@@ -21,8 +21,8 @@ from exporter.polling.worker import Worker
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition, Page
 from exporter.publish.selfmetrics import SelfMetrics
+from exporter.publish.status import Status
 from exporter.state.store import Store, StoreError
-from exporter.web.landing import Status
 from exporter.web.routes import http_server
 from exporter.web.server import HttpServer
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from datetime import UTC, datetime
 from typing import Literal
+
+from exporter.times import SECOND, rfc3339
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 _WORDS = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warn", logging.ERROR: "error", logging.CRITICAL: "error"}
@@ -45,7 +46,7 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        time = rfc3339(round(record.created * SECOND), 3)
         fields = {"time": time, "level": _WORDS.get(record.levelno, "info"), "msg": record.getMessage()}
         fields |= {name: _text(value) for name, value in getattr(record, "fields", {}).items() if value is not None}
         if self._form == "json":

@@ -1,4 +1,7 @@
-"""The calendar of usage: UTC days and months, and sums that start over with each.  Days are counted from the epoch."""
+"""Moments are integer microseconds since the epoch, UTC: how to read and write one, and the calendar of days and months.
+
+Days are counted from the epoch, months from year 0.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,32 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-import msgspec
-
-from exporter.hms.records import DAY
-
 Period = Literal["day", "month"]
 PERIODS: tuple[Period, Period] = ("day", "month")
-_EPOCH = date(1970, 1, 1)
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+_FIRST_DAY = EPOCH.date()
+
+
+def micros(moment: datetime) -> int:
+    """A time as microseconds since the epoch; one without a zone is UTC."""
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return (aware - EPOCH) // MICROSECOND
+
+
+def rfc3339(at: int, digits: int | None = None) -> str:
+    """A moment (µs) in UTC as RFC 3339, rounded down to this many fractional digits (0 to 9); `None`: as many as it needs."""
+    seconds, fraction = divmod(at, SECOND)
+    whole = datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+    if digits is None:
+        return f"{whole}.{fraction:06d}".rstrip("0").rstrip(".") + "Z"
+    return f"{whole}.{fraction:06d}000"[: 20 + digits].rstrip(".") + "Z"
 
 
 class Calendar(NamedTuple):
@@ -38,7 +60,7 @@ def calendar(now: int) -> Calendar:
 
 @lru_cache(maxsize=4)
 def _calendar(day: int) -> Calendar:
-    this = _EPOCH + timedelta(days=day)
+    this = _FIRST_DAY + timedelta(days=day)
     first = this.replace(day=1)
     following = (first + timedelta(days=32)).replace(day=1)
     return Calendar(day, month_of(day), day * DAY, (day + 1) * DAY, _micros(first), _micros(following))
@@ -47,34 +69,9 @@ def _calendar(day: int) -> Calendar:
 @lru_cache(maxsize=512)
 def month_of(day: int) -> int:
     """The month of a day."""
-    this = _EPOCH + timedelta(days=day)
+    this = _FIRST_DAY + timedelta(days=day)
     return this.year * 12 + this.month - 1
 
 
 def _micros(day: date) -> int:
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000
-
-
-class PeriodSums(msgspec.Struct, gc=False):
-    """Time settled in the latest day and the latest month that anything was settled in (µs)."""
-
-    day: int = 0
-    in_day: int = 0
-    month: int = 0
-    in_month: int = 0
-
-    def add(self, day: int, micros: int) -> None:
-        """Adds time that was spent on a day; what is older than the latest day or month is no part of its sum."""
-        if day > self.day:
-            self.day, self.in_day = day, 0
-        if day == self.day:
-            self.in_day += micros
-        month = month_of(day)
-        if month > self.month:
-            self.month, self.in_month = month, 0
-        if month == self.month:
-            self.in_month += micros
-
-    def at(self, now: Calendar) -> tuple[int, int]:
-        """The time of this day and of this month."""
-        return (self.in_day if self.day == now.day else 0), (self.in_month if self.month == now.month else 0)
+    return (day - _FIRST_DAY).days * DAY

@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from exporter.counting.accounts import HISTOGRAM_BOUNDS
-from exporter.simulator import SECOND, Session, truth_of
+from exporter.simulator import Session, truth_of
 from exporter.simulator.timeline import Peer
+from exporter.times import SECOND
 from soak.watcher import Sums, room_of, sums, true_sums
 
 ByRole = Counter[tuple[str, str]]

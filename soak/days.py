@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from exporter.config.config import ApiConfig, LimitsConfig
-from exporter.simulator import HOUR, SECOND, Fault
+from exporter.simulator import Fault
+from exporter.times import HOUR, SECOND
 from soak.account import Account, Findings
 from soak.life import Life
 from soak.stage import Stage

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from exporter.simulator import SECOND, Fault, SimulatedApi, World, real_clock, rfc3339
+from exporter.simulator import Fault, SimulatedApi, World, real_clock
+from exporter.times import SECOND, rfc3339
 from soak.account import Account, Findings, nothing, true_distributions, true_rooms
 from soak.process import Exporter, Scraper
 

@@ -9,19 +9,10 @@ import random
 import threading
 from collections import Counter, defaultdict
 
-from exporter.simulator import (
-    HOUR,
-    MINUTE,
-    SECOND,
-    Room,
-    RoomQuery,
-    Session,
-    SessionQuery,
-    Shape,
-    UnknownCursorError,
-)
+from exporter.simulator import Room, RoomQuery, Session, SessionQuery, Shape, UnknownCursorError
 from exporter.simulator.timeline import object_id
 from exporter.simulator.workspace import select_rooms
+from exporter.times import HOUR, MINUTE, SECOND
 from soak.account import Distributions, RoomTruth, added, nothing, true_distributions, true_rooms
 
 _STANDING = 6

@@ -28,9 +28,10 @@ from exporter.polling.names import read_rooms
 from exporter.polling.poller import WorkspacePoller
 from exporter.publish.exposition import Exposition
 from exporter.publish.selfmetrics import SelfMetrics, WorkspaceMetrics
-from exporter.simulator import SECOND, SimulatedApi, real_clock
+from exporter.simulator import SimulatedApi, real_clock
 from exporter.simulator.workspace import Workspace
 from exporter.state.store import Store
+from exporter.times import SECOND
 from soak.watcher import Watcher
 
 NAME = "w"

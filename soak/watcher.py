@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from exporter.publish.text import FAMILIES, sample_names
-from exporter.simulator import SECOND, Truth
+from exporter.publish.families import FAMILIES, sample_names
+from exporter.simulator import Truth
+from exporter.times import SECOND
 
 _COUNTERS = frozenset(name for family in FAMILIES if family.kind in ("counter", "histogram") for name in sample_names(family))
 _LINE = re.compile(r"^([a-z_]+)(\{.*\})? (\S+)$", re.MULTILINE)

@@ -13,18 +13,29 @@ from typing import Any, Literal, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.config.config import ApiConfig, Config, KeyPair, LimitsConfig, PollConfig, RoomById, RoomsByName, Secret, WorkspaceConfig
+from exporter.config.config import (
+    ApiConfig,
+    Config,
+    KeyPair,
+    LimitsConfig,
+    PollConfig,
+    RoomById,
+    RoomsByName,
+    Secret,
+    WorkspaceConfig,
+)
 from exporter.counting.accounts import AccountState, Gauges
 from exporter.counting.contribution import Account, room_account
 from exporter.counting.ledger import Ledger
 from exporter.hms.client import Api, ApiError, Client
-from exporter.hms.records import SECOND, decode_session
+from exporter.hms.records import decode_session
 from exporter.polling.names import read_rooms
 from exporter.polling.poller import WorkspacePoller
 from exporter.publish.exposition import Exposition
 from exporter.publish.selfmetrics import SelfMetrics
-from exporter.simulator import Session, SimulatedApi, World, rfc3339, truth_of
+from exporter.simulator import Session, SimulatedApi, World, truth_of
 from exporter.state.store import Store
+from exporter.times import SECOND, rfc3339
 
 T0 = 1_772_438_400 * SECOND
 """A Monday, 08:00 UTC."""

@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from exporter.config.config import Config, ConfigError, parse
 from exporter.counting.accounts import AccountState
 from exporter.counting.contribution import room_account
-from exporter.hms.records import DAY, SECOND, MalformedAnswer, Session, decode_page, decode_room, decode_session
+from exporter.hms.records import MalformedAnswer, Session, decode_page, decode_room, decode_session
+from exporter.publish.families import ACCOUNT_FAMILIES, header
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format, choose_format, wants_gzip
-from exporter.publish.text import ACCOUNT_FAMILIES, account_lines, header
+from exporter.publish.text import account_lines
+from exporter.times import DAY, SECOND
 from soak.process import free_port
 from tests.harness import T0, Counting, peer, published, session
 from tests.programs import require

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.hms.records import DAY, SECOND
-from exporter.times import Calendar, PeriodSums, calendar, month_of
+from exporter.counting.accounts import PeriodSums
+from exporter.times import DAY, SECOND, Calendar, calendar, month_of
 
 
 def micros(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from exporter.config.config import Config, RoomById, RoomsByName, WorkspaceConfig, format_duration
-from exporter.counting.rooms import Scope
+from exporter.counting.scope import Scope
 from exporter.hms.client import Api, ApiError, Client, NotFound, Patience, Unobserved
 from exporter.polling.planner import estimate
 

@@ -26,7 +26,8 @@ from exporter.config.config import (
     with_flags,
 )
 from exporter.daemon import Daemon
-from exporter.simulator import DAY, MINUTE, SECOND, Company, SessionQuery, SimulatedApi, truth_of
+from exporter.simulator import Company, SessionQuery, SimulatedApi, truth_of
+from exporter.times import DAY, MINUTE, SECOND
 
 _POLL_SECONDS = 2.0
 # A month has some two million participant minutes.

@@ -21,9 +21,9 @@ import msgspec
 from exporter.config.config import Config, ConfigError
 from exporter.counting.contribution import Memory, seconds_by_day
 from exporter.counting.ledger import CatchUp
-from exporter.counting.rooms import EVERYTHING, Scope
-from exporter.hms.records import DAY, SECOND
+from exporter.counting.scope import EVERYTHING, Scope
 from exporter.state.view import StateView, look
+from exporter.times import DAY, SECOND, rfc3339
 
 COLUMNS = ("workspace", "room", "role", "day")
 _MINUTE = 60 * SECOND
@@ -310,8 +310,8 @@ def as_json(made: Report) -> str:
         "knowledge": [
             {
                 "workspace": known.workspace,
-                "since": _rfc3339(min((entry.since for entry in known.followed), default=None)),
-                "until": _rfc3339(known.until),
+                "since": _moment_or_none(min((entry.since for entry in known.followed), default=None)),
+                "until": _moment_or_none(known.until),
                 "complete": known.until is not None and not known.pending,
             }
             for known in made.knowledge
@@ -357,5 +357,5 @@ def _moment(at: int) -> str:
     return f"{datetime.fromtimestamp(at // SECOND, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _rfc3339(at: int | None) -> str | None:
-    return None if at is None else f"{datetime.fromtimestamp(at // SECOND, UTC):%Y-%m-%dT%H:%M:%SZ}"
+def _moment_or_none(at: int | None) -> str | None:
+    return None if at is None else rfc3339(at, 0)

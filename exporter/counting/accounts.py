@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from exporter.counting.contribution import Account, Tracked
-from exporter.times import PeriodSums
+from exporter.times import Calendar, month_of
 
 SESSION_SECONDS_BUCKETS = (60, 300, 600, 900, 1800, 2700, 3600, 5400, 7200, 10800, 14400, 21600, 28800, 43200)
 PEER_SECONDS_BUCKETS = (10, 30, *SESSION_SECONDS_BUCKETS)
@@ -46,6 +46,31 @@ HISTOGRAM_BOUNDS = {
     "session_peers": SESSION_PEERS_BUCKETS,
     "peer_duration": PEER_SECONDS_BUCKETS,
 }
+
+
+class PeriodSums(msgspec.Struct, gc=False):
+    """Time settled in the latest day and the latest month that anything was settled in (µs)."""
+
+    day: int = 0
+    in_day: int = 0
+    month: int = 0
+    in_month: int = 0
+
+    def add(self, day: int, micros: int) -> None:
+        """Adds time that was spent on a day; what is older than the latest day or month is no part of its sum."""
+        if day > self.day:
+            self.day, self.in_day = day, 0
+        if day == self.day:
+            self.in_day += micros
+        month = month_of(day)
+        if month > self.month:
+            self.month, self.in_month = month, 0
+        if month == self.month:
+            self.in_month += micros
+
+    def at(self, now: Calendar) -> tuple[int, int]:
+        """The time of this day and of this month."""
+        return (self.in_day if self.day == now.day else 0), (self.in_month if self.month == now.month else 0)
 
 
 class RoleTotals(msgspec.Struct, gc=False):

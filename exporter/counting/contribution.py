@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from exporter.hms.records import DAY, Stay
+from exporter.hms.records import Stay
+from exporter.times import DAY
 
 
 class Account(NamedTuple):

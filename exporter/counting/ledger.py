@@ -19,10 +19,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram
+from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram, PeriodSums
 from exporter.counting.contribution import Account, Memory, Past, Tracked, seconds_by_day
-from exporter.hms.records import HOUR, SECOND, Session, Stay
-from exporter.times import Calendar, PeriodSums, calendar
+from exporter.hms.records import Session, Stay
+from exporter.times import HOUR, SECOND, Calendar, calendar
 
 LONGEST_SESSION = 12 * HOUR
 """100ms ends a session after this long."""

@@ -8,17 +8,17 @@ idle for long.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 import msgspec
 from msgspec import structs
 
-from exporter.config.config import LimitsConfig, RoomById, RoomsByName, WorkspaceConfig
+from exporter.config.config import LimitsConfig, RoomsByName
 from exporter.counting.accounts import AccountState
 from exporter.counting.contribution import OVERFLOW, Account, group_account, room_account
-from exporter.hms.records import HOUR, SECOND, Room
+from exporter.counting.scope import EVERYTHING, Scope
+from exporter.hms.records import Room
+from exporter.times import HOUR, SECOND
 
-EVERYTHING = "*"
 NAME_POLLS = 3
 """Polls that a room's series wait for an answer about its name."""
 REFRESH_AFTER = 24 * HOUR
@@ -56,31 +56,6 @@ class KnownRoom(msgspec.Struct, frozen=True):
     def missing(cls, room_id: str, fetched_at: int) -> KnownRoom:
         """A room that the API does not know."""
         return cls(room_id, "", "", "", "", enabled=False, exists=False, fetched_at=fetched_at)
-
-
-class Scope:
-    """The rooms that a workspace's configuration asks for.  `keys` names its entries, stably across restarts."""
-
-    def __init__(self, config: WorkspaceConfig) -> None:
-        entries = config.rooms
-        self.ids: dict[str, str | None] = {entry.id: entry.name for entry in entries or () if isinstance(entry, RoomById)}
-        self.patterns: list[RoomsByName] = [entry for entry in entries or () if isinstance(entry, RoomsByName)]
-        self.everything = entries is None
-        self.keys: list[str] = [*self.ids, *(f"~{entry.match.pattern}" for entry in self.patterns)]
-        if self.everything:
-            self.keys.append(EVERYTHING)
-
-    @property
-    def only_ids(self) -> bool:
-        """Whether the rooms are all known beforehand."""
-        return not self.everything and not self.patterns
-
-
-class Placement(NamedTuple):
-    """Where a room's sessions belong: the configuration entry and the account, `None` when they are none of ours."""
-
-    key: str
-    account: Account | None
 
 
 class Rooms:

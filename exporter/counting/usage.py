@@ -9,12 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from exporter.config.money import Budget, Prices
-from exporter.counting.accounts import AccountState
+from exporter.counting.accounts import AccountState, PeriodSums
 from exporter.counting.contribution import Account
-from exporter.hms.records import SECOND
-from exporter.times import Calendar, Period, PeriodSums, calendar
-
-MINUTE = 60 * SECOND
+from exporter.times import MINUTE, SECOND, Calendar, Period, calendar
 
 
 class Spent(NamedTuple):

@@ -29,9 +29,10 @@ from exporter import __version__
 from exporter.config.config import ApiConfig, ConfigError, KeyPair, ManagementToken
 from exporter.config.readers import is_loopback
 from exporter.hms.clock import ApiClock
-from exporter.hms.records import SECOND, MalformedAnswer, Page, check_object, decode_page
+from exporter.hms.records import MalformedAnswer, Page, check_object, decode_page
 from exporter.hms.tokens import Tokens
 from exporter.hms.watchdog import GuardedAdapter, Watchdog
+from exporter.times import SECOND
 
 T = TypeVar("T")
 

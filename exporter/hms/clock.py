@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.hms.records import SECOND
+from exporter.times import SECOND
 
 _DRIFT = 2000
 """Clocks drift apart by less than one part in so many: that is the fastest at which one is slewed to be right."""

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-SECOND = 1_000_000
-HOUR = 3600 * SECOND
-DAY = 24 * HOUR
+from exporter.times import DAY, EPOCH, MICROSECOND, micros
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_NO_TIME = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_NO_TIME = micros(datetime(1, 1, 1, tzinfo=UTC))
 """Go's zero time, which stands for none."""
-_EARLIEST = (datetime(2015, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_EARLIEST = micros(datetime(2015, 1, 1, tzinfo=UTC))
 """Older than the platform itself: a time before it is a fault, not a fact."""
 _PLAIN_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
@@ -93,6 +89,14 @@ class Room(msgspec.Struct, frozen=True):
     enabled: bool = True
 
 
+class Head(msgspec.Struct):
+    """As much of a session's record as tells whether it is ours."""
+
+    id: str = ""
+    room_id: str = ""
+    created_at: datetime | None = None
+
+
 class Page(msgspec.Struct, frozen=True):
     """One page of a list: its records undecoded, the page size that the server used, and the cursor of the next page."""
 
@@ -158,6 +162,7 @@ _BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes that are not what they should be."""
 
 _page_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_WirePage)
+_head_decoder = msgspec.json.Decoder(Head)
 _id_decoder = msgspec.json.Decoder(_Id)
 _object_decoder = msgspec.json.Decoder(_Anything)
 _loose_peers_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw] | None)
@@ -211,6 +216,14 @@ def decode_session(raw: bytes | msgspec.Raw, now: int) -> tuple[Session | None, 
         return None, [_rejected_session(raw, str(error))]
 
 
+def glance(raw: bytes | msgspec.Raw) -> Head:
+    """The head of a session's record; an empty one when it makes no sense."""
+    try:
+        return _head_decoder.decode(raw)
+    except _BROKEN:
+        return Head()
+
+
 def session_id(raw: bytes | msgspec.Raw) -> str | None:
     """The id of a session's record, though the rest of it may make no sense; `None` when not even that can be read."""
     try:
@@ -245,13 +258,13 @@ def _micros(moment: datetime | None) -> int | None:
     """Microseconds since the epoch; `None` for no time and for Go's zero time, which stands for it."""
     if moment is None:
         return None
-    micros = (moment - _EPOCH) // _MICROSECOND
-    return None if micros == _NO_TIME else micros
+    at = micros(moment)
+    return None if at == _NO_TIME else at
 
 
 def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: list[Rejection]) -> tuple[dict[str, Stay], frozenset[int]]:
     # The innermost loop of a poll: a hundred thousand peers pass through it, so that times are converted in place.
-    epoch, microsecond = _EPOCH, _MICROSECOND
+    epoch, microsecond = EPOCH, MICROSECOND
     stays: dict[str, Stay] = {}
     users = []
     equals: dict[str, int] = {}

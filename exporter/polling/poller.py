@@ -13,17 +13,19 @@ import msgspec
 from exporter.config.config import Config, WorkspaceConfig
 from exporter.counting.contribution import Account, room_account
 from exporter.counting.ledger import Ledger
-from exporter.counting.rooms import KnownRoom, Rooms, Scope
+from exporter.counting.rooms import KnownRoom, Rooms
+from exporter.counting.scope import Scope
 from exporter.hms.client import Api, Patience
-from exporter.hms.records import HOUR, SECOND, Rejection, decode_session, session_id
+from exporter.hms.records import Rejection, decode_session, glance, session_id
 from exporter.logs import event, failure
 from exporter.polling.planner import Choice, Stretch
-from exporter.polling.reading import Reading, glance, micros
+from exporter.polling.reading import Reading
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition
 from exporter.publish.publisher import Figures, Publisher
 from exporter.publish.selfmetrics import WorkspaceMetrics
 from exporter.state.store import Store, StoreError
+from exporter.times import HOUR, SECOND, micros
 
 _REMEMBERED_REJECTIONS = 10_000
 _TOLD_REJECTIONS = 20

@@ -8,7 +8,6 @@ be asked again to its own beginning.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import msgspec
@@ -17,27 +16,9 @@ from exporter.counting.contribution import Account, Tracked, room_account
 from exporter.counting.ledger import MARGIN, CatchUp, Ledger
 from exporter.counting.rooms import Rooms
 from exporter.hms.client import ApiError, Client, NotFound, Patience
-from exporter.hms.records import Page
+from exporter.hms.records import Page, glance
 from exporter.polling.planner import Choice, Stretch
-
-
-class Head(msgspec.Struct):
-    """As much of a session's record as tells whether it is ours."""
-
-    id: str = ""
-    room_id: str = ""
-    created_at: datetime | None = None
-
-
-_head_decoder = msgspec.json.Decoder(Head)
-
-
-def glance(raw: bytes | msgspec.Raw) -> Head:
-    """The head of a session's record; an empty one when it makes no sense."""
-    try:
-        return _head_decoder.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return Head()
+from exporter.times import micros, rfc3339
 
 
 class Reader(Protocol):
@@ -134,14 +115,14 @@ class Reading:
             # One listing serves for both: the sessions that came and went, and, as far as it pays, those that were running.
             oldest = min([since, *(tracked.started for tracked in self._missing())])
             try:
-                if self._whole(self._ended, {"active": "false", "after": rfc3339(oldest)}, self._enough(since)):
+                if self._whole(self._ended, {"active": "false", "after": rfc3339(oldest, 3)}, self._enough(since)):
                     return
             except ApiError as error:
                 self._failed(error)
                 return
         for room_id in self._reader.rooms.scope.ids:
             oldest = min([since, *(tracked.started for tracked in self._missing() if tracked.room_id == room_id)])
-            self._read_room(room_id, {"active": "false", "after": rfc3339(oldest)})
+            self._read_room(room_id, {"active": "false", "after": rfc3339(oldest, 3)})
 
     def _enough(self, since: int) -> Callable[[Page], bool]:
         """Whether a listing of ended sessions need not go on: what is still missing is cheaper to ask for one by one."""
@@ -186,7 +167,7 @@ class Reading:
         rooms = [room_id for room_id in (task.keys if task.keys is not None else scope.ids) if room_id in scope.ids]
         few = bool(rooms) and (task.keys is not None or scope.only_ids)
         wide = not few or self._past.wide(self._started)
-        span = {"active": "false", "after": rfc3339(task.frontier), "before": rfc3339(end + 999)}
+        span = {"active": "false", "after": rfc3339(task.frontier, 3), "before": rfc3339(end + 999, 3)}
         pages = 0
         for of_room in [{}] if wide else [{"room_id": room_id} for room_id in rooms]:
             for page in self._pages({**span, **of_room}):
@@ -253,18 +234,6 @@ class Reading:
 
 class _GivenUp(Exception):
     pass
-
-
-def rfc3339(at: int) -> str:
-    """A time (µs) as the API's filters take it, rounded down to milliseconds."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at // 1000)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def micros(moment: datetime) -> int:
-    """A time as microseconds since the epoch; one without a zone is UTC."""
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _goes_on(page: Page) -> bool:

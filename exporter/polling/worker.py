@@ -18,8 +18,8 @@ from exporter.polling.poller import Health, WorkspacePoller
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition
 from exporter.publish.selfmetrics import SelfMetrics
+from exporter.publish.status import WorkspaceStatus
 from exporter.state.store import Store
-from exporter.web.landing import WorkspaceStatus
 
 
 class Worker:

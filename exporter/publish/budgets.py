@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from exporter.config.money import Budget
 from exporter.counting.usage import Spent, lines
 from exporter.publish.exposition import Exposition, Section
-from exporter.publish.text import BUDGET_FAMILIES, budget_lines
+from exporter.publish.families import BUDGET_FAMILIES
+from exporter.publish.text import budget_lines
 
 _BOARD = ""
 """Budgets are of no workspace; no workspace has an empty name."""

@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from exporter.publish.families import FAMILIES, Family, header, sample_names
 from exporter.publish.negotiation import OPENMETRICS, Format, choose_format, wants_gzip
-from exporter.publish.text import FAMILIES, Family, header, sample_names
 
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 _LEVEL = 1

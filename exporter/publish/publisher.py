@@ -12,22 +12,12 @@ from exporter.counting.contribution import OVERFLOW, Account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import Rooms
 from exporter.counting.usage import Spent, by_role, cost, spent
-from exporter.hms.records import SECOND
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition, Section
-from exporter.publish.text import (
-    ACCOUNT_FAMILIES,
-    UP_FAMILY,
-    USAGE_FAMILIES,
-    WORKSPACE_FAMILIES,
-    AccountText,
-    Overview,
-    up_line,
-    usage_lines,
-    workspace_lines,
-)
-from exporter.times import calendar
-from exporter.web.landing import MOST_ROOMS, RoomStatus
+from exporter.publish.families import ACCOUNT_FAMILIES, UP_FAMILY, USAGE_FAMILIES, WORKSPACE_FAMILIES
+from exporter.publish.status import MOST_ROOMS, RoomStatus
+from exporter.publish.text import AccountText, Overview, up_line, usage_lines, workspace_lines
+from exporter.times import SECOND, calendar
 
 SHOWN_INTERVALS = 3
 """Poll intervals for which gauges keep their last good value."""

@@ -4,7 +4,7 @@ from exporter.simulator.answers import Manners, management_token
 from exporter.simulator.company import ACCESS_KEY, SECRET, Company
 from exporter.simulator.faults import Fault, Faults
 from exporter.simulator.server import SeenRequest, SimulatedApi, real_clock, shifted_clock
-from exporter.simulator.timeline import ABSENT, DAY, HOUR, MINUTE, SECOND, Peer, Room, Session, Shape, rfc3339
+from exporter.simulator.timeline import ABSENT, Peer, Room, Session, Shape
 from exporter.simulator.truth import Truth, truth_of
 from exporter.simulator.workspace import RoomQuery, SessionQuery, UnknownCursorError, Workspace
 from exporter.simulator.world import World
@@ -12,10 +12,6 @@ from exporter.simulator.world import World
 __all__ = [
     "ABSENT",
     "ACCESS_KEY",
-    "DAY",
-    "HOUR",
-    "MINUTE",
-    "SECOND",
     "SECRET",
     "Company",
     "Fault",
@@ -35,7 +31,6 @@ __all__ = [
     "World",
     "management_token",
     "real_clock",
-    "rfc3339",
     "shifted_clock",
     "truth_of",
 ]

@@ -13,8 +13,9 @@ import jwt
 import msgspec
 from jwt.types import Options
 
-from exporter.simulator.timeline import SECOND, Record, Room, Session, fixed_id, rfc3339
+from exporter.simulator.timeline import Record, Room, Session, fixed_id
 from exporter.simulator.workspace import RoomQuery, SessionQuery, UnknownCursorError, Workspace
+from exporter.times import SECOND, rfc3339
 
 LEEWAY: Final = 5 * SECOND
 """How far a token's times may lie on the wrong side of the server's clock."""

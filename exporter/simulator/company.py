@@ -10,8 +10,9 @@ from operator import attrgetter
 from typing import Final
 
 from exporter.simulator.programme import PROGRAMME, Offer, Plan, RoomDay
-from exporter.simulator.timeline import DAY, SECOND, Room, Session, fixed_id, id_time, object_id
+from exporter.simulator.timeline import Room, Session, fixed_id, id_time, object_id
 from exporter.simulator.workspace import RoomQuery, SessionQuery, UnknownCursorError, select_rooms
+from exporter.times import DAY, SECOND
 
 ACCESS_KEY: Final = "demo-access-key"
 """Not a secret: it opens nothing but the simulated API."""

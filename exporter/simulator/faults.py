@@ -13,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from exporter.simulator.answers import Response, Twist, error
-from exporter.simulator.timeline import SECOND
+from exporter.times import SECOND
 
 Kind = Literal[
     "status",  # an error of `status`, with `message`, `retry_after`, as JSON or `html`

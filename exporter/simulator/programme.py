@@ -13,7 +13,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
-from exporter.simulator.timeline import DAY, HOUR, MINUTE, SECOND, Peer, Session, Shape, object_id
+from exporter.simulator.timeline import Peer, Session, Shape, object_id
+from exporter.times import DAY, HOUR, MINUTE, SECOND
 
 _FIRST: Final = (
     "Amara Björn Chiara Dmytro Elif Farid Greta Haruto Inés Jonas Kavya Léa Mateus Ngozi Olena Priya Quentin Rosa Søren Tomás "

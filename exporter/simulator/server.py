@@ -21,9 +21,9 @@ import msgspec
 
 from exporter.simulator.answers import PREFIX, Call, Manners, Response, answer, error, route_of
 from exporter.simulator.faults import Fault, Faults, distort
-from exporter.simulator.timeline import SECOND
 from exporter.simulator.wire import Wire
 from exporter.simulator.workspace import Workspace
+from exporter.times import SECOND
 
 CONTROL: Final = "/_faults"
 

@@ -11,16 +11,12 @@ import threading
 from bisect import bisect_right, insort
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Final, Literal
 
 import msgspec
 
-SECOND: Final = 1_000_000
-MINUTE: Final = 60 * SECOND
-HOUR: Final = 60 * MINUTE
-DAY: Final = 24 * HOUR
+from exporter.times import SECOND, rfc3339
 
 ZERO_TIME: Final = "0001-01-01T00:00:00Z"
 
@@ -43,15 +39,6 @@ class Shape:
     digits: int | None = None
     connected: Literal["absent", "null", "zero"] = "absent"
     old_peers: bool = False
-
-
-def rfc3339(us: int, digits: int | None = None) -> str:
-    """The moment as the API writes it, with so many fractional digits (0 to 9), or as many as it needs."""
-    seconds, fraction = divmod(us, SECOND)
-    whole = datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
-    if digits is None:
-        return f"{whole}.{fraction:06d}".rstrip("0").rstrip(".") + "Z"
-    return f"{whole}.{fraction:06d}000"[: 20 + digits].rstrip(".") + "Z"
 
 
 def object_id(created_at: int, serial: int) -> str:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from exporter.simulator.timeline import DAY, Session
+from exporter.simulator.timeline import Session
+from exporter.times import DAY
 
 
 @dataclass(slots=True)

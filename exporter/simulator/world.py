@@ -8,9 +8,10 @@ from bisect import bisect_left, bisect_right, insort
 from operator import attrgetter
 from typing import Final
 
-from exporter.simulator.timeline import SECOND, Room, Session, Shape, fixed_id, fixed_uuid, object_id
+from exporter.simulator.timeline import Room, Session, Shape, fixed_id, fixed_uuid, object_id
 from exporter.simulator.truth import Truth, truth_of
 from exporter.simulator.workspace import RoomQuery, SessionQuery, UnknownCursorError, select_rooms
+from exporter.times import SECOND
 
 LONG_AGO: Final = 1_640_995_200 * SECOND
 """2022-01-01: when rooms came to be for which nobody said otherwise."""

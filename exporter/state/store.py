@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, RoleTotals
+from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums, RoleTotals
 from exporter.counting.contribution import Account, Memory, Tracked
 from exporter.counting.ledger import CatchUp, Entry, Ledger
 from exporter.counting.rooms import KnownRoom
 from exporter.state.file import APPLICATION_ID, StateFile, StoreError, sealed
-from exporter.times import PeriodSums, calendar
+from exporter.times import calendar
 
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Store", "StoreError"]
 

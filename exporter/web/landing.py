@@ -4,60 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from html import escape
-from typing import Literal
 
+from exporter.publish.status import RoomStatus, Status, WorkspaceStatus
+from exporter.times import SECOND, rfc3339
 
-@dataclass(frozen=True, slots=True)
-class RoomStatus:
-    """A room in which a session is running; `started_at` is its start, in seconds since the epoch."""
-
-    name: str
-    peers: int
-    users: int
-    sessions: int
-    started_at: float
-    minutes_today: float
-    """Participant minutes of this UTC day."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkspaceStatus:
-    """A workspace as its last poll left it; times are seconds since the epoch, figures None while unknown or too old to show."""
-
-    name: str
-    state: Literal["ok", "failing", "waiting"]
-    polled_at: float | None = None
-    succeeded_at: float | None = None
-    reason: str | None = None
-    """Why it is failing, free of secrets."""
-    rooms: int | None = None
-    """Rooms with series."""
-    sessions: int | None = None
-    peers: int | None = None
-    users: int | None = None
-    calls_per_hour: float | None = None
-    """To the API, at the present pace."""
-    catching_up: float | None = None
-    """How much of the past has been read, from 0 to 1; None when there is nothing to catch up."""
-    busiest: tuple[RoomStatus, ...] = ()
-    """Of the rooms with a running session those with most peers, at most `MOST_ROOMS`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What the landing page shows; `started_at` in seconds since the epoch, `poll_interval` in seconds."""
-
-    version: str
-    revision: str
-    started_at: float
-    poll_interval: float
-    workspaces: tuple[WorkspaceStatus, ...] = ()
-
-
-MOST_ROOMS = 10
 STATES = {"ok": "Up to date", "failing": "Failing", "waiting": "First poll under way"}
 UNKNOWN = "\N{EN DASH}"
 
@@ -253,7 +204,7 @@ def _moment(at: float | None, now: float) -> str:
     if at is None:
         return "never"
     ago = "just now" if now - at < 1 else f"{_span(now - at)} ago"
-    return f'<time datetime="{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}">{ago}</time>'
+    return f'<time datetime="{rfc3339(round(at * SECOND), 0)}">{ago}</time>'
 
 
 def _span(seconds: float) -> str:

@@ -8,8 +8,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
 
+from exporter.publish.status import Status
 from exporter.web.guard import Guard
-from exporter.web.landing import Status, content_security_policy, render
+from exporter.web.landing import content_security_policy, render
 from exporter.web.server import Handler, HttpServer, Request, Response, text_response
 from exporter.web.threads import Workers
 

@@ -14,7 +14,8 @@ from bench.rig import Rig
 from bench.scrape import fill
 from bench.suite import NAMES, measure
 from bench.traffic import PLAIN_SERIES, SERIES, Traffic
-from exporter.simulator import MINUTE, SECOND, SimulatedApi, World, management_token, real_clock
+from exporter.simulator import SimulatedApi, World, management_token, real_clock
+from exporter.times import MINUTE, SECOND
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float:

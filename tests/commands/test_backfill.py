@@ -24,10 +24,12 @@ from exporter.commands.backfill.series import Base, Event, Grid
 from exporter.commands.backfill.work import SessionRow
 from exporter.config.config import LimitsConfig, WorkspaceConfig, parse
 from exporter.counting.accounts import Histogram
-from exporter.counting.rooms import KnownRoom, Scope
-from exporter.hms.records import DAY, HOUR, SECOND
-from exporter.publish.text import ACCOUNT_FAMILIES, Overview, account_lines, workspace_lines
-from exporter.simulator import MINUTE, Fault, SimulatedApi, World, rfc3339
+from exporter.counting.rooms import KnownRoom
+from exporter.counting.scope import Scope
+from exporter.publish.families import ACCOUNT_FAMILIES
+from exporter.publish.text import Overview, account_lines, workspace_lines
+from exporter.simulator import Fault, SimulatedApi, World
+from exporter.times import DAY, HOUR, MINUTE, SECOND, rfc3339
 from tests.harness import T0, Counting
 from tests.programs import require
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.hms.records import HOUR, SECOND
-from exporter.simulator import MINUTE, Session, SimulatedApi, World, rfc3339
+from exporter.simulator import Session, SimulatedApi, World
+from exporter.times import HOUR, MINUTE, SECOND, rfc3339
 from tests.commands.test_backfill import END, NOW, START, STEP, Bench, page, people
 from tests.harness import T0, Counting, peer, session
 

@@ -9,7 +9,8 @@ import pytest
 from exporter.commands.check import describe, try_live
 from exporter.config.config import Config, parse
 from exporter.polling.planner import estimate
-from exporter.simulator import DAY, HOUR, MINUTE, Fault, SimulatedApi, World, real_clock, shifted_clock
+from exporter.simulator import Fault, SimulatedApi, World, real_clock, shifted_clock
+from exporter.times import DAY, HOUR, MINUTE
 
 ACCESS_KEY, SECRET = "key-of-the-tests", "secret-of-the-tests-which-is-long-enough"
 WORKSPACE = f"{{name: prod, access_key: {ACCESS_KEY}, secret: {SECRET}"

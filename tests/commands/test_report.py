@@ -19,8 +19,8 @@ from exporter.commands import report
 from exporter.commands.report import Days, parse_days
 from exporter.config.config import ConfigError
 from exporter.counting.rooms import KnownRoom
-from exporter.hms.records import DAY, HOUR, SECOND
 from exporter.state.file import StoreError
+from exporter.times import DAY, HOUR, SECOND
 from tests.harness import T0, Counting, at, peer, session
 
 MIDNIGHT = (T0 // DAY + 1) * DAY

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.counting.contribution import OVERFLOW, Line, Memory, Tracked, group_account, room_account, seconds_by_day
-from exporter.hms.records import DAY, HOUR, SECOND, Stay
+from exporter.hms.records import Stay
+from exporter.times import DAY, HOUR, SECOND
 from tests.harness import T0, at
 
 MIDNIGHT = T0 + 16 * HOUR

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.counting.contribution import room_account
 from exporter.counting.ledger import MARGIN, REACH_BACK
-from exporter.hms.records import DAY, HOUR, SECOND
+from exporter.times import DAY, HOUR, SECOND
 from tests.harness import T0, Counting, Series, at, peer, published, session, settled_seconds
 
 NIGHT = T0 + 15 * HOUR + 59 * 60 * SECOND

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 
 from exporter.counting.contribution import room_account
 from exporter.counting.ledger import MARGIN
-from exporter.hms.records import DAY, HOUR, SECOND, decode_session
 from exporter.hms.records import Session as Record
+from exporter.hms.records import decode_session
 from exporter.simulator import Session, World, truth_of
+from exporter.times import DAY, HOUR, SECOND
 from tests.harness import MEMORY, T0, Counting, Series, published
 
 ROLES = ("host", "guest", "viewer")

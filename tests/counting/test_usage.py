@@ -11,18 +11,28 @@ from random import Random
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.config.config import ApiConfig, Budget, Config, KeyPair, LimitsConfig, Prices, RoomById, Secret, WorkspaceConfig
+from exporter.config.config import (
+    ApiConfig,
+    Budget,
+    Config,
+    KeyPair,
+    LimitsConfig,
+    Prices,
+    RoomById,
+    Secret,
+    WorkspaceConfig,
+)
+from exporter.counting.accounts import PeriodSums
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.usage import Spent, cost, lines
 from exporter.hms.client import Api
-from exporter.hms.records import DAY, HOUR, SECOND
 from exporter.polling.poller import WorkspacePoller
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.simulator import Fault, SimulatedApi, World
 from exporter.state.store import Store
-from exporter.times import PeriodSums, calendar
+from exporter.times import DAY, HOUR, SECOND, calendar
 
 MINUTE = 60 * SECOND
 MIDNIGHT = calendar(1_775_044_800 * SECOND).day_start

@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter import cli
 from exporter.config import config
 from exporter.config.config import ConfigError
+from exporter.publish.families import FAMILIES
 from exporter.publish.selfmetrics import SelfMetrics
-from exporter.publish.text import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text()

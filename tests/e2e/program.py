@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import requests
 
-from exporter.simulator import SECOND, Room, SimulatedApi, World, real_clock
+from exporter.simulator import Room, SimulatedApi, World, real_clock
+from exporter.times import SECOND
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ACCESS_KEY, SECRET = "c4nary-access-key", "c4nary-secret-which-is-of-enough-bytes"

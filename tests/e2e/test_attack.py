@@ -16,8 +16,9 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from exporter.publish.text import FAMILIES
-from exporter.simulator import MINUTE, SimulatedApi, World
+from exporter.publish.families import FAMILIES
+from exporter.simulator import SimulatedApi, World
+from exporter.times import MINUTE
 from tests.certificates import make_certificate
 from tests.e2e.program import configure, present, running, wait_until, workspace
 from tests.e2e.prometheus import scraping

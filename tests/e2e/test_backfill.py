@@ -16,21 +16,8 @@ from typing import Any
 
 import pytest
 
-from exporter.simulator import (
-    DAY,
-    HOUR,
-    MINUTE,
-    SECOND,
-    Company,
-    Session,
-    SessionQuery,
-    SimulatedApi,
-    World,
-    real_clock,
-    rfc3339,
-    shifted_clock,
-    truth_of,
-)
+from exporter.simulator import Company, Session, SessionQuery, SimulatedApi, World, real_clock, shifted_clock, truth_of
+from exporter.times import DAY, HOUR, MINUTE, SECOND, rfc3339
 from tests.e2e.program import configure, run, running, wait_until, workspace
 from tests.programs import require
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.simulator import SECOND, SimulatedApi, World
+from exporter.simulator import SimulatedApi, World
+from exporter.times import SECOND
 from tests.e2e.program import Scraper, busy, comes_to, configure, environment, expected, present, running, wait_until, workspace
 from tests.programs import require
 

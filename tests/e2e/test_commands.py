@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from exporter.simulator import MINUTE, Fault, SimulatedApi, World, real_clock
+from exporter.simulator import Fault, SimulatedApi, World, real_clock
+from exporter.times import MINUTE
 from tests.e2e.program import (
     ACCESS_KEY,
     PRIVATE,

@@ -9,21 +9,8 @@ from typing import Any
 
 import pytest
 
-from exporter.simulator import (
-    ABSENT,
-    DAY,
-    HOUR,
-    MINUTE,
-    SECOND,
-    Fault,
-    Manners,
-    Shape,
-    SimulatedApi,
-    World,
-    real_clock,
-    rfc3339,
-    shifted_clock,
-)
+from exporter.simulator import ABSENT, Fault, Manners, Shape, SimulatedApi, World, real_clock, shifted_clock
+from exporter.times import DAY, HOUR, MINUTE, SECOND, rfc3339
 from tests.e2e.program import (
     Program,
     Scraper,

@@ -15,7 +15,8 @@ from typing import Any
 import bcrypt
 import pytest
 
-from exporter.simulator import MINUTE, SECOND, Fault, Room, SimulatedApi, World
+from exporter.simulator import Fault, Room, SimulatedApi, World
+from exporter.times import MINUTE, SECOND
 from tests.e2e.program import (
     ACCESS_KEY,
     PRIVATE,

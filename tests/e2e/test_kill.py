@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from exporter.simulator import SECOND, Fault, SimulatedApi, World, real_clock
+from exporter.simulator import Fault, SimulatedApi, World, real_clock
+from exporter.times import SECOND
 from soak.account import Findings
 from soak.kills import campaign
 from soak.process import Exporter, Scraper

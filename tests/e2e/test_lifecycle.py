@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.simulator import DAY, MINUTE, SECOND, Fault, SimulatedApi, World, real_clock
+from exporter.simulator import Fault, SimulatedApi, World, real_clock
+from exporter.times import DAY, MINUTE, SECOND
 from tests.e2e.program import SECRET, configure, environment, run, running, total, wait_until, workspace
 
 STALLS = {

@@ -22,7 +22,8 @@ from typing import Any, Literal, NamedTuple
 import pytest
 import yaml
 
-from exporter.simulator import HOUR, MINUTE, SECOND, Company, SimulatedApi, World
+from exporter.simulator import Company, SimulatedApi, World
+from exporter.times import HOUR, MINUTE, SECOND
 from scripts import stack
 from tests.dashboards import EVERYTHING, REPOSITORY, filled, panel_queries, variable_queries
 from tests.programs import require

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from exporter.simulator import SECOND, Fault, SimulatedApi, World, rfc3339
+from exporter.simulator import Fault, SimulatedApi, World
+from exporter.times import SECOND, rfc3339
 from tests.e2e.program import Program, busy, comes_to, configure, expected, present, running, total, wait_until, workspace
 
 

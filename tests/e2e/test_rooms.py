@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.simulator import MINUTE, SECOND, Fault, Room, Session, SimulatedApi, World
+from exporter.simulator import Fault, Room, Session, SimulatedApi, World
+from exporter.times import MINUTE, SECOND
 from tests.e2e.program import Program, configure, present, running, some, total, wait_until, workspace
 
 

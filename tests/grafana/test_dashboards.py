@@ -13,8 +13,8 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import units
 
+from exporter.publish.families import FAMILIES, sample_names
 from exporter.publish.selfmetrics import SelfMetrics
-from exporter.publish.text import FAMILIES, sample_names
 from grafana.build import rendered
 from tests.dashboards import FOLDER, REPOSITORY, Json, dashboards, panels
 

@@ -16,7 +16,8 @@ import pytest
 
 from exporter.config.config import ApiConfig, KeyPair, ManagementToken, Secret
 from exporter.hms.client import LARGEST_ANSWER, Api, ApiError, NotFound, Patience, Rate
-from exporter.simulator import MINUTE, SECOND, Fault, Manners, SimulatedApi, World, real_clock
+from exporter.simulator import Fault, Manners, SimulatedApi, World, real_clock
+from exporter.times import MINUTE, SECOND
 
 ACCESS_KEY, SECRET = "key-of-the-tests", "secret-of-the-tests-which-is-long-enough"
 FOREVER = Patience(float("inf"))

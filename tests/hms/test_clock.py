@@ -7,7 +7,7 @@ import random
 import pytest
 
 from exporter.hms.clock import ApiClock
-from exporter.hms.records import DAY, HOUR, SECOND
+from exporter.times import DAY, HOUR, SECOND
 
 MS = 1000
 

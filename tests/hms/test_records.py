@@ -14,12 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.hms.records import (
-    DAY,
-    HOUR,
     MOST_BAD_PEERS,
     MOST_PEERS,
     MOST_RECORDS,
-    SECOND,
     MalformedAnswer,
     Rejection,
     Room,
@@ -32,7 +29,8 @@ from exporter.hms.records import (
     plain,
     session_id,
 )
-from exporter.simulator import Shape, World, rfc3339
+from exporter.simulator import Shape, World
+from exporter.times import DAY, HOUR, SECOND, rfc3339
 from tests.harness import T0, at, peer
 from tests.harness import session as session_record
 

@@ -14,7 +14,8 @@ from exporter.config.config import ApiConfig, ConfigError, KeyPair, ManagementTo
 from exporter.hms.client import Api, ApiError, Patience
 from exporter.hms.tokens import LIFE, Tokens
 from exporter.publish.selfmetrics import SelfMetrics, WorkspaceMetrics
-from exporter.simulator import DAY, HOUR, SECOND, Fault, SimulatedApi, World, management_token, real_clock, shifted_clock
+from exporter.simulator import Fault, SimulatedApi, World, management_token, real_clock, shifted_clock
+from exporter.times import DAY, HOUR, SECOND
 
 ACCESS_KEY, SECRET = "key-of-the-tests", "secret-of-the-tests-which-is-long-enough"
 PAIR = KeyPair(Secret(ACCESS_KEY), Secret(SECRET))

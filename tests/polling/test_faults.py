@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 from exporter.config.config import ApiConfig
-from exporter.simulator import ABSENT, MINUTE, SECOND, Fault, Manners, Session, Shape, World, rfc3339
+from exporter.simulator import ABSENT, Fault, Manners, Session, Shape, World
+from exporter.times import MINUTE, SECOND, rfc3339
 from soak.stage import Stage
 from soak.watcher import Sums, sums, true_sums
 

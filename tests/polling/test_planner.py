@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.hms.records import HOUR
 from exporter.polling.planner import TRY_AGAIN_AFTER, Choice, Stretch, estimate
+from exporter.times import HOUR
 
 
 def test_all_rooms_are_only_found_by_the_listing_of_the_workspace() -> None:

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from exporter.config.config import LimitsConfig, PollConfig, RoomById, RoomsByName
-from exporter.hms.records import DAY, HOUR, SECOND, Rejection
+from exporter.hms.records import Rejection
 from exporter.simulator import Fault, Manners, Session, World
+from exporter.times import DAY, HOUR, SECOND
 from tests.harness import FOREVER, MEMORY, QUICK, T0, Bench, Rooms, at, script_totals
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pytest
 import yaml
 
+from exporter.publish.families import FAMILIES, sample_names
 from exporter.publish.selfmetrics import SelfMetrics
-from exporter.publish.text import FAMILIES, sample_names
 from scripts import stack
 from tests.programs import require
 

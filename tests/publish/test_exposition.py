@@ -25,23 +25,18 @@ from exporter.counting.contribution import Account, room_account
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.usage import BudgetLine
 from exporter.publish.exposition import Exposition, Page, Section, Sections
-from exporter.publish.negotiation import TEXT, Format
-from exporter.publish.selfmetrics import SelfMetrics
-from exporter.publish.text import (
+from exporter.publish.families import (
     ACCOUNT_FAMILIES,
     BUDGET_FAMILIES,
     FAMILIES,
     UP_FAMILY,
     USAGE_FAMILIES,
     WORKSPACE_FAMILIES,
-    Overview,
-    account_lines,
-    budget_lines,
     sample_names,
-    up_line,
-    usage_lines,
-    workspace_lines,
 )
+from exporter.publish.negotiation import TEXT, Format
+from exporter.publish.selfmetrics import SelfMetrics
+from exporter.publish.text import Overview, account_lines, budget_lines, up_line, usage_lines, workspace_lines
 from tests.harness import Counting, at, peer, session
 from tests.programs import require
 

@@ -11,10 +11,11 @@ from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, H
 from exporter.counting.contribution import Account, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
-from exporter.hms.records import SECOND
+from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, WORKSPACE_FAMILIES, Family, header
 from exporter.publish.negotiation import OPENMETRICS, TEXT
 from exporter.publish.selfmetrics import SelfMetrics
-from exporter.publish.text import ACCOUNT_FAMILIES, FAMILIES, WORKSPACE_FAMILIES, Family, Overview, account_lines, header, workspace_lines
+from exporter.publish.text import Overview, account_lines, workspace_lines
+from exporter.times import SECOND
 
 README = Path(__file__).parent.parent.parent / "README.md"
 ROOM = "61652b404e556e35f2179759"

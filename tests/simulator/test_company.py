@@ -10,10 +10,6 @@ import pytest
 import requests
 
 from exporter.simulator import (
-    DAY,
-    HOUR,
-    MINUTE,
-    SECOND,
     Company,
     RoomQuery,
     Session,
@@ -23,6 +19,7 @@ from exporter.simulator import (
     management_token,
     truth_of,
 )
+from exporter.times import DAY, HOUR, MINUTE, SECOND
 
 MONDAY = 20_500 * DAY  # 2026-02-16
 

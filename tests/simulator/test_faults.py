@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import requests
 
-from exporter.simulator import MINUTE, SECOND, Fault, Faults, SimulatedApi, World, management_token
+from exporter.simulator import Fault, Faults, SimulatedApi, World, management_token
+from exporter.times import MINUTE, SECOND
 
 NOW = 1_770_785_026 * SECOND
 

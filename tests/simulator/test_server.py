@@ -12,19 +12,8 @@ import jwt
 import pytest
 import requests
 
-from exporter.simulator import (
-    HOUR,
-    MINUTE,
-    SECOND,
-    Manners,
-    Room,
-    SimulatedApi,
-    World,
-    management_token,
-    real_clock,
-    rfc3339,
-    shifted_clock,
-)
+from exporter.simulator import Manners, Room, SimulatedApi, World, management_token, real_clock, shifted_clock
+from exporter.times import HOUR, MINUTE, SECOND, rfc3339
 
 T0 = 1_770_785_026 * SECOND
 NOW = T0 + HOUR

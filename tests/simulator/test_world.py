@@ -11,21 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.simulator import (
-    ABSENT,
-    DAY,
-    HOUR,
-    MINUTE,
-    SECOND,
-    Room,
-    RoomQuery,
-    Session,
-    SessionQuery,
-    Shape,
-    UnknownCursorError,
-    World,
-    rfc3339,
-)
+from exporter.simulator import ABSENT, Room, RoomQuery, Session, SessionQuery, Shape, UnknownCursorError, World
+from exporter.times import DAY, HOUR, MINUTE, SECOND, rfc3339
 
 T0 = 1_770_785_026 * SECOND + 294_000  # 2026-02-11T04:43:46.294Z
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from exporter.counting.accounts import Histogram
-from exporter.simulator import HOUR, MINUTE, SECOND, Session, SessionQuery, World
+from exporter.simulator import Session, SessionQuery, World
+from exporter.times import HOUR, MINUTE, SECOND
 from soak import __main__ as program
 from soak import kills
 from soak.account import Account, Findings, RoomTruth, nothing, true_distributions, true_rooms

@@ -22,8 +22,9 @@ import schedule
 from exporter.counting.contribution import Account
 from exporter.counting.ledger import Ledger
 from exporter.daemon import Cadence
-from exporter.simulator import MINUTE, SECOND, World
+from exporter.simulator import World
 from exporter.state.store import Store, StoreError
+from exporter.times import MINUTE, SECOND
 from soak.stage import Stage
 from soak.watcher import Sums, sums, true_sums
 

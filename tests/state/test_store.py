@@ -19,9 +19,10 @@ import pytest
 from exporter.counting.contribution import group_account, room_account
 from exporter.counting.ledger import MARGIN, REACH_BACK, Ledger
 from exporter.counting.rooms import KnownRoom
-from exporter.hms.records import HOUR, SECOND, Room
+from exporter.hms.records import Room
 from exporter.state.file import StateFile, sealed
 from exporter.state.store import APPLICATION_ID, Store, StoreError
+from exporter.times import HOUR, SECOND
 from tests.harness import T0, Counting, at, peer, published, session
 
 ROOT = Path(__file__).parent.parent.parent

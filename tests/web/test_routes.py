@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.config.strict_yaml import ConfigError
-from exporter.web.landing import RoomStatus, Status, WorkspaceStatus, content_security_policy, render
+from exporter.publish.status import RoomStatus, Status, WorkspaceStatus
+from exporter.web.landing import content_security_policy, render
 from exporter.web.routes import http_server, routes
 from exporter.web.server import Request, Response
 from exporter.web.threads import BusyError

@@ -10,8 +10,8 @@ from exporter.commands.backfill.series import Grid
 from exporter.commands.backfill.work import SessionRow, Work
 from exporter.config.config import LimitsConfig
 from exporter.counting.contribution import OVERFLOW, Account, group_account, room_account
-from exporter.counting.rooms import EVERYTHING, Scope
-from exporter.hms.records import SECOND
+from exporter.counting.scope import EVERYTHING, Scope
+from exporter.times import SECOND
 
 _BATCH = 2000
 """Sessions that are arranged in one transaction."""

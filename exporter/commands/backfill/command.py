@@ -26,13 +26,12 @@ from exporter.config import readers as values
 from exporter.config.config import Config, ConfigError, WorkspaceConfig
 from exporter.config.strict_yaml import YamlScalar
 from exporter.counting.ledger import REACH_BACK, Entry
-from exporter.counting.rooms import Scope
+from exporter.counting.scope import Scope
 from exporter.hms.client import Api, ApiError, Client, Patience, Unobserved
-from exporter.hms.records import HOUR, SECOND
 from exporter.logs import event
-from exporter.polling.reading import micros
 from exporter.state.file import StoreError
 from exporter.state.view import StateView, look
+from exporter.times import HOUR, micros, rfc3339
 
 _HEAD = 3 * HOUR
 """promtool's documentation: the last three hours may overlap with the head block, which Prometheus is still writing."""
@@ -149,9 +148,9 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
         raise ConfigError("--to: expected a time: where the live series begin, or any time before it")
     if live is not None and end > live:
         what = "begin" if from_now_on else "are whole"
-        raise ConfigError(f"--to: expected at most {_rfc3339(live)}, where the live series {what} (the state file says so)")
+        raise ConfigError(f"--to: expected at most {rfc3339(live, 0)}, where the live series {what} (the state file says so)")
     if end <= start:
-        raise ConfigError(f"--from: expected a time before {_rfc3339(end)}, where it ends")
+        raise ConfigError(f"--from: expected a time before {rfc3339(end, 0)}, where it ends")
     step = _step(wanted.step) if wanted.step is not None else min(_LONGEST_STEP, max(1, round(config.poll.interval)))
     # Where nothing has been counted yet: as the exporter would that is told to count from there.
     otherwise = micros(config.poll.since) if isinstance(config.poll.since, datetime) else start
@@ -228,7 +227,7 @@ def _read(config: Config, workspace: WorkspaceConfig, plan: Plan, work: Work, sc
     event(
         "info",
         "reading sessions",
-        **{"from": _rfc3339(span.first), "to": _rfc3339(span.last)},
+        **{"from": rfc3339(span.first, 0), "to": rfc3339(span.last, 0)},
         calls=f"{calls:,} or more",
         about=f"{spell(calls / config.api.max_requests_per_second)} or more",
     )
@@ -250,8 +249,8 @@ def _refuse_the_last_hours(client: Client, api: Api, plan: Plan) -> None:
     next(client.pages("/sessions", {"active": "true"}, Patience(float("inf"))), None)  # the first answer tells the API's time
     if plan.end > api.now() - _HEAD:
         raise ConfigError(
-            f"--to: expected a time more than three hours ago, found {_rfc3339(plan.end)}: Prometheus still writes to the last hours;"
-            f" try again after {_rfc3339(plan.end + _HEAD)}"
+            f"--to: expected a time more than three hours ago, found {rfc3339(plan.end, 0)}: Prometheus still writes to the last hours;"
+            f" try again after {rfc3339(plan.end + _HEAD, 0)}"
         )
 
 
@@ -325,11 +324,7 @@ def block_hours(micros: int) -> int:
 def _what_next(plan: Plan, output: Path) -> str:
     hours = block_hours(plan.end - plan.start)
     return (
-        f"{output}: {output.stat().st_size / 1e6:,.0f} MB, from {_rfc3339(plan.start)} to {_rfc3339(plan.end)}.\n"
+        f"{output}: {output.stat().st_size / 1e6:,.0f} MB, from {rfc3339(plan.start, 0)} to {rfc3339(plan.end, 0)}.\n"
         f"Give it to Prometheus, which may be running; its retention must reach back to the beginning:\n"
         f"  promtool tsdb create-blocks-from openmetrics --max-block-duration={hours}h {output} <Prometheus's data folder>\n"
     )
-
-
-def _rfc3339(at: int) -> str:
-    return f"{datetime.fromtimestamp(at // SECOND, UTC):%Y-%m-%dT%H:%M:%SZ}"

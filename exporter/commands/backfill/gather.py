@@ -9,10 +9,11 @@ import msgspec
 
 from exporter.commands.backfill.seen import Seen
 from exporter.commands.backfill.work import Work
-from exporter.counting.rooms import KnownRoom, Scope
+from exporter.counting.rooms import KnownRoom
+from exporter.counting.scope import Scope
 from exporter.hms.client import Api, Client, NotFound, Patience
-from exporter.hms.records import DAY, Page, Rejection, Room, Session, decode_room, decode_session
-from exporter.polling.reading import glance, rfc3339
+from exporter.hms.records import Page, Rejection, Room, Session, decode_room, decode_session, glance
+from exporter.times import DAY, rfc3339
 
 FEW_ROOMS = 10
 """Up to so many rooms, each is asked about by itself: most of a workspace's sessions would be other rooms'."""
@@ -43,7 +44,7 @@ class Task(NamedTuple):
     @property
     def parameters(self) -> dict[str, str]:
         """As the API takes it."""
-        wanted = {"active": "true" if self.active else "false", "after": rfc3339(self.first), "before": rfc3339(self.last + 999)}
+        wanted = {"active": "true" if self.active else "false", "after": rfc3339(self.first, 3), "before": rfc3339(self.last + 999, 3)}
         return wanted if self.room_id is None else {**wanted, "room_id": self.room_id}
 
 
@@ -134,7 +135,7 @@ def read_rooms(work: Work, client: Client, span: Span, scope: Scope, told: Calla
     total = len(left)
     if total > FEW_ROOMS:
         # A page costs a call, as a room does: pages are read until they have cost as much as is left.
-        for pages, page in enumerate(client.pages("/rooms", {"before": rfc3339(span.last)}, _PATIENCE), start=1):
+        for pages, page in enumerate(client.pages("/rooms", {"before": rfc3339(span.last, 3)}, _PATIENCE), start=1):
             found = [room for raw in page.data or () if isinstance(room := decode_room(raw), Room) and room.id in left]
             with work.transaction():
                 work.put_rooms(KnownRoom.of(room, 1) for room in found)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from exporter.counting.accounts import Histogram
-from exporter.hms.records import SECOND
+from exporter.times import SECOND
 
 _PIECE = 5000
 """Steps of one range at most: what is made of a run must fit into memory."""

@@ -16,9 +16,10 @@ from exporter.commands.backfill.series import Event, Grid, Tally, histograms, ol
 from exporter.commands.backfill.work import Series, SessionRow, Work
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, Histogram
 from exporter.counting.contribution import Account
-from exporter.counting.rooms import Scope
-from exporter.hms.records import SECOND
-from exporter.publish.text import ACCOUNT_FAMILIES, WORKSPACE_FAMILIES, Family, escape, header, seconds
+from exporter.counting.scope import Scope
+from exporter.publish.families import ACCOUNT_FAMILIES, WORKSPACE_FAMILIES, Family, header
+from exporter.publish.text import escape, seconds
+from exporter.times import SECOND
 
 _END = b"# EOF\n"
 _CHUNK_LINES = 20_000
