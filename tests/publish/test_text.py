@@ -1,9 +1,8 @@
-"""What the families say of themselves, an account's lines, and that code and README name the same metrics."""
+"""What the families say of themselves, and an account's lines."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -17,33 +16,13 @@ from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.text import Overview, account_lines, workspace_lines
 from exporter.times import SECOND
 
-README = Path(__file__).parent.parent.parent / "README.md"
 ROOM = "61652b404e556e35f2179759"
 LABELS = f'workspace="w",room_id="{ROOM}",room="daily"'
-
-
-def names_in_code() -> set[str]:
-    """Every metric of ours that the program exposes, counters with their `_total`."""
-    own = {f"{family.name}_total" if family.type == "counter" else family.name for family in SelfMetrics("v", "r").registry.collect()}
-    return {family.name for family in FAMILIES} | {name for name in own if name.startswith("hms_")}
 
 
 def lines_of(state: AccountState, known: KnownRoom | None = None) -> dict[str, str]:
     """An account's lines by family."""
     return {family.name: line.decode() for family, line in zip(ACCOUNT_FAMILIES, account_lines("w", "daily", state, known), strict=True)}
-
-
-def test_every_metric_is_in_the_readmes_tables_and_the_other_way_round() -> None:
-    cells = [line.split("|")[1] for line in README.read_text().splitlines() if line.startswith("|") and line.count("|") >= 3]
-    described = {name for cell in cells for name in re.findall(r"`(hms_[a-z_]+)`", cell)}
-    assert described == names_in_code()
-
-
-def test_the_readme_names_no_metric_that_there_is_not() -> None:
-    exposed = names_in_code()
-    endings = ("", "_bucket", "_count", "_sum")
-    named = {name for name in re.findall(r"`(hms_[a-z_]+)[`{]", README.read_text()) if not name.endswith("_")}
-    assert not {name for name in named if not any(name.removesuffix(ending) in exposed for ending in endings)}
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
