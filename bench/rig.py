@@ -7,8 +7,9 @@ from pathlib import Path
 
 from bench.traffic import SECRET, Traffic, known_rooms
 from exporter.config.config import Config, KeyPair, LimitsConfig, Secret, WorkspaceConfig
-from exporter.hms.client import Api, Client, Patience
-from exporter.hms.records import Page, decode_page
+from exporter.hms.client import Api, Client
+from exporter.hms.pace import Patience
+from exporter.hms.pages import RECORDS, Envelope, Page, decode_page
 from exporter.polling.poller import WorkspacePoller
 from exporter.publish.exposition import Exposition
 from exporter.publish.selfmetrics import SelfMetrics
@@ -82,7 +83,10 @@ class _CannedApi(Api):
 class _CannedClient(Client):
     def __init__(self, api: Api, rig: Rig) -> None:
         self._rig = rig
-        self.sent = 0
+
+    @property
+    def sent(self) -> int:
+        return 0
 
     def close(self) -> None:
         pass
@@ -93,7 +97,9 @@ class _CannedClient(Client):
     def decide_on_clock(self, patience: Patience) -> None:
         pass
 
-    def pages(self, route: str, parameters: dict[str, str], patience: Patience) -> Iterator[Page]:
+    def pages(
+        self, route: str, parameters: dict[str, str], patience: Patience, envelope: Envelope = RECORDS, *, optional: bool = False
+    ) -> Iterator[Page]:
         if parameters["active"] == "true":
             yield from map(decode_page, self._rig.bodies)
         else:

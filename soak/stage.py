@@ -23,7 +23,8 @@ from exporter.config.config import (
     WorkspaceConfig,
 )
 from exporter.counting.rooms import KnownRoom
-from exporter.hms.client import Api, ApiError
+from exporter.hms.client import Api
+from exporter.hms.errors import ApiError
 from exporter.polling.names import read_rooms
 from exporter.polling.poller import WorkspacePoller
 from exporter.publish.exposition import Exposition

@@ -27,7 +27,8 @@ from exporter.config.config import (
 from exporter.counting.accounts import AccountState, Gauges
 from exporter.counting.contribution import Account, room_account
 from exporter.counting.ledger import Ledger
-from exporter.hms.client import Api, ApiError, Client
+from exporter.hms.client import Api, Client
+from exporter.hms.errors import ApiError
 from exporter.hms.records import decode_session
 from exporter.polling.names import read_rooms
 from exporter.polling.poller import WorkspacePoller

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from exporter.config.config import Config, ConfigError, parse
 from exporter.counting.accounts import AccountState
 from exporter.counting.contribution import room_account
-from exporter.hms.records import MalformedAnswer, Session, decode_page, decode_room, decode_session
+from exporter.hms.errors import MalformedAnswer
+from exporter.hms.pages import decode_page
+from exporter.hms.records import Session, decode_room, decode_session
 from exporter.publish.families import ACCOUNT_FAMILIES, header
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format, choose_format, wants_gzip
 from exporter.publish.text import account_lines

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 from exporter.config.config import Config, RoomById, RoomsByName, WorkspaceConfig, format_duration
 from exporter.counting.scope import Scope
-from exporter.hms.client import Api, ApiError, Client, NotFound, Patience, Unobserved
+from exporter.hms.client import Api, Client
+from exporter.hms.errors import ApiError, NotFound
+from exporter.hms.observer import Unobserved
+from exporter.hms.pace import Patience
 from exporter.polling.planner import estimate
 
 _EXAMPLES = ((0, 0), (40, 4), (1000, 10))

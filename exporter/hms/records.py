@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
+from exporter.hms.pages import BROKEN
 from exporter.times import DAY, EPOCH, MICROSECOND, micros
 
 _NO_TIME = micros(datetime(1, 1, 1, tzinfo=UTC))
@@ -23,8 +24,6 @@ _EARLIEST = micros(datetime(2015, 1, 1, tzinfo=UTC))
 """Older than the platform itself: a time before it is a fault, not a fact."""
 _PLAIN_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
-MOST_RECORDS = 1_000
-"""Of one page: ten times what 100ms lets anybody ask for.  An answer of `0,0,0,…` must not become an object a digit."""
 MOST_PEERS = 250_000
 """Of one session: as many as an answer holds at their usual length."""
 MOST_BAD_PEERS = 1_000
@@ -33,10 +32,6 @@ _LONGEST_TEXT = 1_000
 """Characters of an id or a role: what is longer is none, and is neither kept nor shown."""
 _LARGE_RECORD = 2 << 20
 """Bytes from which a session's peers are counted before they are decoded; a smaller record cannot hold too many."""
-
-
-class MalformedAnswer(Exception):
-    """An answer that is not what the API documents, as a whole; nothing in it can be used."""
 
 
 class _Unreadable(Exception):
@@ -97,14 +92,6 @@ class Head(msgspec.Struct):
     created_at: datetime | None = None
 
 
-class Page(msgspec.Struct, frozen=True):
-    """One page of a list: its records undecoded, the page size that the server used, and the cursor of the next page."""
-
-    data: list[msgspec.Raw] | None
-    limit: int | None = None
-    last: str | None = None
-
-
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 _Text = Annotated[str, msgspec.Meta(max_length=_LONGEST_TEXT)]
 
@@ -142,55 +129,17 @@ class _WireRoom(msgspec.Struct):
     enabled: bool | None = None
 
 
-# A struct written as an array, and not a list: it is the one type whose decoding ends at the first element too many, before
-# millions of them have been made; and it leaves each record undecoded, so that one that makes no sense still costs itself alone.
-_Records = msgspec.defstruct(
-    "_Records", [(f"record_{number}", msgspec.Raw, None) for number in range(MOST_RECORDS)], array_like=True, forbid_unknown_fields=True
-)
-_WirePage = msgspec.defstruct("_WirePage", [("data", _Records | None), ("limit", int | None, None), ("last", _Text | None, None)])
-
-
 class _Id(msgspec.Struct):
     id: _Text
 
 
-class _Anything(msgspec.Struct):
-    """An object, whatever it holds."""
-
-
-_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for bytes that are not what they should be."""
-
-_page_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_WirePage)
 _head_decoder = msgspec.json.Decoder(Head)
 _id_decoder = msgspec.json.Decoder(_Id)
-_object_decoder = msgspec.json.Decoder(_Anything)
 _loose_peers_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw] | None)
 _loose_session_decoder = msgspec.json.Decoder(_LooseSession)
 _session_decoder = msgspec.json.Decoder(_WireSession)
 _peer_decoder = msgspec.json.Decoder(_WirePeer)
 _room_decoder = msgspec.json.Decoder(_WireRoom)
-
-
-def decode_page(body: bytes) -> Page:
-    """A list's answer, its records still undecoded.
-
-    Raises `MalformedAnswer` when it is not a list of records at all, or holds more of them than a page ever does.
-    """
-    try:
-        wire = _page_decoder.decode(body)
-    except _BROKEN as error:
-        raise MalformedAnswer(f"the answer is not a list of records, {MOST_RECORDS} at most") from error
-    records = None if wire.data is None else [raw for raw in msgspec.structs.astuple(wire.data) if raw is not None]
-    return Page(records, wire.limit, wire.last)
-
-
-def check_object(body: bytes) -> None:
-    """Raises `MalformedAnswer` for an answer that is not one object; nothing of it is kept, so that it costs no memory."""
-    try:
-        _object_decoder.decode(body)
-    except _BROKEN as error:
-        raise MalformedAnswer("the answer is not a record") from error
 
 
 def decode_room(raw: bytes | msgspec.Raw) -> Room | Rejection:
@@ -199,7 +148,7 @@ def decode_room(raw: bytes | msgspec.Raw) -> Room | Rejection:
         wire = _room_decoder.decode(raw)
         if not wire.id:
             raise msgspec.ValidationError
-    except _BROKEN:
+    except BROKEN:
         return Rejection("room", (str(hash(bytes(raw))),), "unknown", "not a room record")
     return Room(wire.id, wire.name or "", wire.template or "", wire.template_id or "", wire.region or "", enabled=wire.enabled is not False)
 
@@ -220,15 +169,15 @@ def glance(raw: bytes | msgspec.Raw) -> Head:
     """The head of a session's record; an empty one when it makes no sense."""
     try:
         return _head_decoder.decode(raw)
-    except _BROKEN:
+    except BROKEN:
         return Head()
 
 
-def session_id(raw: bytes | msgspec.Raw) -> str | None:
-    """The id of a session's record, though the rest of it may make no sense; `None` when not even that can be read."""
+def record_id(raw: bytes | msgspec.Raw) -> str | None:
+    """The id of a record, though the rest of it may make no sense; `None` when not even that can be read."""
     try:
         return _id_decoder.decode(raw).id
-    except _BROKEN:
+    except BROKEN:
         return None
 
 
@@ -308,10 +257,10 @@ def _decode(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tuple[_Wir
         if len(raw) > _LARGE_RECORD:
             _count_peers(raw)
         wire = _session_decoder.decode(raw)
-    except _BROKEN:
+    except BROKEN:
         try:
             return _decode_loosely(raw, rejections)
-        except _BROKEN as error:
+        except BROKEN as error:
             raise _Unreadable("not a session record") from error
     found = wire.peers
     return wire, found.items() if isinstance(found, dict) else ((None, peer) for peer in found or ())
@@ -331,7 +280,7 @@ def _count_peers(raw: bytes | msgspec.Raw) -> None:
     peers = dict[_Text, Counted] | list[Counted] | None
     try:
         msgspec.json.decode(raw, type=msgspec.defstruct("CountedSession", [("peers", peers, None)]))
-    except _BROKEN as error:
+    except BROKEN as error:
         raise _Unreadable("not a session record, or one of megabytes whose peers are no objects, or have endless ids") from error
 
 
@@ -349,7 +298,7 @@ def _decode_loosely(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tu
         for number, (key, item) in enumerate(items):
             try:
                 peer = _peer_decoder.decode(item)
-            except _BROKEN:
+            except BROKEN:
                 _leave_out(rejections, wire.id, key or f"#{number}", number, "not a peer record")
             else:
                 yield key, peer
@@ -358,6 +307,6 @@ def _decode_loosely(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tu
 
 
 def _rejected_session(raw: bytes | msgspec.Raw, reason: str) -> Rejection:
-    identifier = session_id(raw)
+    identifier = record_id(raw)
     identity = identifier or str(hash(bytes(raw)))
     return Rejection("session", (identity,), plain(identifier) if identifier else "unknown", reason)

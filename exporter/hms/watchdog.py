@@ -1,8 +1,8 @@
-"""A deadline for a whole request: `requests` and `urllib3` know only the time between two bytes.
+"""A deadline for a whole request: `requests` and `urllib3` limit only the time between two bytes.
 
-A connection registers its socket; when the deadline passes, a watching thread shuts the socket down, which ends whatever
-read is waiting on it, in the headers, in the body or in the TLS handshake.  Connecting is within the deadline too, whatever the
-number of a host's addresses, each of which `urllib3` would give the whole time.
+A connection registers its socket; when the deadline passes, a watching thread shuts the socket down, which ends any read
+that waits on it, in the headers, in the body or in the TLS handshake.  Looking up the host's name and connecting are within
+the deadline too, however many addresses the host has; `urllib3` would give each of them the whole time.
 """
 
 from __future__ import annotations
@@ -23,14 +23,23 @@ import urllib3.connection
 import urllib3.connectionpool
 import urllib3.exceptions
 
+_STOP_IS_SEEN = 0.1
+"""Seconds within which waiting for a name ends once everything is stopped."""
+
 
 class Deadline:
-    """One request's deadline; `passed` tells that it was cut off."""
+    """One request's deadline; `passed` tells that it was cut off.  Times are monotonic seconds."""
 
-    def __init__(self, at: float) -> None:
-        self.at = at
+    def __init__(self, seconds: float) -> None:
+        self.started = time.monotonic()
+        """When the request began; later by as long as it was paused."""
+        self.at = self.started + seconds
         self.passed = False
         self.thread = threading.get_ident()
+
+    def extend(self, seconds: float) -> None:
+        """More time, from now on."""
+        self.at = max(self.at, time.monotonic() + seconds)
 
 
 class Watchdog:
@@ -42,11 +51,13 @@ class Watchdog:
         self._sockets: dict[int, socket.socket] = {}
         self._stopped = False
         self._thread: threading.Thread | None = None
+        self.lookups: dict[tuple[str, int | None], _Lookup] = {}
+        """The names that are being looked up."""
 
     @contextlib.contextmanager
     def deadline(self, seconds: float) -> Iterator[Deadline]:
         """The calling thread's request must be over within this time."""
-        deadline = Deadline(time.monotonic() + seconds)
+        deadline = Deadline(seconds)
         with self._condition:
             self._deadlines[deadline.thread] = deadline
             if self._thread is None:
@@ -57,16 +68,37 @@ class Watchdog:
             yield deadline
         finally:
             with self._condition:
-                del self._deadlines[deadline.thread]
+                self._deadlines.pop(deadline.thread, None)
+
+    @contextlib.contextmanager
+    def paused(self, deadline: Deadline) -> Iterator[None]:
+        """For this long the deadline does not run, and its thread may make other requests, over another connection."""
+        began = time.monotonic()
+        with self._condition:
+            self._deadlines.pop(deadline.thread, None)
+            connected = self._sockets.pop(deadline.thread, None)
+        try:
+            yield
+        finally:
+            with self._condition:
+                if connected is not None:
+                    self._sockets[deadline.thread] = connected
+                pause = time.monotonic() - began
+                deadline.started += pause
+                deadline.at += pause
+                self._deadlines[deadline.thread] = deadline
+                if self._stopped and connected is not None:
+                    _shut(connected)
+                self._condition.notify()
 
     def left(self) -> float:
-        """How many seconds the calling thread's request, which has a deadline, still has; none once it is cut off."""
+        """How many seconds the calling thread's request has left; none once it is cut off."""
         with self._condition:
             deadline = self._deadlines[threading.get_ident()]
             return 0.0 if self._stopped or deadline.passed else max(0.0, deadline.at - time.monotonic())
 
     def guard(self, connected: socket.socket) -> None:
-        """The calling thread's requests go over this socket from now on, which may be connecting still."""
+        """The calling thread's requests go over this socket from now on; it may still be connecting."""
         with self._condition:
             self._sockets[threading.get_ident()] = connected
             deadline = self._deadlines.get(threading.get_ident())
@@ -74,7 +106,7 @@ class Watchdog:
                 _shut(connected)
 
     def stop(self) -> None:
-        """Cuts off every request under way, and each that comes after."""
+        """Cuts off every request, those under way and those to come."""
         with self._condition:
             self._stopped = True
             for connected in self._sockets.values():
@@ -101,12 +133,51 @@ def _shut(connected: socket.socket) -> None:
         socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
+class _Lookup:
+    """A name being looked up by a thread of its own: the system's resolver has no deadline, and cannot be interrupted."""
+
+    def __init__(self, host: str, port: int | None) -> None:
+        self._host = host
+        self._port = port
+        self._error: Exception | None = None
+        self._addresses: list[Any] = []
+        self.done = threading.Event()
+        threading.Thread(target=self._run, name="lookup", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._addresses = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            self._error = error
+        self.done.set()
+
+    def addresses(self) -> list[Any]:
+        """What was found.  Raises what the resolver raised."""
+        if self._error is not None:
+            raise self._error
+        return self._addresses
+
+
+def _look_up(watchdog: Watchdog, host: str, port: int | None) -> list[Any]:
+    """The host's addresses, in the time that the request has left.  Raises `OSError`.
+
+    A lookup that hangs is waited for again by the next request, so that not every request leaves a thread behind.
+    """
+    lookup = watchdog.lookups.get((host, port)) or _Lookup(host, port)
+    watchdog.lookups[host, port] = lookup
+    while not lookup.done.wait(min(_STOP_IS_SEEN, watchdog.left())):
+        if not watchdog.left():
+            raise TimeoutError
+    watchdog.lookups.pop((host, port), None)
+    return lookup.addresses()
+
+
 def _connect(watchdog: Watchdog, connection: urllib3.connection.HTTPConnection) -> socket.socket:
     """A socket connected to one of the host's addresses, in the time that the request has left.  Raises `OSError`.
 
-    Each address has an equal share of that time, so that one which swallows everything does not keep the next from its turn.
+    Each address has an equal share of that time, so that one which never answers leaves time for the next.
     """
-    addresses = socket.getaddrinfo(connection.host.strip("[]"), connection.port, type=socket.SOCK_STREAM)
+    addresses = _look_up(watchdog, connection.host.strip("[]"), connection.port)
     fault = OSError("the host has no address")
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         seconds = watchdog.left() / (len(addresses) - number)
@@ -167,7 +238,7 @@ class GuardedAdapter(requests.adapters.HTTPAdapter):
 
         class Plain(urllib3.connection.HTTPConnection):
             def _new_conn(self) -> socket.socket:
-                # Private, and yet the one place where the socket can be ours: `connect` returns too late, after all addresses have
+                # Private to urllib3, but the only place where the socket can be ours: `connect` returns after all addresses have
                 # been tried and after the TLS handshake, in which a server can stall as well.
                 try:
                     connected = _connect(watchdog, self)

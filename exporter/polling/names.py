@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from msgspec import structs
 
 from exporter.counting.rooms import KnownRoom
-from exporter.hms.client import Api, ApiError, Client, NotFound, Patience
+from exporter.hms.client import Api, Client
+from exporter.hms.errors import ApiError, NotFound
+from exporter.hms.pace import Patience
 from exporter.hms.records import Rejection, Room, decode_room
 from exporter.logs import failure
 

@@ -15,8 +15,9 @@ from exporter.counting.contribution import Account, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom, Rooms
 from exporter.counting.scope import Scope
-from exporter.hms.client import Api, Patience
-from exporter.hms.records import Rejection, decode_session, glance, session_id
+from exporter.hms.client import Api
+from exporter.hms.pace import Patience
+from exporter.hms.records import Rejection, decode_session, glance, record_id
 from exporter.logs import event, failure
 from exporter.polling.planner import Choice, Stretch
 from exporter.polling.reading import Reading
@@ -227,7 +228,7 @@ class WorkspacePoller:
         for rejection in rejections:
             self.rejected(rejection)
         if session is None:
-            ledger.unread(session_id(raw))
+            ledger.unread(record_id(raw))
             return
         key = self.rooms.key(session.room_id)
         if key is not None:

@@ -15,8 +15,11 @@ import msgspec
 from exporter.counting.contribution import Account, Tracked, room_account
 from exporter.counting.ledger import MARGIN, CatchUp, Ledger
 from exporter.counting.rooms import Rooms
-from exporter.hms.client import ApiError, Client, NotFound, Patience
-from exporter.hms.records import Page, glance
+from exporter.hms.client import Client
+from exporter.hms.errors import ApiError, NotFound
+from exporter.hms.pace import Patience
+from exporter.hms.pages import Page
+from exporter.hms.records import glance
 from exporter.polling.planner import Choice, Stretch
 from exporter.times import micros, rfc3339
 

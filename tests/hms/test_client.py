@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 
 from exporter.config.config import ApiConfig, KeyPair, ManagementToken, Secret
-from exporter.hms.client import LARGEST_ANSWER, Api, ApiError, NotFound, Patience, Rate
+from exporter.hms.client import Api
+from exporter.hms.errors import ApiError, Forbidden, NotFound
+from exporter.hms.pace import Patience, Rate
+from exporter.hms.pages import DELIVERIES, LARGEST_ANSWER
 from exporter.simulator import Fault, Manners, SimulatedApi, World, real_clock
 from exporter.times import MINUTE, SECOND
 
@@ -181,8 +184,8 @@ def test_an_unknown_record_is_told_apart_from_a_failure(make: Make) -> None:
     assert told.codes == [("/sessions/{id}", "404")]
 
 
-@pytest.mark.parametrize("body", ["[]", "null", '"text"', "17", "<html></html>", ""])
-def test_a_record_that_is_no_object_is_malformed(sim: SimulatedApi, make: Make, body: str) -> None:
+@pytest.mark.parametrize("body", ["[]", "null", '"text"', "17", "<html></html>", "", "{}", '{"id": null}', '{"id": "y"}', '{"id": 7}'])
+def test_a_record_that_is_none_or_another_is_a_failed_request(sim: SimulatedApi, make: Make, body: str) -> None:
     api, told = make()
     sim.faults.add(Fault(kind="body", body=body))
     with pytest.raises(ApiError):
@@ -223,6 +226,21 @@ def test_a_name_that_does_not_resolve_is_a_connection_error(make: Make) -> None:
         sessions(api)
     assert caught.value.transport
     assert told.codes == [("/sessions", "connection")]
+
+
+def test_a_name_whose_lookup_hangs_is_given_up_in_time_and_leaves_one_thread(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found.wait(20) and [])
+    api, told = make(base_url="http://api.example/v2", timeout=0.3)
+    threads = threading.active_count()
+    began = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(ApiError):
+            sessions(api)
+    assert time.monotonic() - began < 1.5
+    assert told.codes == [("/sessions", "timeout")] * 3
+    assert threading.active_count() <= threads + 2, "the watchdog and one lookup"
+    found.set()
 
 
 def test_tls_with_a_server_that_speaks_none_is_a_connection_error(sim: SimulatedApi, make: Make) -> None:
@@ -633,6 +651,46 @@ def test_an_item_on_two_pages_is_no_end_of_the_list(sim: SimulatedApi, make: Mak
     client = api.client()
     seen = {bytes(raw) for page in client.pages("/sessions", {"active": "true"}, FOREVER) for raw in page.data or ()}
     assert len(seen) == 25
+
+
+# --- routes that a workspace may lack ---
+
+
+def test_a_403_of_an_optional_route_doubts_no_token(sim: SimulatedApi, make: Make) -> None:
+    api, told = make(max_retries=3)
+    token = api.tokens.current(api.token_time())
+    sim.faults.add(Fault(kind="status", status=403))
+    with pytest.raises(Forbidden) as caught:
+        next(api.client().pages("/sessions", {"active": "true"}, FOREVER, optional=True))
+    assert not caught.value.refused
+    assert told.codes == [("/sessions", "403")]
+    assert api.tokens.current(api.token_time()) == token
+
+
+@pytest.mark.parametrize(("status", "optional"), [(401, True), (401, False), (403, False)])
+def test_any_other_refusal_renews_the_token_once(sim: SimulatedApi, make: Make, status: int, *, optional: bool) -> None:
+    api, told = make()
+    sim.faults.add(Fault(kind="status", status=status, times=1))
+    next(api.client().pages("/sessions", {"active": "true"}, FOREVER, optional=optional))
+    assert [code for _, code in told.codes] == [str(status), "200"]
+
+
+def test_a_limit_of_the_callers_own_is_kept(sim: SimulatedApi, make: Make) -> None:
+    api, _ = make()
+    assert len(next(api.client().pages("/sessions", {"active": "true", "limit": "13"}, FOREVER)).data or ()) == 13
+    assert sim.requests[0].query["limit"] == "13"
+
+
+def test_a_list_of_numbered_pages_is_read_to_its_end(make: Make) -> None:
+    def answer(more: bytes) -> bytes:
+        body = b'{"events":[{"event_id":"%s"}],"pagination":{"total_items":2,"has_next":%s}}' % (more, more)
+        return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+    with scripted(answer(b"true"), answer(b"false")) as (url, asked):
+        api, _ = make(base_url=url)
+        found = list(api.client().pages("/analytics/webhooks", {"status": "failed"}, FOREVER, DELIVERIES, optional=True))
+    assert [page.total for page in found] == [2, 2]
+    assert [b"page=2" in request for request in asked] == [False, True]
 
 
 # --- where the token goes ---

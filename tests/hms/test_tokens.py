@@ -11,7 +11,9 @@ import jwt
 import pytest
 
 from exporter.config.config import ApiConfig, ConfigError, KeyPair, ManagementToken, Secret
-from exporter.hms.client import Api, ApiError, Patience
+from exporter.hms.client import Api
+from exporter.hms.errors import ApiError
+from exporter.hms.pace import Patience
 from exporter.hms.tokens import LIFE, Tokens
 from exporter.publish.selfmetrics import SelfMetrics, WorkspaceMetrics
 from exporter.simulator import Fault, SimulatedApi, World, management_token, real_clock, shifted_clock

@@ -10,7 +10,8 @@ import pytest
 
 from exporter.config.config import ApiConfig, KeyPair, Secret
 from exporter.counting.rooms import KnownRoom
-from exporter.hms.client import Api, ApiError
+from exporter.hms.client import Api
+from exporter.hms.errors import ApiError
 from exporter.hms.records import Rejection
 from exporter.polling.names import NameReader, read_rooms
 from exporter.publish.selfmetrics import SelfMetrics

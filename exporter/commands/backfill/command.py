@@ -27,7 +27,10 @@ from exporter.config.config import Config, ConfigError, WorkspaceConfig
 from exporter.config.strict_yaml import YamlScalar
 from exporter.counting.ledger import REACH_BACK, Entry
 from exporter.counting.scope import Scope
-from exporter.hms.client import Api, ApiError, Client, Patience, Unobserved
+from exporter.hms.client import Api, Client
+from exporter.hms.errors import ApiError
+from exporter.hms.observer import Unobserved
+from exporter.hms.pace import Patience
 from exporter.logs import event
 from exporter.state.file import StoreError
 from exporter.state.view import StateView, look

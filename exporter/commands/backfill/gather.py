@@ -11,8 +11,11 @@ from exporter.commands.backfill.seen import Seen
 from exporter.commands.backfill.work import Work
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.scope import Scope
-from exporter.hms.client import Api, Client, NotFound, Patience
-from exporter.hms.records import Page, Rejection, Room, Session, decode_room, decode_session, glance
+from exporter.hms.client import Api, Client
+from exporter.hms.errors import NotFound
+from exporter.hms.pace import Patience
+from exporter.hms.pages import Page
+from exporter.hms.records import Rejection, Room, Session, decode_room, decode_session, glance
 from exporter.times import DAY, rfc3339
 
 FEW_ROOMS = 10
