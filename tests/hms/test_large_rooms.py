@@ -74,7 +74,7 @@ def serving(records: int, record: bytes) -> Iterator[tuple[str, list[str]]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("records", "peers", "pages", "parts"),
-    [(31, 20_000, ["100", "10", "10", "10", "10"], 4), (10, 40_000, ["100", "10"], 9)],
+    [(31, 20_000, ["100", "10", "10", "10", "10"], 4), (10, 40_000, ["100", "10"], 5)],
     ids=["thirty of 20,000 peers", "a page of ten above 64 MiB"],
 )
 def test_large_sessions_are_read_within_memory(records: int, peers: int, pages: list[str], parts: int) -> None:
