@@ -116,7 +116,7 @@ class Daemon:
             server.stop()
 
     def _listen(self) -> HttpServer:
-        address = self._config.web.listen_address
+        address = self._config.web.listen_address[0]
         server = http_server(self, address.host, address.port, self._config.web.config_file)
         try:
             server.start()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Iterator
 
+from exporter.commands.options import add_config_file, add_flags, load
 from exporter.config.config import Config, RoomById, RoomsByName, WorkspaceConfig, format_duration
 from exporter.counting.scope import Scope
 from exporter.hms.client import Api, Client
@@ -14,6 +17,27 @@ from exporter.polling.planner import estimate
 
 _EXAMPLES = ((0, 0), (40, 4), (1000, 10))
 """Running sessions, and how many of them end between two polls, for which the cost is shown."""
+_NOTABLE_SKEW = 60
+"""Seconds that this machine's clock may differ from the API's without a word about it."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of the command: those of `run`, since that is what it checks."""
+    add_config_file(parser)
+    add_flags(parser)
+    parser.add_argument("--live", action="store_true", help="try each workspace's credentials and rooms")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Describes the configuration and, with `--live`, tries it: exit code 1 when 100ms does not accept it."""
+    config = load(options)
+    sys.stdout.write(describe(config))
+    if not options.live:
+        return 0
+    sys.stdout.flush()
+    report, good = try_live(config)
+    sys.stdout.write(report)
+    return 0 if good else 1
 
 
 def describe(config: Config) -> str:
@@ -53,23 +77,27 @@ def try_live(config: Config) -> tuple[str, bool]:
         api = Api(config.api, workspace.credentials, Unobserved())
         client = api.client()
         try:
-            running = sum(len(page.data or ()) for page in client.pages("/sessions", {"active": "true"}, Patience.from_now()))
-        except ApiError as error:
-            lines.append(f"Workspace {workspace.name}: {error}")
-            good = False
-            continue
+            found, fine = _try(api, client, workspace)
         finally:
-            skew = api.skew()
-        lines.append(f"Workspace {workspace.name}: the credentials are accepted; {running:,} sessions run now.")
-        if abs(skew) > 60:
-            lines.append(
-                f"  This machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the API's; counting is not affected."
-            )
-        for line in _faults_of_rooms(client, workspace):
-            lines.append(f"  {line}")
-            good = False
-        api.stop()
+            client.close()
+            api.stop()
+        lines.append(f"Workspace {workspace.name}: " + "\n  ".join(found))
+        good = good and fine
     return "\n".join(lines) + "\n", good
+
+
+def _try(api: Api, client: Client, workspace: WorkspaceConfig) -> tuple[list[str], bool]:
+    try:
+        running = sum(len(page.data or ()) for page in client.pages("/sessions", {"active": "true"}, Patience.from_now()))
+    except ApiError as error:
+        return [str(error)], False
+    found = [f"the credentials are accepted; {running:,} sessions run now."]
+    skew = api.skew()
+    if abs(skew) > _NOTABLE_SKEW:
+        where = "behind" if skew > 0 else "ahead of"
+        found.append(f"This machine's clock is {abs(skew):.0f} s {where} the API's; counting is not affected.")
+    faults = list(_faults_of_rooms(client, workspace))
+    return found + faults, not faults
 
 
 def _faults_of_rooms(client: Client, workspace: WorkspaceConfig) -> Iterator[str]:

@@ -1,31 +1,33 @@
-"""`demo` and `simulate`: the made-up company, with the exporter beside it or alone."""
+"""`hms-exporter demo`: the exporter and a simulated 100ms with a made-up company, in one process."""
 
 from __future__ import annotations
 
+import argparse
+import os
+import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from exporter import logs
+from exporter.commands.options import CommandFailed, add_flags, given_flags
 from exporter.config.config import (
     ApiConfig,
     Budget,
     Config,
-    ConfigError,
     KeyPair,
     PollConfig,
     Prices,
     Secret,
+    StorageConfig,
     WebConfig,
     WorkspaceConfig,
     with_flags,
 )
-from exporter.daemon import Daemon
+from exporter.daemon import CannotRun, Daemon
 from exporter.simulator import Company, SessionQuery, SimulatedApi, truth_of
 from exporter.times import DAY, MINUTE, SECOND
 
@@ -33,66 +35,57 @@ _POLL_SECONDS = 2.0
 # A month has some two million participant minutes.
 _MONTH_MINUTES = 2_500_000
 _PRICES = Prices("USD", {"default": 0.004, "viewer": 0.001}, 10_000)
-_SIMULATOR_PORT = 10180
 
 
-def demo(listen_address: str | None, storage_path: str | None, log_level: str | None, log_format: str | None, seed: int) -> int:
-    """The exporter against a simulated 100ms, until interrupted.  Raises `ConfigError` or `CannotRun`."""
-    with tempfile.TemporaryDirectory(prefix="hms-exporter-demo-") as folder:
-        now = time.time_ns() // 1000
-        company = Company(seed, now)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of the command."""
+    add_flags(parser, "--web.listen-address", "--storage.path", "--log.level", "--log.format")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="which made-up company (default: 1)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the exporter against a simulated 100ms until SIGTERM or SIGINT."""
+    folder = tempfile.mkdtemp(prefix="hms-exporter-demo-")
+
+    def end(*_: object) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
+
+    # Until the daemon takes the signals over.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    now = time.time_ns() // 1000
+    company = Company(options.seed, now)
+    try:
         with SimulatedApi([company]) as api:
-            config = _config(api.base_url, company, Path(folder) / "demo.db")
-            # From midnight on, so that "today" is the whole of it.
-            midnight = datetime.fromtimestamp(now // DAY * DAY / SECOND, UTC)
-            config = replace(config, poll=replace(config.poll, since=midnight), budgets=_budgets(company, now), prices=_PRICES)
             config = with_flags(
-                config, listen_address=listen_address, storage_path=storage_path, log_level=log_level or "warn", log_format=log_format
+                _config(api.base_url, company, now, Path(folder) / "demo.db"), {"--log.level": "warn", **given_flags(options)}
             )
             logs.set_up(config.log.level, config.log.format)
             Daemon(config, lambda: config).run(lambda address: _say(address, api.base_url))
+    except CannotRun as error:
+        raise CommandFailed(str(error)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
-def simulate(listen_address: str | None, seed: int) -> int:
-    """Only the simulated 100ms, until interrupted.  Raises `ConfigError` for an address that is none."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    company = Company(seed, time.time_ns() // 1000)
-    wanted = with_flags(_config("http://127.0.0.1/v2", company, Path("unused")), listen_address=listen_address).web.listen_address
-    host, port = (wanted.host, wanted.port) if listen_address is not None else ("127.0.0.1", _SIMULATOR_PORT)
-    try:
-        api = SimulatedApi([company], host or "0.0.0.0", port)  # noqa: S104 (asked for by leaving the host out)
-        api.start()
-    except OSError as error:
-        raise ConfigError(f"--web.listen-address: cannot listen there: {error.strerror or error}") from error
-    sys.stdout.write(
-        f"A simulated 100ms answers on {api.base_url}\n"
-        f"Point the exporter at it with api.base_url and these credentials, which are no secret:\n"
-        f"  HMS_ACCESS_KEY={company.access_key}\n"
-        f"  HMS_SECRET={company.secret}\n"
-    )
-    sys.stdout.flush()
-    stop.wait()
-    api.stop()
-    return 0
-
-
-def _config(base_url: str, company: Company, state: Path) -> Config:
+def _config(base_url: str, company: Company, now: int, state: Path) -> Config:
     credentials = KeyPair(Secret(company.access_key), Secret(company.secret))
-    config = Config((WorkspaceConfig("demo", credentials),))
-    return replace(
-        config,
+    return Config(
+        workspaces=(WorkspaceConfig("demo", credentials),),
         api=ApiConfig(base_url=base_url, max_requests_per_second=50),
-        poll=PollConfig(interval=_POLL_SECONDS),
-        storage=replace(config.storage, path=state),
+        # Counting begins at midnight, so that "today" is the whole day.
+        poll=PollConfig(interval=_POLL_SECONDS, since=datetime.fromtimestamp(now // DAY * DAY / SECOND, UTC)),
+        storage=StorageConfig(path=state),
         web=WebConfig(enable_lifecycle=True),
+        budgets=_budgets(company, now),
+        prices=_PRICES,
     )
 
 
 def _budgets(company: Company, now: int) -> tuple[Budget, ...]:
-    """One of the month that lasts, and one of the day that is nearly used, at whatever time of day the demo begins."""
+    """A monthly budget that is large enough, and a daily one of which some 90 % are used, at any time of day."""
     recent = company.list_sessions(SessionQuery(limit=sys.maxsize, after=now - 2 * DAY), now)
     spent = sum(micros for (_, _, day), micros in truth_of(recent, now).peer_us_by_day.items() if day == now // DAY)
     return (

@@ -1,45 +1,37 @@
-"""`hms-exporter report`: participant time by workspace, room, role and day, from the state file, also while the exporter runs.
+"""`hms-exporter report`: participant time by workspace, room, role and day, from the state file.
 
-`read` takes from the state file what a report is made of; all the rest is pure.  Times are microseconds, days are counted
-from the epoch, UTC.  Running sessions are in it up to the last poll.
+`read` takes the figures from the state file, also while the exporter runs; `report` makes rows of them and is pure.
+Times are microseconds, days are counted from the epoch, UTC.  Running sessions count up to the last poll.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import argparse
 import re
-import unicodedata
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from exporter.commands.options import CommandFailed, add_config_file, add_flags, load
+from exporter.commands.tables import EPOCH, FORMATS, Days, Followed, Knowledge, Report, date_of, moment_of
 from exporter.config.config import Config, ConfigError
 from exporter.counting.contribution import Memory, seconds_by_day
 from exporter.counting.ledger import CatchUp
 from exporter.counting.scope import EVERYTHING, Scope
+from exporter.state.file import StoreError
 from exporter.state.view import StateView, look
-from exporter.times import DAY, SECOND, rfc3339
+from exporter.times import DAY
 
 COLUMNS = ("workspace", "room", "role", "day")
-_MINUTE = 60 * SECOND
-_EPOCH = date(1970, 1, 1)
 _MOST_NOTES = 5
-"""Rooms with a beginning of their own that are named one by one."""
+"""Entries of the configuration that are named one by one in the notes."""
 
 _decode_memory = msgspec.msgpack.Decoder(Memory).decode
 _decode_catch_ups = msgspec.json.Decoder(list[CatchUp]).decode
-
-
-class Days(NamedTuple):
-    """A range of days, both inclusive; `None` stands for "as far as is known"."""
-
-    first: int
-    last: int
 
 
 class Usage(NamedTuple):
@@ -52,23 +44,6 @@ class Usage(NamedTuple):
     micros: int
 
 
-class Followed(NamedTuple):
-    """What an entry of the configuration knows: of `key`, sessions that ended after `since`; nothing new after `left`."""
-
-    key: str
-    since: int
-    left: int | None
-
-
-class Knowledge(NamedTuple):
-    """How far a workspace's figures reach: up to the poll at `until`, and what of the past is still to be read (from, to)."""
-
-    workspace: str
-    until: int | None
-    followed: tuple[Followed, ...]
-    pending: tuple[tuple[int, int | None], ...]
-
-
 class Books(NamedTuple):
     """What the state file says; `names` are the rooms' names by workspace and id."""
 
@@ -78,19 +53,38 @@ class Books(NamedTuple):
     knowledge: tuple[Knowledge, ...]
 
 
-class Report(NamedTuple):
-    """Rows of a report: the values of its columns, and participant time (µs)."""
+# -- the command ------------------------------------------------------------------------------------------------------
 
-    days: Days
-    by: tuple[str, ...]
-    rows: list[tuple[tuple[str, ...], int]]
-    knowledge: tuple[Knowledge, ...]
-    notes: tuple[str, ...]
 
-    @property
-    def total(self) -> int:
-        """The sum of all rows."""
-        return sum(micros for _, micros in self.rows)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of the command."""
+    add_config_file(parser)
+    add_flags(parser, "--storage.path")
+    parser.add_argument("--month", metavar="MONTH", help="a month such as 2026-11 (default: the current month)")
+    parser.add_argument("--from", dest="first", metavar="DAY", help="the first day (UTC), such as 2026-11-15")
+    parser.add_argument("--to", dest="last", metavar="DAY", help="the last day, inclusive (default: today)")
+    parser.add_argument("--workspace", metavar="NAME", help="only this workspace")
+    parser.add_argument("--by", default="room", metavar="COLUMNS", help="workspace, room, role, day, separated by commas (default: room)")
+    parser.add_argument("--sort", choices=("minutes", "name"), default="minutes", help="most minutes first (default), or by name")
+    parser.add_argument("--format", choices=tuple(FORMATS), default="table", help="for people (table, the default) or for machines")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the report to standard output."""
+    days = parse_days(options.month, options.first, options.last)
+    columns = parse_columns(options.by)
+    path = vars(options)["--storage.path"]
+    # With the state file named, no configuration is needed, and no credentials.
+    config = load(options) if path is None or options.config_file is not None else None
+    try:
+        books = read(Path(path) if config is None else config.storage.path, days, options.workspace)
+    except StoreError as error:
+        raise CommandFailed(str(error)) from error
+    made = report(books, columns, options.sort, {} if config is None else own_names(config))
+    sys.stdout.write(FORMATS[options.format](made))
+    if options.format == "csv":
+        sys.stderr.writelines(f"{note}\n" for note in made.notes)
+    return 0
 
 
 # -- what is asked for ------------------------------------------------------------------------------------------------
@@ -118,7 +112,7 @@ def parse_day(option: str, text: str) -> int:
     """A day such as 2026-11-15.  Raises `ConfigError`."""
     try:
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-            return (date.fromisoformat(text) - _EPOCH).days
+            return (date.fromisoformat(text) - EPOCH).days
     except ValueError:
         pass
     raise ConfigError(f"{option}: expected a day such as 2026-11-15")
@@ -127,14 +121,14 @@ def parse_day(option: str, text: str) -> int:
 def _month(text: str) -> int:
     try:
         if re.fullmatch(r"\d{4}-\d\d", text):
-            return (date.fromisoformat(f"{text}-01") - _EPOCH).days
+            return (date.fromisoformat(f"{text}-01") - EPOCH).days
     except ValueError:
         pass
     raise ConfigError("--month: expected a month such as 2026-11")
 
 
 def _month_start(day: int) -> int:
-    return ((_EPOCH + timedelta(days=day)).replace(day=1) - _EPOCH).days
+    return ((EPOCH + timedelta(days=day)).replace(day=1) - EPOCH).days
 
 
 def _month_end(day: int) -> int:
@@ -225,7 +219,7 @@ def _values(usage: Usage, by: Iterable[str], names: Mapping[tuple[str, str], str
             yield usage.room_id
             yield names.get((usage.workspace, usage.room_id), usage.room_id)
         elif column == "day":
-            yield _date(usage.day)
+            yield date_of(usage.day)
         else:
             yield usage.workspace if column == "workspace" else usage.role
 
@@ -241,25 +235,25 @@ def _notes(books: Books, names: Mapping[tuple[str, str], str]) -> Iterator[str]:
             yield f"{of}nothing is known yet: it has not been polled."
             continue
         if known.until < end:
-            yield f"{of}Running sessions count up to the last poll, {_moment(known.until)}."
+            yield f"{of}Running sessions count up to the last poll, {moment_of(known.until)}."
         for begin, until in known.pending:
-            upto = "" if until is None else f" up to {_moment(until)}"
-            yield f"{of}NOT COMPLETE: sessions that began from {_moment(begin)}{upto} are still being read."
+            upto = "" if until is None else f" up to {moment_of(until)}"
+            yield f"{of}NOT COMPLETE: sessions that began from {moment_of(begin)}{upto} are still being read."
         yield from (of + note for note in _beginnings(known, start, end, names))
 
 
 def _beginnings(known: Knowledge, start: int, end: int, names: Mapping[tuple[str, str], str]) -> Iterator[str]:
     late = [entry for entry in known.followed if entry.since > start]
     if late and len({entry.since for entry in late}) == 1 and len(late) == len(known.followed):
-        yield f"Knowledge begins at {_moment(late[0].since)}: sessions that had ended by then are not in these figures."
+        yield f"Knowledge begins at {moment_of(late[0].since)}: sessions that had ended by then are not in these figures."
         late = []
     for entry in sorted(late, key=lambda entry: entry.since)[:_MOST_NOTES]:
-        yield f"{_subject(entry.key, known.workspace, names)}: knowledge begins at {_moment(entry.since)}."
+        yield f"{_subject(entry.key, known.workspace, names)}: knowledge begins at {moment_of(entry.since)}."
     if len(late) > _MOST_NOTES:
         yield f"So it does, at moments of their own, for {len(late) - _MOST_NOTES:,} more entries of the configuration."
     gone = [entry for entry in known.followed if entry.left is not None and entry.left < end]
     for entry in sorted(gone, key=lambda entry: entry.left or 0)[:_MOST_NOTES]:
-        yield f"{_subject(entry.key, known.workspace, names)}: not followed any more since {_moment(entry.left or 0)}."
+        yield f"{_subject(entry.key, known.workspace, names)}: not followed any more since {moment_of(entry.left or 0)}."
     if len(gone) > _MOST_NOTES:
         yield f"Nor are {len(gone) - _MOST_NOTES:,} more entries of the configuration."
 
@@ -268,94 +262,3 @@ def _subject(key: str, workspace: str, names: Mapping[tuple[str, str], str]) -> 
     if key == EVERYTHING:
         return "Every room"
     return f"Rooms named {key[1:]}" if key.startswith("~") else f"Room {names.get((workspace, key), key)}"
-
-
-# -- how it is shown --------------------------------------------------------------------------------------------------
-
-
-def as_table(made: Report) -> str:
-    """For people: minutes, their share, totals; names are shown without control characters."""
-    shown = [index for index, name in enumerate(made.by) if name != "room_id"]
-    total = made.total
-    head = [*(made.by[index] for index in shown), "minutes", "share"]
-    body = [[*(_printable(values[index]) for index in shown), _minutes(micros), _share(micros, total)] for values, micros in made.rows]
-    foot = ["total", *[""] * (len(shown) - 1), _minutes(total), _share(total, total)]
-    widths = [max(_width(row[index]) for row in (head, *body, foot)) for index in range(len(head))]
-    rule = "-" * (sum(widths) + 2 * len(widths) - 2)
-    days = made.days
-    lines = [f"Participant minutes from {_date(days.first)} to {_date(days.last)} (UTC)", ""]
-    lines += [_line(head, widths), rule, *(_line(row, widths) for row in body)]
-    lines += [rule, _line(foot, widths)] if body else ["nothing"]
-    if made.notes:
-        lines += ["", *made.notes]
-    return "\n".join(lines) + "\n"
-
-
-def as_csv(made: Report) -> str:
-    """For machines: a line a row, seconds to the millisecond."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*made.by, "seconds"])
-    writer.writerows([*values, _exact(micros)] for values, micros in made.rows)
-    return text.getvalue()
-
-
-def as_json(made: Report) -> str:
-    """For machines: the rows, their total, and how far the knowledge reaches."""
-    answer = {
-        "from": _date(made.days.first),
-        "to": _date(made.days.last),
-        "total_seconds": float(_exact(made.total)),
-        "rows": [{**dict(zip(made.by, values, strict=True)), "seconds": float(_exact(micros))} for values, micros in made.rows],
-        "knowledge": [
-            {
-                "workspace": known.workspace,
-                "since": _moment_or_none(min((entry.since for entry in known.followed), default=None)),
-                "until": _moment_or_none(known.until),
-                "complete": known.until is not None and not known.pending,
-            }
-            for known in made.knowledge
-        ],
-        "notes": list(made.notes),
-    }
-    return json.dumps(answer, ensure_ascii=False, indent=1) + "\n"
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    texts = [cell + " " * (width - _width(cell)) for cell, width in zip(cells[:-2], widths[:-2], strict=True)]
-    numbers = [cell.rjust(width) for cell, width in zip(cells[-2:], widths[-2:], strict=True)]
-    return "  ".join(texts + numbers).rstrip()
-
-
-def _width(text: str) -> int:
-    """Columns of a terminal."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _minutes(micros: int) -> str:
-    return f"{micros / _MINUTE:,.2f}"
-
-
-def _share(micros: int, total: int) -> str:
-    return f"{micros / total:.1%}" if total else ""
-
-
-def _exact(micros: int) -> str:
-    seconds, rest = divmod((micros + 500) // 1000, 1000)
-    return f"{seconds}.{rest:03d}"
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
-def _date(day: int) -> str:
-    return (_EPOCH + timedelta(days=day)).isoformat()
-
-
-def _moment(at: int) -> str:
-    return f"{datetime.fromtimestamp(at // SECOND, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _moment_or_none(at: int | None) -> str | None:
-    return None if at is None else rfc3339(at, 0)

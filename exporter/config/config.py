@@ -8,7 +8,7 @@ process environment are read by `load` and by a `Secret` alone.  All durations a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -51,9 +51,11 @@ __all__ = [
     "WebConfig",
     "WorkspaceConfig",
     "format_duration",
+    "listen_address",
     "load",
     "parse",
     "parse_duration",
+    "read_flag",
     "with_flags",
 ]
 
@@ -64,9 +66,9 @@ _DEFAULT_FILE = Path("config.yaml")
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 
 
-def setting(default: T, read: Reader[T]) -> T:
+def setting(default: T, read: Reader[T], *, flag_only: bool = False) -> T:
     """A field that is a key of its section: the value when the key is left out, and how the key is read when it is not."""
-    return field(default=default, metadata={"read": read})
+    return field(default=default, metadata={"flag" if flag_only else "read": read})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +106,33 @@ class ListenAddress:
     port: int
 
 
-def _listen_address(value: Value) -> ListenAddress:
+def listen_address(value: Value) -> ListenAddress:
+    """Reads one address to listen on."""
     return ListenAddress(*values.host_and_port(value))
+
+
+def _listen_addresses(value: Value) -> tuple[ListenAddress, ...]:
+    if value.is_scalar:
+        return (listen_address(value),)
+    items = value.items("host:port, :port or [IPv6]:port, or a list of these")
+    found = [listen_address(item) for item in items]
+    if not found:
+        raise value.error("expected at least one address")
+    for index, address in enumerate(found):
+        if address in found[:index]:
+            raise items[index].error("expected each address once")
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
     """The HTTP face; `config_file` is the exporter toolkit's web configuration (TLS, passwords), from the command line only."""
 
-    listen_address: ListenAddress = setting(ListenAddress("", 10100), _listen_address)  # noqa: RUF009 (makes a field)
+    listen_address: tuple[ListenAddress, ...] = setting((ListenAddress("", 10100),), _listen_addresses)
     enable_lifecycle: bool = setting(False, values.boolean)
-    config_file: Path | None = None
+    config_file: Path | None = setting(None, values.file_path, flag_only=True)  # noqa: RUF009 (makes a field)
+    systemd_socket: bool = setting(False, values.boolean, flag_only=True)
+    telemetry_path: str = setting("/metrics", values.url_path, flag_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,35 +222,32 @@ def parse(text: str, environ: Mapping[str, str], source: str) -> Config:
     return config
 
 
-def with_flags(
-    config: Config,
-    *,
-    listen_address: str | None = None,
-    web_config_file: str | None = None,
-    storage_path: str | None = None,
-    log_level: str | None = None,
-    log_format: str | None = None,
-) -> Config:
-    """The configuration as the command line changes it; `None` changes nothing.  Raises `ConfigError` that names the flag."""
-    web, log = _readers(WebConfig), _readers(LogConfig)
-    return replace(
-        config,
-        web=replace(
-            config.web,
-            listen_address=_flag("--web.listen-address", listen_address, web["listen_address"], config.web.listen_address),
-            config_file=_flag("--web.config.file", web_config_file, values.file_path, config.web.config_file),
-        ),
-        storage=replace(config.storage, path=_flag("--storage.path", storage_path, values.file_path, config.storage.path)),
-        log=replace(
-            config.log,
-            level=_flag("--log.level", log_level, log["level"], config.log.level),
-            format=_flag("--log.format", log_format, log["format"], config.log.format),
-        ),
+def with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
+    """The configuration as flags change it: `--section.key` by its value on the command line.  Raises `ConfigError`."""
+    for flag, given in flags.items():
+        section, _, rest = flag.removeprefix("--").partition(".")
+        key = rest.replace("-", "_").replace(".", "_")
+        present = getattr(config, section)
+        read = next(found for field in fields(present) if field.name == key for found in field.metadata.values())
+        value = given if isinstance(given, bool) else read_flag(flag, given, read)
+        config = replace(config, **{section: replace(present, **{key: value})})
+    return config
+
+
+def read_flag(flag: str, given: str | Sequence[str], read: Reader[T]) -> T:
+    """What the text after a flag stands for; a flag that was repeated is read as a list.  Raises `ConfigError`."""
+
+    def scalar(text: str) -> strict_yaml.YamlNode:
+        return strict_yaml.YamlScalar(text, plain=False)
+
+    node = (
+        scalar(given)
+        if isinstance(given, str)
+        else scalar(given[0])
+        if len(given) == 1
+        else strict_yaml.YamlList(tuple(map(scalar, given)))
     )
-
-
-def _flag(flag: str, text: str | None, read: Reader[T], present: T) -> T:
-    return present if text is None else read(Value(strict_yaml.YamlScalar(text, plain=False), "", flag))
+    return read(Value(node, "", flag))
 
 
 def _readers(section: type[Any]) -> dict[str, Reader[Any]]:

@@ -329,6 +329,14 @@ def host_and_port(value: Value) -> tuple[str, int]:
     raise value.unexpected(expected)
 
 
+def url_path(value: Value) -> str:
+    """Reads the path of a page: it begins with a slash and is none of the exporter's own pages."""
+    text = value.text("a path")
+    if not re.fullmatch(r"/[A-Za-z0-9._~/-]*", text) or text.startswith(("/-/", "//")):
+        raise value.unexpected("a path such as /metrics, not below /-/")
+    return text
+
+
 def base_url(value: Value) -> str:
     """Reads the address of an API: http or https, without anything that does not belong before a path; no slash at its end."""
     # What was found is not shown: a URL may hold a password or a token where none belongs.

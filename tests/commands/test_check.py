@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from exporter.config.config import Config, parse
 from exporter.polling.planner import estimate
 from exporter.simulator import Fault, SimulatedApi, World, real_clock, shifted_clock
 from exporter.times import DAY, HOUR, MINUTE
+from tests.e2e.program import wait_until
 
 ACCESS_KEY, SECRET = "key-of-the-tests", "secret-of-the-tests-which-is-long-enough"
 WORKSPACE = f"{{name: prod, access_key: {ACCESS_KEY}, secret: {SECRET}"
@@ -100,6 +102,15 @@ def test_what_fails_is_told_and_the_other_workspaces_are_tried_too(sim: Simulate
     assert first.startswith("Workspace prod: /sessions: ")
     assert said in first
     assert second == "Workspace other: the credentials are accepted; 0 sessions run now."
+
+
+def test_nothing_is_left_running_whether_it_fails_or_not(sim: SimulatedApi) -> None:
+    sim.workspaces.append(World("other", SECRET))
+    sim.faults.add(Fault(kind="status", status=500), Fault(kind="status", status=500))
+    _, good = live(sim, f"{WORKSPACE}}}, {{name: other, access_key: other, secret: {SECRET}}}")
+    assert not good
+    live(sim)
+    wait_until(lambda: "watchdog" not in {thread.name for thread in threading.enumerate()})
 
 
 def test_rooms_that_100ms_does_not_know_are_told(sim: SimulatedApi, world: World) -> None:

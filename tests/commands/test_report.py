@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from exporter import cli
-from exporter.commands import report
-from exporter.commands.report import Days, parse_days
+from exporter.commands import report, tables
+from exporter.commands.report import parse_days
+from exporter.commands.tables import Days
 from exporter.config.config import ConfigError
 from exporter.counting.rooms import KnownRoom
 from exporter.state.file import StoreError
@@ -48,11 +49,11 @@ def counting(tmp_path: Path) -> Iterator[Counting]:
     counting.close()
 
 
-def made(path: Path, by: str = "room", sort: str = "minutes", days: Days = MARCH) -> report.Report:
+def made(path: Path, by: str = "room", sort: str = "minutes", days: Days = MARCH) -> tables.Report:
     return report.report(report.read(path, lambda _: days, None), report.parse_columns(by), sort, {})
 
 
-def seconds(found: report.Report) -> dict[tuple[str, ...], float]:
+def seconds(found: tables.Report) -> dict[tuple[str, ...], float]:
     return {key: micros / SECOND for key, micros in found.rows}
 
 
@@ -169,7 +170,7 @@ class TestTexts:
     """It is shown ..."""
 
     def test_as_a_table_for_people(self, counting: Counting) -> None:
-        assert report.as_table(made(counting.path, "room,role")) == (
+        assert tables.as_table(made(counting.path, "room,role")) == (
             "Participant minutes from 2026-03-01 to 2026-03-31 (UTC)\n"
             "\n"
             "room             role   minutes   share\n"
@@ -185,21 +186,21 @@ class TestTexts:
         )
 
     def test_with_thousands_separators(self) -> None:
-        large = report.Report(MARCH, ("role",), [(("host",), 123_456_789 * 60 * SECOND)], (), ())
-        assert "123,456,789.00" in report.as_table(large)
+        large = tables.Report(MARCH, ("role",), [(("host",), 123_456_789 * 60 * SECOND)], (), ())
+        assert "123,456,789.00" in tables.as_table(large)
 
     def test_without_control_characters(self) -> None:
-        nasty = report.Report(MARCH, ("role",), [(("\x1b[31mred",), SECOND)], (), ())
-        assert "\x1b" not in report.as_table(nasty)
+        nasty = tables.Report(MARCH, ("role",), [(("\x1b[31mred",), SECOND)], (), ())
+        assert "\x1b" not in tables.as_table(nasty)
 
     def test_as_csv_to_the_millisecond(self, counting: Counting) -> None:
-        rows = list(csv.reader(io.StringIO(report.as_csv(made(counting.path, "room,day")))))
+        rows = list(csv.reader(io.StringIO(tables.as_csv(made(counting.path, "room,day")))))
         assert rows[0] == ["room_id", "room", "day", "seconds"]
         assert ["r1", "daily, stand-up", "2026-03-02", "90.500"] in rows
         assert len(rows) == 4
 
     def test_as_json_with_what_is_known(self, counting: Counting) -> None:
-        found = json.loads(report.as_json(made(counting.path, "role")))
+        found = json.loads(tables.as_json(made(counting.path, "role")))
         assert found["rows"] == [{"role": "guest", "seconds": 270.5}, {"role": "host", "seconds": 30.0}]
         assert (found["from"], found["to"], found["total_seconds"]) == ("2026-03-01", "2026-03-31", 300.5)
         assert found["knowledge"] == [

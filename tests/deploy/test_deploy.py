@@ -178,7 +178,7 @@ def test_the_pod_runs_as_the_user_of_the_image_and_may_read_its_credentials() ->
 def test_labels_ports_and_volumes_of_the_manifests_fit_together() -> None:
     labels = DEPLOYMENT["spec"]["template"]["metadata"]["labels"]
     service, monitor = manifest("service.yaml"), manifest("servicemonitor.yaml")
-    port = {"name": "metrics", "containerPort": WebConfig().listen_address.port}
+    port = {"name": "metrics", "containerPort": WebConfig().listen_address[0].port}
     assert CONTAINER["ports"] == [port]
     assert service["spec"]["selector"] == DEPLOYMENT["spec"]["selector"]["matchLabels"] == labels
     assert service["spec"]["ports"][0]["targetPort"] == service["spec"]["ports"][0]["name"] == port["name"]

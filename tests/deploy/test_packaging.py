@@ -227,7 +227,7 @@ def test_the_image_runs_the_exporter_as_nobody_in_particular_and_keeps_its_state
     assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", texts(FINAL, "USER")[-1])
     assert texts(FINAL, "VOLUME") == texts(FINAL, "WORKDIR") == ["/data"]
     assert json.loads(texts(FINAL, "ENTRYPOINT")[0]) == ["hms-exporter"]
-    assert texts(FINAL, "EXPOSE") == [str(WebConfig().listen_address.port)]
+    assert texts(FINAL, "EXPOSE") == [str(WebConfig().listen_address[0].port)]
     assert texts(FINAL, "STOPSIGNAL") == ["SIGTERM"]
 
 

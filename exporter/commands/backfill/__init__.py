@@ -12,3 +12,7 @@ time is credited to the roles in which the live exporter saw the peers that were
 `since` that curve is negative, where sessions ended that the live exporter never counts; `increase()` and `rate()` go by
 differences alone.
 """
+
+from exporter.commands.backfill.command import add_arguments, run
+
+__all__ = ["add_arguments", "run"]

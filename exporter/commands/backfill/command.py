@@ -2,101 +2,77 @@
 
 from __future__ import annotations
 
-import re
+import argparse
 import shutil
+import signal
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
 import msgspec
 
 from exporter.commands.backfill.arrange import Since, arrange
-from exporter.commands.backfill.gather import Span, read_rooms, read_sessions, tasks
+from exporter.commands.backfill.gather import read_rooms, read_sessions, tasks
+from exporter.commands.backfill.plan import Plan, Wanted, make_plan, workspace_of
 from exporter.commands.backfill.progress import Progress, spell
 from exporter.commands.backfill.seen import roles_seen
-from exporter.commands.backfill.series import Grid
 from exporter.commands.backfill.work import Work
 from exporter.commands.backfill.write import Forecast, Writer
-from exporter.config import readers as values
+from exporter.commands.options import CommandFailed, add_config_file, add_flags, load
 from exporter.config.config import Config, ConfigError, WorkspaceConfig
-from exporter.config.strict_yaml import YamlScalar
-from exporter.counting.ledger import REACH_BACK, Entry
 from exporter.counting.scope import Scope
 from exporter.hms.client import Api, Client
 from exporter.hms.errors import ApiError
 from exporter.hms.observer import Unobserved
 from exporter.hms.pace import Patience
-from exporter.logs import event
+from exporter.logs import event, set_up
 from exporter.state.file import StoreError
-from exporter.state.view import StateView, look
-from exporter.times import HOUR, micros, rfc3339
+from exporter.times import HOUR, rfc3339
 
 _HEAD = 3 * HOUR
 """promtool's documentation: the last three hours may overlap with the head block, which Prometheus is still writing."""
-_LONGEST_STEP = 300
-"""Seconds: Prometheus takes a series for gone when it has had no sample for five minutes."""
 _SAMPLES_A_SECOND = 1_500_000
 _BLOCKS = (2, 6, 18, 54, 162, 486)
 """Hours that a block can span: Prometheus's own ranges."""
 _MOST_BLOCKS = 16
 """promtool reads the whole file once for each block."""
-_OWN_LABELS = frozenset({"workspace", "room_id", "room", "role", "le", "template", "template_id", "region", "enabled"})
 
 
-class BackfillError(Exception):
+class BackfillError(CommandFailed):
     """The backfill could not be finished; the message says why, and that the same command goes on where it stopped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the command line says, as text."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of the command."""
+    add_config_file(parser)
+    add_flags(parser, "--storage.path", "--log.level", "--log.format")
+    parser.add_argument("--from", dest="first", required=True, metavar="TIME", help="a day (UTC) or an RFC 3339 time")
+    parser.add_argument("--to", dest="last", metavar="TIME", help="a day, inclusive, or a time (default: where the live series begin)")
+    parser.add_argument("--workspace", metavar="NAME", help="the workspace, where the configuration has several")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the file to write")
+    parser.add_argument("--step", metavar="DURATION", help="the time between two samples, 5m at most (default: poll.interval)")
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="NAME=VALUE", help="a label for every series, such as job=hms; may be repeated"
+    )
 
-    start: str
-    end: str | None
-    output: Path
-    step: str | None
-    workspace: str | None
-    labels: Sequence[str]
 
-
-class Plan(msgspec.Struct, frozen=True):
-    """What is to be done, in µs; `step` in seconds.  Two runs of the same plan continue one another.
-
-    The live counters count what ended after `since` (by entry of the configuration), or after `otherwise`.
-    """
-
-    workspace: str
-    start: int
-    end: int
-    step: int
-    since: dict[str, int]
-    otherwise: int
-    rooms: list[str]
-    labels: dict[str, str]
-    most_rooms: int
-    expiry: float
-
-    @property
-    def grid(self) -> Grid:
-        """The steps that are written."""
-        return Grid(self.start, self.end, self.step)
-
-    @property
-    def span(self) -> Span:
-        """The sessions that have a part in them: also those of which only the live counters know the end."""
-        sinces = [*self.since.values(), self.otherwise, self.start]
-        earliest = min(sinces)
-        return Span(earliest - REACH_BACK, max(self.end, *sinces), earliest)
+def run(options: argparse.Namespace) -> int:
+    """Writes the file."""
+    config = load(options)
+    set_up(config.log.level, config.log.format)
+    # From here on there is work to keep, and a word to say about it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+    backfill(config, Wanted(options.first, options.last, options.output, options.step, options.workspace, options.label))
+    return 0
 
 
 def backfill(config: Config, wanted: Wanted, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> None:
     """Writes the file that is asked for.  Raises `ConfigError` or `BackfillError`."""
-    workspace = _workspace(config, wanted.workspace)
+    workspace = workspace_of(config, wanted.workspace)
     plan = make_plan(config, workspace, wanted)
     if wanted.output.exists():
         raise ConfigError(f"--output: {wanted.output} exists already")
@@ -115,97 +91,6 @@ def backfill(config: Config, wanted: Wanted, out: TextIO = sys.stdout, err: Text
                 progress.end()
             work.remove()
     out.write(_what_next(plan, wanted.output))
-
-
-# -- what is asked for ------------------------------------------------------------------------------------------------
-
-
-def _workspace(config: Config, name: str | None) -> WorkspaceConfig:
-    names = [workspace.name for workspace in config.workspaces]
-    if name is None and len(names) > 1:
-        raise ConfigError(f"--workspace: expected one of {', '.join(names)}")
-    found = next((workspace for workspace in config.workspaces if name in (None, workspace.name)), None)
-    if found is None:
-        raise ConfigError(f"--workspace: expected one of {', '.join(names)}")
-    return found
-
-
-def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Plan:
-    """The plan of a backfill: it ends where the live series go on, and counts from where they count.  Raises `ConfigError`."""
-    start = moment("--from", wanted.start)
-    keys = Scope(workspace).keys
-    try:
-        known = look(config.storage.path, lambda view: _entries(view, workspace.name)) if config.storage.path.exists() else {}
-    except StoreError as error:
-        raise ConfigError(f"--storage.path: {error}") from error
-    entries = {key: known[key] for key in keys if key in known}
-    since = {key: entry.since for key, entry in entries.items()}
-    from_now_on = config.poll.since == "start"
-    # Counters that catch up with the past rise by it: the present's curve begins where they have.
-    joins = since.values() if from_now_on else [entry.whole for entry in entries.values() if entry.whole is not None]
-    if entries and not joins:
-        raise ConfigError("--to: the exporter still reads the past; try again once hms_exporter_catch_up_ratio is 1")
-    live = min(joins, default=None)
-    end = moment("--to", wanted.end, end=True) if wanted.end is not None else live
-    if end is None:
-        raise ConfigError("--to: expected a time: where the live series begin, or any time before it")
-    if live is not None and end > live:
-        what = "begin" if from_now_on else "are whole"
-        raise ConfigError(f"--to: expected at most {rfc3339(live, 0)}, where the live series {what} (the state file says so)")
-    if end <= start:
-        raise ConfigError(f"--from: expected a time before {rfc3339(end, 0)}, where it ends")
-    step = _step(wanted.step) if wanted.step is not None else min(_LONGEST_STEP, max(1, round(config.poll.interval)))
-    # Where nothing has been counted yet: as the exporter would that is told to count from there.
-    otherwise = micros(config.poll.since) if isinstance(config.poll.since, datetime) else start
-    return Plan(
-        workspace=workspace.name,
-        start=start,
-        end=end,
-        step=step,
-        since=since,
-        otherwise=otherwise,
-        rooms=keys,
-        labels=_labels(wanted.labels),
-        most_rooms=config.limits.max_rooms,
-        expiry=config.limits.room_idle_expiry,
-    )
-
-
-def _entries(view: StateView, workspace: str) -> dict[str, Entry]:
-    return {row[1]: Entry(*row[2:]) for row in view.rows("entry", "workspace = ?", (workspace,))}
-
-
-def moment(option: str, text: str, *, end: bool = False) -> int:
-    """A day in UTC, its end when it is an `end`, or an RFC 3339 time; in µs.  Raises `ConfigError`."""
-    try:
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-            day = datetime.fromisoformat(text).replace(tzinfo=UTC)
-            return micros(day + timedelta(days=1) if end else day)
-        found = datetime.fromisoformat(text)
-        if found.tzinfo is not None:
-            return micros(found.astimezone(UTC))
-    except (ValueError, OverflowError):
-        pass
-    raise ConfigError(f"{option}: expected a day such as 2026-11-15, or a time such as 2026-11-15T08:00:00Z")
-
-
-def _step(text: str) -> int:
-    seconds = values.duration("1s", "5m")(values.Value(YamlScalar(text, plain=False), "", "--step"))
-    if seconds != int(seconds):
-        raise ConfigError("--step: expected whole seconds")
-    return int(seconds)
-
-
-def _labels(given: Sequence[str]) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith("__") or not value:
-            raise ConfigError("--label: expected name=value, such as job=hms")
-        if name in labels or name in _OWN_LABELS:
-            raise ConfigError(f"--label: expected each label once, and none of the exporter's own, found {name}")
-        labels[name] = value
-    return labels
 
 
 def _same_as_before(work: Work, plan: Plan, output: Path) -> None:
@@ -306,7 +191,8 @@ def _errors(output: Path) -> Iterator[None]:
     except (ApiError, StoreError) as error:
         raise BackfillError(f"{error}; {again}") from error
     except KeyboardInterrupt:
-        raise BackfillError(f"interrupted; {again}") from None
+        sys.stderr.write(f"hms-exporter: interrupted; {again}\n")
+        raise
     except sqlite3.OperationalError as error:
         reason = "another backfill uses it" if "locked" in str(error) else str(error)
         raise BackfillError(f"{output}.work: {reason}") from error

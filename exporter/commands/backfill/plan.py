@@ -1,0 +1,156 @@
+"""What a backfill is asked for and what that comes to: its range, steps, labels, and from when the live counters count."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from exporter.commands.backfill.gather import Span
+from exporter.commands.backfill.series import Grid
+from exporter.config.config import Config, ConfigError, WorkspaceConfig, read_flag
+from exporter.config.readers import duration
+from exporter.counting.ledger import REACH_BACK, Entry
+from exporter.counting.scope import Scope
+from exporter.state.file import StoreError
+from exporter.state.view import StateView, look
+from exporter.times import micros, rfc3339
+
+_LONGEST_STEP = 300
+"""Seconds: Prometheus considers a series gone when it has had no sample for five minutes."""
+_OWN_LABELS = frozenset({"workspace", "room_id", "room", "role", "le", "template", "template_id", "region", "enabled"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line says, as text."""
+
+    start: str
+    end: str | None
+    output: Path
+    step: str | None
+    workspace: str | None
+    labels: Sequence[str]
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is to be done, in µs; `step` in seconds.  Two runs of the same plan continue one another.
+
+    The live counters count what ended after `since` (by entry of the configuration), or after `otherwise`.
+    """
+
+    workspace: str
+    start: int
+    end: int
+    step: int
+    since: dict[str, int]
+    otherwise: int
+    rooms: list[str]
+    labels: dict[str, str]
+    most_rooms: int
+    expiry: float
+
+    @property
+    def grid(self) -> Grid:
+        """The steps that are written."""
+        return Grid(self.start, self.end, self.step)
+
+    @property
+    def span(self) -> Span:
+        """The sessions that have a part in them: also those of which only the live counters know the end."""
+        sinces = [*self.since.values(), self.otherwise, self.start]
+        earliest = min(sinces)
+        return Span(earliest - REACH_BACK, max(self.end, *sinces), earliest)
+
+
+def workspace_of(config: Config, name: str | None) -> WorkspaceConfig:
+    """The workspace to read: the one named, or the only one.  Raises `ConfigError`."""
+    names = [workspace.name for workspace in config.workspaces]
+    if name is None and len(names) > 1:
+        raise ConfigError(f"--workspace: expected one of {', '.join(names)}")
+    found = next((workspace for workspace in config.workspaces if name in (None, workspace.name)), None)
+    if found is None:
+        raise ConfigError(f"--workspace: expected one of {', '.join(names)}")
+    return found
+
+
+def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Plan:
+    """The plan of a backfill: it ends where the live series go on, and counts from where they count.  Raises `ConfigError`."""
+    start = moment("--from", wanted.start)
+    keys = Scope(workspace).keys
+    try:
+        known = look(config.storage.path, lambda view: _entries(view, workspace.name)) if config.storage.path.exists() else {}
+    except StoreError as error:
+        raise ConfigError(f"--storage.path: {error}") from error
+    entries = {key: known[key] for key in keys if key in known}
+    since = {key: entry.since for key, entry in entries.items()}
+    from_now_on = config.poll.since == "start"
+    # Counters that catch up with the past rise by it: the present's curve begins where they have.
+    joins = since.values() if from_now_on else [entry.whole for entry in entries.values() if entry.whole is not None]
+    if entries and not joins:
+        raise ConfigError("--to: the exporter still reads the past; try again once hms_exporter_catch_up_ratio is 1")
+    live = min(joins, default=None)
+    end = moment("--to", wanted.end, end=True) if wanted.end is not None else live
+    if end is None:
+        raise ConfigError("--to: expected a time: where the live series begin, or any time before it")
+    if live is not None and end > live:
+        what = "begin" if from_now_on else "are whole"
+        raise ConfigError(f"--to: expected at most {rfc3339(live, 0)}, where the live series {what} (the state file says so)")
+    if end <= start:
+        raise ConfigError(f"--from: expected a time before {rfc3339(end, 0)}, where it ends")
+    step = _step(wanted.step) if wanted.step is not None else min(_LONGEST_STEP, max(1, round(config.poll.interval)))
+    # Where nothing has been counted yet: as the exporter would that is told to count from there.
+    otherwise = micros(config.poll.since) if isinstance(config.poll.since, datetime) else start
+    return Plan(
+        workspace=workspace.name,
+        start=start,
+        end=end,
+        step=step,
+        since=since,
+        otherwise=otherwise,
+        rooms=keys,
+        labels=_labels(wanted.labels),
+        most_rooms=config.limits.max_rooms,
+        expiry=config.limits.room_idle_expiry,
+    )
+
+
+def _entries(view: StateView, workspace: str) -> dict[str, Entry]:
+    return {row[1]: Entry(*row[2:]) for row in view.rows("entry", "workspace = ?", (workspace,))}
+
+
+def moment(option: str, text: str, *, end: bool = False) -> int:
+    """A day in UTC, its end when it is an `end`, or an RFC 3339 time; in µs.  Raises `ConfigError`."""
+    try:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+            day = datetime.fromisoformat(text).replace(tzinfo=UTC)
+            return micros(day + timedelta(days=1) if end else day)
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is not None:
+            return micros(found.astimezone(UTC))
+    except (ValueError, OverflowError):
+        pass
+    raise ConfigError(f"{option}: expected a day such as 2026-11-15, or a time such as 2026-11-15T08:00:00Z")
+
+
+def _step(text: str) -> int:
+    seconds = read_flag("--step", text, duration("1s", "5m"))
+    if seconds != int(seconds):
+        raise ConfigError("--step: expected whole seconds")
+    return int(seconds)
+
+
+def _labels(given: Sequence[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith("__") or not value:
+            raise ConfigError("--label: expected name=value, such as job=hms")
+        if name in labels or name in _OWN_LABELS:
+            raise ConfigError(f"--label: expected each label once, and none of the exporter's own, found {name}")
+        labels[name] = value
+    return labels
