@@ -1,74 +1,37 @@
 """The configuration: what a user may say, and the exact message for what they may not.
 
-The dataclasses are the table of keys: a field's name is the key, its type and default are what they say, the reader beside
-the default states the range.  `parse` is pure (text and environment in, `Config` or `ConfigError` out); files and the
-process environment are read by `load` and by a `Secret` alone.  All durations are seconds, as floats.
+The dataclasses are the table of keys: a field's name is the key, its type and default are those of the key, and the reader
+beside the default states the range.  `parse` is pure (text and environment in, `Config` or `ConfigError` out); only `load`
+and secrets open files.  All durations are seconds, as floats.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from exporter.config import readers as values
 from exporter.config import strict_yaml
-from exporter.config.money import Budget, Prices, budgets, prices
-from exporter.config.readers import Reader, Value, format_duration, parse_duration
+from exporter.config.money import METERS, Budget, Meter, Prices, budgets, prices
+from exporter.config.readers import ListenAddress, format_duration, listen_address, parse_duration
+from exporter.config.secrets import Secret, SecretHeaders, headers, headers_file, secret, secret_file
 from exporter.config.strict_yaml import ConfigError
-from exporter.config.workspaces import (
-    OVERFLOW_ROOM,
-    KeyPair,
-    ManagementToken,
-    RoomById,
-    RoomsByName,
-    Secret,
-    WorkspaceConfig,
-    workspaces,
-)
+from exporter.config.value import Value, optional, read_file, read_flag, required, section, setting
+from exporter.config.workspaces import OVERFLOW_ROOM, KeyPair, ManagementToken, RoomById, RoomsByName, WorkspaceConfig, workspaces
 
-__all__ = [
-    "OVERFLOW_ROOM",
-    "ApiConfig",
-    "Budget",
-    "Config",
-    "ConfigError",
-    "KeyPair",
-    "LimitsConfig",
-    "ListenAddress",
-    "LogConfig",
-    "ManagementToken",
-    "PollConfig",
-    "Prices",
-    "RoomById",
-    "RoomsByName",
-    "Secret",
-    "StorageConfig",
-    "WebConfig",
-    "WorkspaceConfig",
-    "format_duration",
-    "listen_address",
-    "load",
-    "parse",
-    "parse_duration",
-    "read_flag",
-    "with_flags",
-]
-
-T = TypeVar("T")
+__all__ = ["METERS", "OVERFLOW_ROOM", "Budget", "ConfigError", "KeyPair", "ListenAddress", "ManagementToken", "Meter", "Prices"]
+__all__ += ["RoomById", "RoomsByName", "Secret", "SecretHeaders", "WorkspaceConfig"]
+__all__ += ["format_duration", "listen_address", "parse_duration", "read_flag"]
 
 _DEFAULT_FILE = Path("config.yaml")
 # 20,000 rooms with names of their own take a third of it.
 _MAX_FILE_BYTES = 4 * 1024 * 1024
-
-
-def setting(default: T, read: Reader[T], *, flag_only: bool = False) -> T:
-    """A field that is a key of its section: the value when the key is left out, and how the key is read when it is not."""
-    return field(default=default, metadata={"flag" if flag_only else "read": read})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,51 +51,84 @@ class PollConfig:
     """When 100ms is asked (`interval` in seconds), and from when sessions count: a `timedelta` back or a time in UTC."""
 
     interval: float = setting(30.0, values.duration("1s", "1h"))
-    since: Literal["start"] | timedelta | datetime = setting("start", values.since)  # noqa: RUF009 (makes a field)
+    since: Literal["start"] | timedelta | datetime = setting("start", values.since)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectConfig:
+    """What is read beside sessions, each by its own collector, and how often (`interval` in seconds)."""
+
+    recordings: bool = setting(True, values.boolean)
+    live_streams: bool = setting(True, values.boolean)
+    external_streams: bool = setting(True, values.boolean)
+    recording_assets: bool = setting(False, values.boolean)
+    webhook_deliveries: bool = setting(False, values.boolean)
+    client_errors: bool = setting(False, values.boolean)
+    interval: float = setting(60.0, values.duration("1s", "1h"))
+
+
+_DATABASE = "a postgresql:// URL"
+
+
+def _is_database(url: str) -> bool:
+    return url.startswith(("postgresql://", "postgres://"))
+
+
+def _database_url(value: Value) -> Secret:
+    found = secret(value)
+    if not _is_database(found.reveal()):
+        raise value.error(f"expected {_DATABASE}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class StorageConfig:
-    """Where the state file lies, seen from the folder the process runs in."""
+    """Where the state is kept: a file, seen from the folder the process runs in, or with a `url` a PostgreSQL database instead."""
 
-    path: Path = setting(Path("hms-exporter.db"), values.file_path)  # noqa: RUF009 (makes a field)
+    path: Path = setting(Path("hms-exporter.db"), values.file_path)
+    url: Secret | None = setting(None, _database_url, file=secret_file)
 
-
-@dataclass(frozen=True, slots=True)
-class ListenAddress:
-    """Where the HTTP face listens; an empty host is every address, port 0 a free one."""
-
-    host: str
-    port: int
-
-
-def listen_address(value: Value) -> ListenAddress:
-    """Reads one address to listen on."""
-    return ListenAddress(*values.host_and_port(value))
+    def database(self) -> str | None:
+        """The database's URL, which is a secret; `None` for a state file.  Raises `ConfigError` when its file holds none."""
+        found = None if self.url is None else self.url.reveal()
+        if self.url is not None and found is not None and not _is_database(found):
+            raise ConfigError(f"{self.url.where}: expected {_DATABASE}")
+        return found
 
 
-def _listen_addresses(value: Value) -> tuple[ListenAddress, ...]:
-    if value.is_scalar:
-        return (listen_address(value),)
-    items = value.items("host:port, :port or [IPv6]:port, or a list of these")
-    found = [listen_address(item) for item in items]
-    if not found:
-        raise value.error("expected at least one address")
-    for index, address in enumerate(found):
-        if address in found[:index]:
-            raise items[index].error("expected each address once")
-    return tuple(found)
+def _storage(value: Value) -> StorageConfig:
+    found = section(StorageConfig)(value)
+    if found.url is not None and "path" in value.entries():
+        raise value.member("path").error("expected path or url, found both")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """The HTTP face; `config_file` is the exporter toolkit's web configuration (TLS, passwords), from the command line only."""
+    """The exporter's HTTP pages; `config_file` is the exporter toolkit's web configuration (TLS, passwords)."""
 
-    listen_address: tuple[ListenAddress, ...] = setting((ListenAddress("", 10100),), _listen_addresses)
+    listen_address: tuple[ListenAddress, ...] = setting((ListenAddress("", 10100),), values.listen_addresses)
     enable_lifecycle: bool = setting(False, values.boolean)
-    config_file: Path | None = setting(None, values.file_path, flag_only=True)  # noqa: RUF009 (makes a field)
+    created_timestamps: bool = setting(False, values.boolean)
+    config_file: Path | None = setting(None, values.file_path, flag_only=True)
     systemd_socket: bool = setting(False, values.boolean, flag_only=True)
     telemetry_path: str = setting("/metrics", values.url_path, flag_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class WebhooksConfig:
+    """Where 100ms's webhooks are received, and how they are authenticated: what is given of the two must hold."""
+
+    listen_address: ListenAddress = setting(ListenAddress("", 10101), listen_address)
+    headers: SecretHeaders | None = setting(None, headers, file=headers_file)
+    signature_secret: Secret | None = setting(None, secret, file=secret_file)
+
+
+def _webhooks(value: Value) -> WebhooksConfig:
+    found = section(WebhooksConfig)(value)
+    if found.headers is None and found.signature_secret is None:
+        raise value.error("expected headers or signature_secret, found neither")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,18 +148,28 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BotsConfig:
+    """The roles whose peers are not people: recorders and the like."""
+
+    roles: frozenset[str] = setting(frozenset({"__internal_recorder"}), values.names)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything a user can set."""
 
-    workspaces: tuple[WorkspaceConfig, ...]
-    api: ApiConfig = ApiConfig()
-    poll: PollConfig = PollConfig()
-    storage: StorageConfig = StorageConfig()
-    web: WebConfig = WebConfig()
-    limits: LimitsConfig = LimitsConfig()
-    log: LogConfig = LogConfig()
-    budgets: tuple[Budget, ...] = ()
-    prices: Prices | None = None
+    workspaces: tuple[WorkspaceConfig, ...] = required(workspaces)
+    api: ApiConfig = setting(ApiConfig(), section(ApiConfig))
+    poll: PollConfig = setting(PollConfig(), section(PollConfig))
+    collect: CollectConfig = setting(CollectConfig(), section(CollectConfig))
+    storage: StorageConfig = setting(StorageConfig(), _storage)
+    web: WebConfig = setting(WebConfig(), section(WebConfig))
+    webhooks: WebhooksConfig | None = setting(None, optional(_webhooks))
+    limits: LimitsConfig = setting(LimitsConfig(), section(LimitsConfig))
+    log: LogConfig = setting(LogConfig(), section(LogConfig))
+    bots: BotsConfig = setting(BotsConfig(), section(BotsConfig))
+    budgets: tuple[Budget, ...] = setting((), budgets)
+    prices: Prices | None = setting(None, optional(prices))
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
@@ -171,22 +177,23 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
 
     Raises `ConfigError`.
     """
-    # A link to nowhere is a file that was meant to be there.
+    # A broken link is a file that was meant to be there.
     if path is None and not os.path.lexists(_DEFAULT_FILE):
         return _environment_alone(environ)
     path = path or _DEFAULT_FILE
     try:
-        text = values.read_file(path, _MAX_FILE_BYTES)
+        text = read_file(path, _MAX_FILE_BYTES)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     config = parse(text, environ, str(path))
-    for workspace in config.workspaces:
-        match workspace.credentials:
-            case KeyPair(access_key, secret):
-                access_key.reveal()
-                secret.reveal()
-            case ManagementToken(token):
-                token.reveal()
+    given = [getattr(workspace.credentials, key.name) for workspace in config.workspaces for key in fields(workspace.credentials)]
+    if config.webhooks is not None:
+        given += [config.webhooks.headers, config.webhooks.signature_secret]
+    for found in given:
+        if found is not None:
+            found.reveal()
+    if config.storage.database() is not None and find_spec("psycopg") is None:
+        raise ConfigError(f"{path}: storage.url: expected psycopg to be installed: pip install 'hms-exporter[postgres]'")
     return config
 
 
@@ -196,70 +203,31 @@ def parse(text: str, environ: Mapping[str, str], source: str) -> Config:
     `${NAME}` and `${NAME:-default}` are filled in from `environ`.  No file is opened.  Raises `ConfigError` at the first fault.
     """
     root = Value(strict_yaml.read(text, source), source, "", environ)
-    sections: dict[str, type[Any]] = {
-        "api": ApiConfig,
-        "poll": PollConfig,
-        "storage": StorageConfig,
-        "web": WebConfig,
-        "limits": LimitsConfig,
-        "log": LogConfig,
-    }
-    given = root.mapping(("workspaces", *sections, "budgets", "prices"))
-    config = Config(
-        workspaces=workspaces(given.get("workspaces", root.member("workspaces"))),
-        budgets=budgets(given["budgets"]) if "budgets" in given else (),
-        prices=prices(given["prices"]) if "prices" in given else None,
-        **{key: _section(kind, given[key]) for key, kind in sections.items() if key in given},
-    )
+    if root.is_null:
+        root.mapping(())  # says that a mapping was expected
+    config = section(Config)(root)
     names = {workspace.name for workspace in config.workspaces}
     for index, budget in enumerate(config.budgets):
         if budget.workspace is not None and budget.workspace not in names:
-            raise ConfigError(f"{source}: budgets[{index}].workspace: expected the name of one of the workspaces")
+            raise root.member(f"budgets[{index}].workspace").error("expected the name of one of the workspaces")
     url = urlsplit(config.api.base_url)
     if url.scheme == "http" and not config.api.allow_plain_http and not values.is_loopback(url.hostname or ""):
         message = "expected https:// (http:// shows the token to the network; api.allow_plain_http: true permits it)"
-        raise root.member("api").member("base_url").error(message)
+        raise root.member("api.base_url").error(message)
     return config
 
 
 def with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
     """The configuration as flags change it: `--section.key` by its value on the command line.  Raises `ConfigError`."""
     for flag, given in flags.items():
-        section, _, rest = flag.removeprefix("--").partition(".")
-        key = rest.replace("-", "_").replace(".", "_")
-        present = getattr(config, section)
-        read = next(found for field in fields(present) if field.name == key for found in field.metadata.values())
-        value = given if isinstance(given, bool) else read_flag(flag, given, read)
-        config = replace(config, **{section: replace(present, **{key: value})})
+        name, _, rest = flag.removeprefix("--").partition(".")
+        key, present = rest.replace("-", "_").replace(".", "_"), getattr(config, name)
+        if flag == "--storage.path" and config.storage.url is not None:
+            raise ConfigError(f"{flag}: expected no state file, storage.url names a database")
+        table = next(found.metadata for found in fields(present) if found.name == key)
+        value = given if isinstance(given, bool) else read_flag(flag, given, table.get("read") or table["flag"])
+        config = replace(config, **{name: replace(present, **{key: value})})
     return config
-
-
-def read_flag(flag: str, given: str | Sequence[str], read: Reader[T]) -> T:
-    """What the text after a flag stands for; a flag that was repeated is read as a list.  Raises `ConfigError`."""
-
-    def scalar(text: str) -> strict_yaml.YamlNode:
-        return strict_yaml.YamlScalar(text, plain=False)
-
-    node = (
-        scalar(given)
-        if isinstance(given, str)
-        else scalar(given[0])
-        if len(given) == 1
-        else strict_yaml.YamlList(tuple(map(scalar, given)))
-    )
-    return read(Value(node, "", flag))
-
-
-def _readers(section: type[Any]) -> dict[str, Reader[Any]]:
-    return {key.name: key.metadata["read"] for key in fields(section) if "read" in key.metadata}
-
-
-def _section(kind: type[T], value: Value) -> T:
-    # A heading whose keys are all commented out says nothing.
-    if value.is_null:
-        return kind()
-    readers = _readers(kind)
-    return kind(**{key: readers[key](member) for key, member in value.mapping(readers).items()})
 
 
 def _environment_alone(environ: Mapping[str, str]) -> Config:

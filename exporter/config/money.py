@@ -1,94 +1,118 @@
-"""What a user may say of money: budgets of participant minutes, and prices."""
+"""The `budgets` and `prices` sections: minutes that are planned, and what a minute costs, for each meter."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from exporter.config import readers as values
-from exporter.config.readers import Reader, Value
+from exporter.config.value import Value, distinct, one_of, required, section, setting
+
+Meter = Literal["peer", "recording", "live_stream", "external_stream"]
+METERS: tuple[Meter, ...] = ("peer", "recording", "live_stream", "external_stream")
+"""What 100ms bills by the minute."""
 
 DEFAULT_ROLE = "default"
 """In `prices.per_peer_minute`: every role that has no price of its own."""
 
-_peer_minutes = values.number(above=0, at_most=1e12)
-_price = values.number(above=0, at_most=1e6)
+_planned = values.number(above=0, at_most=1e12)
+_free = values.number(at_most=1e12)
+_peer_price = values.number(above=0, at_most=1e6)
+_price = values.number(at_most=1e6)
 _PERIODS: tuple[Literal["day"], Literal["month"]] = ("day", "month")
-_period: Reader[Literal["day", "month"]] = values.choice(*_PERIODS)
+
+
+def _some_names(value: Value) -> frozenset[str]:
+    found = values.names(value)
+    if not found:
+        raise value.error("expected at least one name; leave the key out for all of them")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """So many peer-minutes a UTC day or month, of everything or of one workspace, some rooms (names or ids), some roles."""
+    """So many minutes of one meter in a UTC day or month, of everything or of one workspace, some rooms (names or ids), some roles."""
 
-    name: str
-    period: Literal["day", "month"]
-    peer_minutes: float
-    workspace: str | None = None
-    rooms: frozenset[str] | None = None
-    roles: frozenset[str] | None = None
+    name: str = required(values.name)
+    period: Literal["day", "month"] = required(values.choice(*_PERIODS))
+    peer_minutes: float | None = setting(None, _planned)
+    workspace: str | None = setting(None, values.name)
+    rooms: frozenset[str] | None = setting(None, _some_names)
+    roles: frozenset[str] | None = setting(None, _some_names)
+    recording_minutes: float | None = setting(None, _planned)
+    live_stream_minutes: float | None = setting(None, _planned)
+    external_stream_minutes: float | None = setting(None, _planned)
+
+    @property
+    def by_meter(self) -> dict[Meter, float]:
+        """The minutes by meter; a budget that was read has exactly one."""
+        given: dict[Meter, float | None] = {meter: getattr(self, f"{meter}_minutes") for meter in METERS}
+        return {meter: minutes for meter, minutes in given.items() if minutes is not None}
+
+    @property
+    def meter(self) -> Meter:
+        """What the budget is of."""
+        return next(iter(self.by_meter))
+
+    @property
+    def minutes(self) -> float:
+        """How many minutes it allows."""
+        return self.by_meter[self.meter]
+
+
+def _prices_by_role(value: Value) -> dict[str, float]:
+    if value.is_scalar:
+        return {DEFAULT_ROLE: _peer_price(value)}
+    by_role = {role: _peer_price(member) for role, member in value.entries("a price, or a mapping of roles to prices").items()}
+    if not by_role:
+        raise value.error("expected at least one role with its price")
+    return by_role
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What a peer-minute costs, by role, beyond the minutes that are free each month in each workspace."""
+    """What a minute of each meter costs, beyond the minutes that are free each month in each workspace."""
 
-    currency: str
-    per_peer_minute: dict[str, float] = field(default_factory=dict)
-    free_peer_minutes: float = 0.0
+    currency: str = required(values.name)
+    per_peer_minute: dict[str, float] = required(_prices_by_role)
+    free_peer_minutes: float = setting(0.0, _free)
+    per_recording_minute: float = setting(0.0, _price)
+    free_recording_minutes: float = setting(0.0, _free)
+    per_live_stream_minute: float = setting(0.0, _price)
+    free_live_stream_minutes: float = setting(0.0, _free)
+    per_external_stream_minute: float = setting(0.0, _price)
+    free_external_stream_minutes: float = setting(0.0, _free)
 
     def of(self, role: str) -> float:
         """The price of a peer-minute in this role; 0 when neither it nor `default` has one."""
         return self.per_peer_minute.get(role, self.per_peer_minute.get(DEFAULT_ROLE, 0.0))
+
+    def per_minute(self, meter: Literal["recording", "live_stream", "external_stream"]) -> float:
+        """The price of a minute of a meter that knows no roles."""
+        return float(getattr(self, f"per_{meter}_minute"))
+
+    def free_minutes(self, meter: Meter) -> float:
+        """The minutes of a meter that cost nothing, each month in each workspace."""
+        return float(getattr(self, f"free_{meter}_minutes"))
+
+
+_budget = section(Budget)
 
 
 def budgets(value: Value) -> tuple[Budget, ...]:
     """Reads the list of budgets.  Raises `ConfigError`."""
     if value.is_null:
         return ()
-    found = tuple(_budget(item) for item in value.items("a list of budgets"))
-    first: dict[str, int] = {}
-    for index, budget in enumerate(found):
-        if budget.name in first:
-            place = value.items()[index].member("name")
-            raise place.error(f"expected each name once, found it in budgets[{first[budget.name]}] too")
-        first[budget.name] = index
-    return found
+    found = [(item, _budget(item)) for item in value.items("a list of budgets")]
+    for item, budget in found:
+        if len(budget.by_meter) != 1:
+            keys = one_of([f"{meter}_minutes" for meter in METERS])
+            raise item.error(f"expected {keys}, found {'several' if budget.by_meter else 'none'}")
+        if budget.roles is not None and budget.meter != "peer":
+            raise item.member("roles").error("expected roles beside peer_minutes only")
+    distinct(((item, "a name", budget.name) for item, budget in found), member="name")
+    return tuple(budget for _, budget in found)
 
 
-def _budget(value: Value) -> Budget:
-    given = value.mapping(("name", "period", "peer_minutes", "workspace", "rooms", "roles"))
-    return Budget(
-        name=values.name(given.get("name", value.member("name"))),
-        period=_period(given.get("period", value.member("period"))),
-        peer_minutes=_peer_minutes(given.get("peer_minutes", value.member("peer_minutes"))),
-        workspace=values.name(given["workspace"]) if "workspace" in given else None,
-        rooms=_names(given["rooms"]) if "rooms" in given else None,
-        roles=_names(given["roles"]) if "roles" in given else None,
-    )
-
-
-def _names(value: Value) -> frozenset[str]:
-    found = [values.name(item) for item in value.items("a list of names")]
-    if not found:
-        raise value.error("expected at least one name; leave the key out for all of them")
-    return frozenset(found)
-
-
-def prices(value: Value) -> Prices | None:
-    """Reads the prices.  Raises `ConfigError`."""
-    if value.is_null:
-        return None
-    given = value.mapping(("currency", "per_peer_minute", "free_peer_minutes"))
-    price = given.get("per_peer_minute", value.member("per_peer_minute"))
-    if price.is_scalar:
-        by_role = {DEFAULT_ROLE: _price(price)}
-    else:
-        by_role = {role: _price(member) for role, member in price.entries("a price, or a mapping of roles to prices").items()}
-        if not by_role:
-            raise price.error("expected at least one role with its price")
-    return Prices(
-        currency=values.name(given.get("currency", value.member("currency"))),
-        per_peer_minute=by_role,
-        free_peer_minutes=_peer_minutes(given["free_peer_minutes"]) if "free_peer_minutes" in given else 0.0,
-    )
+prices = section(Prices)
+"""Reads the prices.  Raises `ConfigError`."""

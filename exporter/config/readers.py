@@ -1,23 +1,21 @@
 """What a key's text means: each function here reads one kind of value, or says what it expected instead.
 
 A `Value` is a place in a configuration; a reader takes one and returns what it stands for or raises `ConfigError`.  Readers
-with a range are made by a function that states it: `duration("1s", "1h")`.  Apart from `read_file` nothing here
-opens a file, and nothing reads the process environment.
+with a range are made by a function that states it: `duration("1s", "1h")`.  Nothing here opens a file or reads the process
+environment.
 """
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
-from exporter.config.strict_yaml import ConfigError, YamlList, YamlMap, YamlNode, YamlScalar
+from exporter.config.value import Reader, Value, distinct, is_printable, one_of
 
 T = TypeVar("T")
 
@@ -28,13 +26,11 @@ LONGEST = "3650d"
 
 _UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _DURATION = re.compile("(?=.)" + "".join(rf"(?:([0-9]{{1,12}}){unit}(?![a-z]))?" for unit in _UNITS))
-_VARIABLE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})")
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
-_LIKE_OURS = re.compile(r"[A-Za-z_-]{1,40}")
 
 
 def parse_duration(text: str) -> float:
@@ -56,154 +52,6 @@ def format_duration(seconds: float) -> str:
     return "".join(parts) or "0s"
 
 
-def read_file(path: Path, max_bytes: int) -> str:
-    """The text of a file of bounded size.  Raises `ValueError` that says why there is none, without the file's name."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
-        if len(content) > max_bytes:
-            raise ValueError(f"expected a file of at most {max_bytes // 1024} KiB")
-        return content.decode()
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror or type(error).__name__}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"expected UTF-8 text, found another byte at position {error.start}") from None
-
-
-def is_printable(text: str) -> bool:
-    """Whether there is something to see, and nothing that would garble a log line or a header."""
-    return text.isprintable() and not text.isspace() and text != ""
-
-
-def _expand(text: str, environ: Mapping[str, str]) -> str:
-    """`text` with its `${NAME}`, `${NAME:-default}` and `$${` replaced, once.  Raises `ValueError`."""
-
-    def variable(match: re.Match[str]) -> str:
-        name, default = match.groups()
-        if match.group() == "$${":
-            return "${"
-        if name is None or "${" in (default or ""):
-            raise ValueError("expected ${NAME} or ${NAME:-default}, and $${ for a literal ${")
-        found = environ.get(name)
-        if default is not None:
-            return found or default
-        if found is None:
-            raise ValueError(f"the environment variable {name} is not set")
-        return found
-
-    return _VARIABLE.sub(variable, text)
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A place in a configuration, and all that a message about it needs.
-
-    `source` is the file's name; `path` leads to the value, as in `workspaces[0].rooms[2].match`, and is empty for the whole
-    file.  `environ` is what `${NAME}` refers to; `None` takes every text as written.
-    """
-
-    node: YamlNode
-    source: str
-    path: str
-    environ: Mapping[str, str] | None = None
-
-    def error(self, message: str) -> ConfigError:
-        """The error that says `message` of this value."""
-        return ConfigError(": ".join(part for part in (self.source, self.path, message) if part))
-
-    def unexpected(self, expected: str, hint: str = "") -> ConfigError:
-        """The error that says what was expected, and what was found unless the environment gave it."""
-        return self.error(f"expected {expected}, found {self._found()}{f' ({hint})' if hint else ''}")
-
-    def _not_a_collection(self, expected: str) -> ConfigError:
-        # Such a text is not shown: it may be `secret:abc`, a mapping but for the space after its colon.
-        if self.is_scalar and not self.is_null:
-            return self.error(f"expected {expected}, found a single value")
-        return self.unexpected(expected)
-
-    def _found(self) -> str:
-        if isinstance(self.node, YamlList):
-            return "a list"
-        if isinstance(self.node, YamlMap):
-            return "a mapping"
-        if self.node.is_null:
-            return "nothing"
-        if self._names_variables():
-            return "something else in the environment"
-        return repr(self.node.text if len(self.node.text) <= 60 else self.node.text[:59] + "…")
-
-    def _names_variables(self) -> bool:
-        return self.environ is not None and isinstance(self.node, YamlScalar) and "${" in self.node.text
-
-    @property
-    def is_scalar(self) -> bool:
-        """Whether this is neither a list nor a mapping."""
-        return isinstance(self.node, YamlScalar)
-
-    @property
-    def is_null(self) -> bool:
-        """Whether nothing was given: no value at all, `~` or `null`."""
-        return isinstance(self.node, YamlScalar) and self.node.is_null
-
-    def items(self, expected: str = "a list") -> list[Value]:
-        """The members of a list; a value that is none raises `ConfigError`."""
-        if not isinstance(self.node, YamlList):
-            raise self._not_a_collection(expected)
-        return [replace(self, node=item, path=f"{self.path}[{index}]") for index, item in enumerate(self.node.items)]
-
-    def entries(self, expected: str = "a mapping") -> dict[str, Value]:
-        """The members of a mapping, whatever their keys; a value that is none and a repeated key raise `ConfigError`."""
-        if not isinstance(self.node, YamlMap):
-            raise self._not_a_collection(expected)
-        lines: dict[str, int] = {}
-        for entry in self.node.entries:
-            if entry.key in lines:
-                raise self.member(entry.key).error(f"expected each key once, found it on lines {lines[entry.key]} and {entry.line}")
-            lines[entry.key] = entry.line
-        return {entry.key: self.member(entry.key, entry.value) for entry in self.node.entries}
-
-    def mapping(self, known: Iterable[str]) -> dict[str, Value]:
-        """The members of a mapping whose keys are all `known`; any other key raises `ConfigError`."""
-        names = list(known)
-        for entry in self.node.entries if isinstance(self.node, YamlMap) else ():
-            if entry.key not in names:
-                close = difflib.get_close_matches(entry.key, names, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"expected {_one_of(names)}"
-                # A forgotten space glues a secret to its key, a forgotten indent makes it one: only what looks like ours is shown.
-                raise self.member(entry.key if _LIKE_OURS.fullmatch(entry.key) else "?").error(f"unknown key, {hint}")
-        return self.entries()
-
-    def member(self, key: str, node: YamlNode = YamlScalar("", plain=True)) -> Value:  # noqa: B008 (frozen: an absent value)
-        """The value at `key` below this one; without a node the value that is not there."""
-        return replace(self, node=node, path=f"{self.path}.{key}" if self.path else key)
-
-    def text(self, expected: str) -> str:
-        """The text, with the environment's variables filled in; no text at all raises `ConfigError`."""
-        if not isinstance(self.node, YamlScalar) or self.node.is_null:
-            raise self.unexpected(expected)
-        if self.environ is None:
-            return self.node.text
-        try:
-            return _expand(self.node.text, self.environ)
-        except ValueError as error:
-            raise self.error(str(error)) from None
-
-    def as_written(self) -> Value:
-        """The same place without an environment, for texts in which `${name}` has a meaning of its own."""
-        return replace(self, environ=None)
-
-    def literal(self, expected: str) -> str:
-        """The text of a number or a switch: unquoted, or from the environment."""
-        text = self.text(expected)
-        assert isinstance(self.node, YamlScalar)
-        if not (self.node.plain or self._names_variables()):
-            raise self.unexpected(expected, "write it without quotes")
-        return text
-
-
-Reader = Callable[[Value], T]
-
-
 def integer(low: int, high: int) -> Reader[int]:
     """Reads a whole number of a range, its ends included."""
     expected = f"a whole number from {low} to {high}"
@@ -217,13 +65,13 @@ def integer(low: int, high: int) -> Reader[int]:
     return read
 
 
-def number(*, above: float, at_most: float) -> Reader[float]:
-    """Reads a number, with or without a fraction, greater than `above`."""
-    expected = f"a number above {above:g}, at most {at_most:g}"
+def number(*, above: float | None = None, at_least: float = 0, at_most: float) -> Reader[float]:
+    """Reads a number, with or without a fraction, in a range; `above` leaves its lower end out."""
+    expected = f"a number from {at_least:g} to {at_most:g}" if above is None else f"a number above {above:g}, at most {at_most:g}"
 
     def read(value: Value) -> float:
         text = value.literal(expected)
-        if not _NUMBER.fullmatch(text) or not above < float(text) <= at_most:
+        if not _NUMBER.fullmatch(text) or not (at_least if above is None else above) <= float(text) <= at_most or float(text) == above:
             raise value.unexpected(expected)
         return float(text)
 
@@ -242,7 +90,7 @@ def boolean(value: Value) -> bool:
 def choice(*options: T) -> Reader[T]:
     """Reads one of a few words."""
     words = {str(option): option for option in options}
-    expected = _one_of(list(words))
+    expected = one_of(list(words))
 
     def read(value: Value) -> T:
         text = value.text(expected)
@@ -303,6 +151,11 @@ def name(value: Value) -> str:
     return text
 
 
+def names(value: Value) -> frozenset[str]:
+    """Reads a list of names, which may be empty."""
+    return frozenset(name(item) for item in value.items("a list of names"))
+
+
 def file_path(value: Value) -> Path:
     """Reads the path of a file, relative to the folder the process runs in."""
     expected = "the path of a file"
@@ -313,8 +166,16 @@ def file_path(value: Value) -> Path:
     return Path(text)
 
 
-def host_and_port(value: Value) -> tuple[str, int]:
-    """Reads where to listen; the host is empty for every address, and an IPv6 address stands without its brackets."""
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where to listen: an empty host is every address, an IPv6 address stands without brackets, port 0 is a free one."""
+
+    host: str
+    port: int
+
+
+def listen_address(value: Value) -> ListenAddress:
+    """Reads where to listen."""
     expected = "host:port, :port or [IPv6]:port"
     text = value.text(expected)
     host, colon, port = text.rpartition(":")
@@ -323,10 +184,22 @@ def host_and_port(value: Value) -> tuple[str, int]:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
         if _is_address(host, ipaddress.IPv6Address):
-            return host, int(port)
+            return ListenAddress(host, int(port))
     elif host == "" or _is_host_name(host):
-        return host, int(port)
+        return ListenAddress(host, int(port))
     raise value.unexpected(expected)
+
+
+def listen_addresses(value: Value) -> tuple[ListenAddress, ...]:
+    """Reads one address to listen on, or a list of them."""
+    if value.is_scalar:
+        return (listen_address(value),)
+    items = value.items("host:port, :port or [IPv6]:port, or a list of these")
+    found = tuple(map(listen_address, items))
+    if not found:
+        raise value.error("expected at least one address")
+    distinct((item, "an address", address) for item, address in zip(items, found, strict=True))
+    return found
 
 
 def url_path(value: Value) -> str:
@@ -380,7 +253,3 @@ def _is_address(host: str, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Addr
     except ValueError:
         return False
     return True
-
-
-def _one_of(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,21 +1,16 @@
-"""YAML as written: a tree of texts, lists and mappings, without YAML's guesses.
+"""YAML as written: PyYAML's own nodes, without YAML's guesses.
 
 YAML 1.1 reads `no` as false, `22:22` as 1342 and lets the last of two equal keys win.  Here a scalar stays the text that was
-written, so that whoever knows what a key should hold decides what the text means.  Directives, tags and several documents are refused,
-and so is whatever would take long to read: deep nesting, aliases that multiply.  Messages never quote the text, which may
-be a secret.
+written, and the reader of a key decides what the text means.  Directives, tags and several documents are refused, and so is
+whatever would take long to read: deep nesting, aliases that multiply.  Messages never quote the text, which may be a secret.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, cast
 
 import yaml
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # A configuration is six deep; Python's own recursion ends at about a thousand.
 _MAX_DEPTH = 32
@@ -35,165 +30,120 @@ class ConfigError(Exception):
         super().__init__("".join(c if c.isprintable() else " " for c in message))
 
 
-@dataclass(frozen=True, slots=True)
-class YamlScalar:
-    """A single value: its text, and whether it stood there plain, that is, without quotes."""
-
-    text: str
-    plain: bool
-
-    @property
-    def is_null(self) -> bool:
-        """Whether nothing was given: no value at all, `~` or `null`."""
-        return self.plain and self.text in _NULLS
+def is_null(node: yaml.Node) -> bool:
+    """Whether nothing was given: no value at all, `~` or `null`."""
+    return isinstance(node, yaml.ScalarNode) and node.style is None and node.value in _NULLS
 
 
-@dataclass(frozen=True, slots=True)
-class YamlList:
-    """A sequence."""
+def read(text: str, source: str) -> yaml.Node:
+    """The one document of `text`; `source` is what messages call it.  Raises `ConfigError`.
 
-    items: tuple[YamlNode, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class YamlEntry:
-    """A key of a mapping, the line (from 1) it stands on, and its value."""
-
-    key: str
-    line: int
-    value: YamlNode
-
-
-@dataclass(frozen=True, slots=True)
-class YamlMap:
-    """A mapping as written: an entry for each key, repeated keys included."""
-
-    entries: tuple[YamlEntry, ...]
-
-
-YamlNode = YamlScalar | YamlList | YamlMap
-
-
-def read(text: str, source: str) -> YamlNode:
-    """The one document of `text`; `source` is what messages call it.  Raises `ConfigError`."""
+    A mapping keeps repeated keys: whoever reads it knows its path and refuses them.
+    """
     text = text.removeprefix("\N{BYTE ORDER MARK}")
     try:
-        return _Tree(text, source).document()
+        root = _Loader(text).document()
     except yaml.reader.ReaderError as error:
         line, column = text.count("\n", 0, error.position) + 1, error.position - text.rfind("\n", 0, error.position)
         raise ConfigError(f"{source}: line {line}, column {column}: expected text, found a control character") from None
     except yaml.MarkedYAMLError as error:
-        raise _fault(source, error.problem_mark, _problem(error)) from None
+        mark, problem = error.problem_mark, error.problem if isinstance(error, _Refused) else _problem(error)
+        where = "" if mark is None else f" line {mark.line + 1}, column {mark.column + 1}:"
+        raise ConfigError(f"{source}:{where} {problem}") from None
     except (ValueError, OverflowError):
-        # PyYAML lets these out for escapes and version numbers beyond any range.
+        # PyYAML raises these for escapes and version numbers that are out of range.
         raise ConfigError(f"{source}: expected YAML, found a number or an escape out of range") from None
+    if root is None:
+        raise ConfigError(f"{source}: is empty")
+    return root
 
 
-class _Tree:
-    """Builds the tree from PyYAML's events, which come one by one: what is too deep is never read to its end."""
+class _Refused(yaml.MarkedYAMLError):
+    """YAML that is not accepted here."""
 
-    def __init__(self, text: str, source: str) -> None:
-        self._source = source
-        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
-        self._anchors: dict[str, tuple[YamlNode, int]] = {}
+    def __init__(self, place: yaml.Event | yaml.Node, problem: str) -> None:
+        super().__init__(problem=problem, problem_mark=cast(Any, place.start_mark))
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's loader up to its nodes; it reads event by event, so that what is too deep is never read to its end."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
         self._nodes = 0
+        self._sizes: dict[str, int] = {}
 
-    def document(self) -> YamlNode:
-        next(self._events)  # the stream's start
-        event = next(self._events)
+    def document(self) -> yaml.Node | None:
+        """The only document, `None` when there is none."""
+        self.get_event()  # type: ignore[no-untyped-call]  # not in PyYAML's stubs
+        event = self._peek()
         if isinstance(event, yaml.StreamEndEvent):
-            raise ConfigError(f"{self._source}: is empty")
-        if isinstance(event, yaml.DocumentStartEvent) and (event.version or event.tags):
-            raise _fault(self._source, event.start_mark, "directives (%...) are not supported")
-        root = self._node(next(self._events), 0)
-        next(self._events)  # the document's end
-        event = next(self._events)
-        if not isinstance(event, yaml.StreamEndEvent):
-            raise _fault(self._source, event.start_mark, "expected one document, found a second")
+            return None
+        if event.version or event.tags:
+            raise _Refused(event, "directives (%...) are not supported")
+        root = self.compose_document()
+        if not self.check_event(yaml.StreamEndEvent):
+            raise _Refused(self._peek(), "expected one document, found a second")
         return root
 
-    def _node(self, event: yaml.Event, depth: int) -> YamlNode:
-        if depth > _MAX_DEPTH:
-            raise _fault(self._source, event.start_mark, f"nested more than {_MAX_DEPTH} deep")
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node, counted with all that its aliases stand for."""
+        event = self._peek()
+        if self._depth > _MAX_DEPTH:
+            raise _Refused(event, f"nested more than {_MAX_DEPTH} deep")
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event)
+            if event.anchor not in self._sizes:
+                raise _Refused(event, "alias (*...) of an unknown anchor, quote text that begins with *")
+            self._count(event, self._sizes[event.anchor])
+            return super().compose_node(parent, index)
+        if event.tag is not None:
+            raise _Refused(event, "tags (!...) are not supported, quote text that begins with !")
         before = self._nodes
         self._count(event, 1)
-        # "!" is the tag that PyYAML gives to nothing; any tag at all was written on purpose.
-        if getattr(event, "tag", None) is not None:
-            raise _fault(self._source, event.start_mark, "tags (!...) are not supported, quote text that begins with !")
-        node: YamlNode
-        if isinstance(event, yaml.SequenceStartEvent):
-            node = YamlList(tuple(self._node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)))
-        elif isinstance(event, yaml.MappingStartEvent):
-            node = YamlMap(self._entries(depth))
-        else:
-            assert isinstance(event, yaml.ScalarEvent)
-            node = YamlScalar(event.value, plain=event.style is None)
-        anchor: str | None = event.anchor
-        if anchor is not None:
-            # Known only from here on: a node cannot hold itself.
-            self._anchors[anchor] = (node, self._nodes - before)
+        self._sizes.pop(event.anchor, None)
+        self.anchors.pop(event.anchor, None)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if event.anchor is not None:
+            # Known only from here on: a node cannot contain itself.
+            self._sizes[event.anchor] = self._nodes - before
         return node
 
-    def _until(self, end: type[yaml.Event]) -> Iterator[yaml.Event]:
-        while not isinstance(event := next(self._events), end):
-            yield event
-
-    def _alias(self, event: yaml.AliasEvent) -> YamlNode:
-        if event.anchor not in self._anchors:
-            raise _fault(self._source, event.start_mark, "alias (*...) of an unknown anchor, quote text that begins with *")
-        node, size = self._anchors[event.anchor]
-        self._count(event, size)
-        return node
+    def _peek(self) -> Any:
+        return self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
 
     def _count(self, event: yaml.Event, nodes: int) -> None:
         self._nodes += nodes
         if self._nodes > _MAX_NODES:
-            raise _fault(self._source, event.start_mark, f"more than {_MAX_NODES} values, aliases included")
+            raise _Refused(event, f"more than {_MAX_NODES} values, aliases included")
 
-    def _entries(self, depth: int) -> tuple[YamlEntry, ...]:
-        own: list[YamlEntry] = []
-        merged: list[YamlEntry] = []
-        for event in self._until(yaml.MappingEndEvent):
-            key = self._node(event, depth + 1)
-            if not isinstance(key, YamlScalar) or key.is_null:
-                raise _fault(self._source, event.start_mark, "expected the name of a key")
-            value_event = next(self._events)
-            value = self._node(value_event, depth + 1)
-            if key.plain and key.text == "<<":
-                for mapping in value.items if isinstance(value, YamlList) else (value,):
-                    if not isinstance(mapping, YamlMap):
-                        raise _fault(self._source, value_event.start_mark, "expected a mapping to merge (<<)")
-                    merged.extend(mapping.entries)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping with its merge keys (`<<`) carried out: its own keys win, then the first that is merged."""
+        node = super().compose_mapping_node(anchor)
+        own, merged = [], []
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or is_null(key):
+                raise _Refused(key, "expected the name of a key")
+            if key.style is None and key.value == "<<":
+                for mapping in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    if not isinstance(mapping, yaml.MappingNode):
+                        raise _Refused(value, "expected a mapping to merge (<<)")
+                    merged += mapping.value
             else:
-                own.append(YamlEntry(key.text, event.start_mark.line + 1 if event.start_mark else 0, value))
-        # What a mapping says itself wins over what it merges, and of that the first.
-        keys = {entry.key for entry in own}
-        for entry in merged:
-            if entry.key not in keys:
-                keys.add(entry.key)
-                own.append(entry)
-        return tuple(own)
-
-
-class _Mark(Protocol):
-    """A position as PyYAML counts it, from 0."""
-
-    @property
-    def line(self) -> int: ...
-
-    @property
-    def column(self) -> int: ...
-
-
-def _fault(source: str, mark: _Mark | None, problem: str) -> ConfigError:
-    where = "" if mark is None else f" line {mark.line + 1}, column {mark.column + 1}:"
-    return ConfigError(f"{source}:{where} {problem}")
+                own.append((key, value))
+        keys = {key.value for key, _ in own}
+        for key, value in merged:
+            if key.value not in keys:
+                keys.add(key.value)
+                own.append((key, value))
+        node.value = own
+        return node
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
-    """What PyYAML complains of, without what it quotes from the file."""
+    """PyYAML's complaint, without what it quotes from the file."""
     problem = error.problem or "expected YAML"
     if problem.startswith("found character"):
         found = "a tab where only spaces may stand" if r"'\t'" in problem else "a character that cannot begin a value, quote the value"

@@ -75,9 +75,9 @@ def lines(budgets: Iterable[Budget], spent_by_workspace: Mapping[str, Mapping[st
     found = []
     for budget in budgets:
         parts = [told[budget.name] for told in spent_by_workspace.values() if budget.name in told]
-        if parts:
+        if parts and budget.meter == "peer":
             now = max(part.now for part in parts)
-            size = budget.peer_minutes * 60
+            size = budget.minutes * 60
             used = sum(part.micros for part in parts if _same_period(budget.period, part.now, now)) / SECOND / size
             found.append(BudgetLine(budget.name, size, used, calendar(now).elapsed(budget.period, now)))
     return found

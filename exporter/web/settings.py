@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from exporter.config.readers import Value, boolean, choice, integer
-from exporter.config.strict_yaml import ConfigError, YamlMap, YamlScalar, read
+import yaml
+
+from exporter.config.readers import boolean, choice, integer
+from exporter.config.strict_yaml import ConfigError, read
+from exporter.config.value import Value, read_file
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -106,16 +109,9 @@ class WebFile:
 def load(path: Path) -> WebFile:
     """The configuration in a file; paths in it are relative to its folder.  Raises `ConfigError`."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: expected at most {MAX_FILE_BYTES} bytes")
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: expected UTF-8 text") from None
+        text = read_file(path, MAX_FILE_BYTES)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return parse(text, path.parent, str(path))
 
 
@@ -127,7 +123,7 @@ def parse(text: str, folder: Path, source: str) -> WebFile:
     sections = Value(read(text, source), source, "").mapping(
         ("tls_server_config", "http_server_config", "basic_auth_users", "rate_limit"),
     )
-    given = {name: value for name, value in sections.items() if not _is_empty(value)}
+    given = {name: value for name, value in sections.items() if not value.is_empty}
     return WebFile(
         tls=_tls(given["tls_server_config"], folder) if "tls_server_config" in given else None,
         users=_users(given["basic_auth_users"]) if "basic_auth_users" in given else {},
@@ -174,14 +170,9 @@ def _unusable(files: str, expected: str, error: OSError | ValueError) -> ConfigE
     return ConfigError(f"{files}: expected {expected} ({reason})")
 
 
-def _is_empty(value: Value) -> bool:
-    node = value.node
-    return (isinstance(node, YamlScalar) and node.is_null) or (isinstance(node, YamlMap) and not node.entries)
-
-
 def _tls(section: Value, folder: Path) -> TlsSettings:
     for key in ("cert", "key", "client_ca"):
-        if isinstance(section.node, YamlMap) and any(entry.key == key for entry in section.node.entries):
+        if isinstance(section.node, yaml.MappingNode) and any(found.value == key for found, _ in section.node.value):
             raise section.member(key).error(f"is not supported, give {key}_file")
     given = section.mapping(
         (
@@ -269,19 +260,20 @@ def _curve(value: Value) -> str:
 def _users(section: Value) -> Mapping[str, str]:
     """The users; messages give lines in place of names and hashes, for they end up in logs."""
     users: dict[str, str] = {}
-    if not isinstance(section.node, YamlMap):
+    if not isinstance(section.node, yaml.MappingNode):
         raise section.unexpected("a mapping of user names to bcrypt hashes")
-    for entry in section.node.entries:
-        if entry.key in users:
-            raise section.error(f"line {entry.line}: this user is given twice")
-        if not entry.key or ":" in entry.key:
-            raise section.error(f"line {entry.line}: expected the name of a user, without a colon")
-        hashed = BCRYPT_HASH.fullmatch(entry.value.text) if isinstance(entry.value, YamlScalar) else None
+    for name, node in section.node.value:
+        line = name.start_mark.line + 1
+        if name.value in users:
+            raise section.error(f"line {line}: this user is given twice")
+        if not name.value or ":" in name.value:
+            raise section.error(f"line {line}: expected the name of a user, without a colon")
+        hashed = BCRYPT_HASH.fullmatch(node.value) if isinstance(node, yaml.ScalarNode) else None
         if hashed is None:
-            raise section.error(f"line {entry.line}: expected a bcrypt hash, as htpasswd -nB makes it")
+            raise section.error(f"line {line}: expected a bcrypt hash, as htpasswd -nB makes it")
         if not 4 <= int(hashed[1]) <= MAX_BCRYPT_COST:
-            raise section.error(f"line {entry.line}: expected a bcrypt cost from 4 to {MAX_BCRYPT_COST}")
-        users[entry.key] = hashed[0]
+            raise section.error(f"line {line}: expected a bcrypt cost from 4 to {MAX_BCRYPT_COST}")
+        users[name.value] = hashed[0]
     return MappingProxyType(users)
 
 
@@ -290,7 +282,7 @@ def _http(section: Value) -> Mapping[str, str]:
     if "http2" in given:
         boolean(given["http2"])
     headers: dict[str, str] = {}
-    if "headers" in given and not _is_empty(given["headers"]):
+    if "headers" in given and not given["headers"].is_empty:
         for name, value in given["headers"].mapping(HEADERS).items():
             text = value.text("the header's value")
             if HEADERS[name] and text not in HEADERS[name]:

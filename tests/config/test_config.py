@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from exporter.config.config import (
     ApiConfig,
+    CollectConfig,
     Config,
     ConfigError,
     KeyPair,
@@ -65,7 +66,10 @@ class TestSample:
         assert list(sample) == list(sections)
         for name, value in vars_of(DEFAULTS).items():
             if is_dataclass(value):
-                assert list(sample[name]) == [key.name for key in fields(value) if "read" in key.metadata]
+                given = [key.name for key in fields(value) if "read" in key.metadata and key.name != "url"]
+                assert list(sample[name]) == given
+        for key in ("url", "url_file", "listen_address", "headers", "signature_secret"):
+            assert f"  # {key}:" in SAMPLE.read_text()
         for key in ("access_key_file", "secret_file", "management_token", "management_token_file", "rooms"):
             assert f"    # {key}:" in SAMPLE.read_text()
 
@@ -322,6 +326,61 @@ class TestLoad:
         Path("config.yaml").write_text("workspaces: [{name: a, management_token_file: '${TOKEN}'}]")
         where = "config.yaml: workspaces[0].management_token_file: the file that the environment names"
         assert self.refused(None, TOKEN=CANARY) == f"{where}: cannot be read: No such file or directory"
+
+
+class TestBesideSessions:
+    """Collectors, bots, webhooks, a database."""
+
+    def test_they_can_be_set(self) -> None:
+        text = (
+            f"{WORKSPACE}collect: {{recordings: false, client_errors: true, interval: 5m}}\nbots: {{roles: []}}\n"
+            f"web: {{listen_address: [':1', '[::1]:2'], created_timestamps: true}}\n"
+            f"webhooks: {{headers: {{X-Hms-Token: '${{TOKEN}}'}}, signature_secret: s}}\n"
+        )
+        config = parsed(text, TOKEN=CANARY)
+        assert config.collect == CollectConfig(recordings=False, client_errors=True, interval=300.0)
+        assert config.bots.roles == frozenset()
+        assert config.web == WebConfig((ListenAddress("", 1), ListenAddress("::1", 2)), created_timestamps=True)
+        assert config.webhooks is not None
+        assert config.webhooks.headers is not None
+        assert config.webhooks.headers.reveal() == {"x-hms-token": CANARY}
+        assert config.webhooks.listen_address == ListenAddress("", 10101)
+        assert CANARY not in repr(config)
+
+    @pytest.mark.parametrize("text", ["", "webhooks:\n"])
+    def test_without_the_section_nothing_listens_for_webhooks(self, text: str) -> None:
+        assert parsed(WORKSPACE + text).webhooks is None
+
+    @pytest.mark.parametrize("value", ["all", "{x-one: one, X-Two: two}"])
+    def test_headers_come_from_one_file_or_a_file_each(self, value: str, tmp_path: Path) -> None:
+        (tmp_path / "all").write_text("x-one: 1\nX-Two: '2'\n")
+        (tmp_path / "one").write_text("1\n")
+        (tmp_path / "two").write_text("2\n")
+        (tmp_path / "hms.yaml").write_text(f"{WORKSPACE}webhooks: {{headers_file: {value}}}")
+        webhooks = load(tmp_path / "hms.yaml", {}).webhooks
+        assert webhooks is not None
+        assert webhooks.headers is not None
+        assert webhooks.headers.reveal() == {"x-one": "1", "x-two": "2"}
+        (tmp_path / "one").unlink()
+        (tmp_path / "all").write_text("- no headers")
+        with pytest.raises(ConfigError, match=r"hms.yaml: webhooks.headers_file"):
+            load(tmp_path / "hms.yaml", {})
+
+    def test_a_database_needs_psycopg(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "hms.yaml"
+        path.write_text(f"{WORKSPACE}storage: {{url_file: url}}")
+        (tmp_path / "url").write_text("postgresql://exporter@db/hms\n")
+        monkeypatch.setattr("exporter.config.config.find_spec", lambda _: None)
+        with pytest.raises(ConfigError, match=r"storage.url: expected psycopg .* 'hms-exporter\[postgres\]'"):
+            load(path, {})
+        monkeypatch.setattr("exporter.config.config.find_spec", lambda _: object())
+        config = load(path, {})
+        assert config.storage.database() == "postgresql://exporter@db/hms"
+        with pytest.raises(ConfigError, match=r"^--storage\.path: expected no state file, storage\.url names a database$"):
+            with_flags(config, {"--storage.path": "x.db"})
+        (tmp_path / "url").write_text(CANARY)
+        with pytest.raises(ConfigError, match=r"storage.url_file: .*: expected a postgresql:// URL$"):
+            load(path, {})
 
 
 class TestFlags:

@@ -34,7 +34,12 @@ PAGE_SIZE = "api.page_size: expected a whole number from 10 to 100"
 RATE = "api.max_requests_per_second: expected a number above 0, at most 1000"
 URL = "api.base_url: expected an http:// or https:// URL with a host"
 PLAIN_HTTP = "api.base_url: expected https:// (http:// shows the token to the network; api.allow_plain_http: true permits it)"
-LISTEN = "web.listen_address: expected host:port, :port or [IPv6]:port"
+ADDRESS = "expected host:port, :port or [IPv6]:port"
+LISTEN = f"web.listen_address: {ADDRESS}"
+SECTIONS = "workspaces, api, poll, collect, storage, web, webhooks, limits, log, bots, budgets or prices"
+SAME_ADDRESS = "expected an address of its own, web.listen_address[0] has the same"
+WEB_KEYS = "listen_address, enable_lifecycle or created_timestamps"
+HEADERS = "webhooks.headers: expected a mapping of names of HTTP headers to their values, each name once"
 PORT = "(a port is a number from 0 to 65535)"
 SYNTAX = "write it as 500ms, 30s or 1h30m"
 ALIAS = "alias (*...) of an unknown anchor, quote text that begins with *"
@@ -78,17 +83,20 @@ KEYS = [
     (WORKSPACE + WORKSPACE, "workspaces: expected each key once, found it on lines 1 and 2"),
     (WORKSPACE + "poll:\n  interval: 1m\n  interval: 2m", "poll.interval: expected each key once, found it on lines 3 and 4"),
     (workspace("name: b"), "workspaces[0].name: expected each key once, found it on lines 1 and 1"),
-    (WORKSPACE + "1: x", "?: unknown key, expected workspaces, api, poll, storage, web, limits, log, budgets or prices"),
+    (
+        WORKSPACE + "1: x",
+        f"?: unknown key, expected {SECTIONS}",
+    ),
     (WORKSPACE + "pol: {}", "pol: unknown key, did you mean poll?"),
     (WORKSPACE + "poll: {intervall: 3s}", "poll.intervall: unknown key, did you mean interval?"),
     (WORKSPACE + "poll: {jitter: 3s}", "poll.jitter: unknown key, expected interval or since"),
-    (WORKSPACE + "storage: {file: x}", "storage.file: unknown key, expected path"),
-    (WORKSPACE + "web: {config_file: x}", "web.config_file: unknown key, expected listen_address or enable_lifecycle"),
+    (WORKSPACE + "storage: {folder: x}", "storage.folder: unknown key, expected path, url or url_file"),
+    (WORKSPACE + "web: {config_file: x}", f"web.config_file: unknown key, expected {WEB_KEYS}"),
     (rooms("[{id: a, nmae: x}]"), "workspaces[0].rooms[0].nmae: unknown key, did you mean name?"),
     (workspace(f"access_key: k, secret:{CANARY}"), "workspaces[0].?: unknown key, did you mean secret?"),
     (
         f"{workspace('access_key: k')}\n{CANARY}:",
-        "?: unknown key, expected workspaces, api, poll, storage, web, limits, log, budgets or prices",
+        f"?: unknown key, expected {SECTIONS}",
     ),
     (WORKSPACE + "poll: 5", "poll: expected a mapping, found a single value"),
     (WORKSPACE + "poll: []", "poll: expected a mapping, found a list"),
@@ -234,6 +242,36 @@ SETTINGS = [
     (WORKSPACE + "storage: {path: ':memory:'}", "storage.path: expected the path of a file, found ':memory:'"),
     (WORKSPACE + "web: {listen_address: 10100}", f"{LISTEN}, found '10100' {PORT}"),
     (WORKSPACE + "web: {listen_address: ':65536'}", f"{LISTEN}, found ':65536' {PORT}"),
+    (WORKSPACE + "web: {listen_address: []}", "web.listen_address: expected at least one address"),
+    (WORKSPACE + "web: {listen_address: {a: b}}", f"{LISTEN}, or a list of these, found a mapping"),
+    (
+        WORKSPACE + "web: {listen_address: [':1', '1']}",
+        f"web.listen_address[1]: {ADDRESS}, found '1' {PORT}",
+    ),
+    (
+        WORKSPACE + "web: {listen_address: [':1', ':1']}",
+        f"web.listen_address[1]: {SAME_ADDRESS}",
+    ),
+    (
+        WORKSPACE + "web: {telemetry_path: /m}",
+        f"web.telemetry_path: unknown key, expected {WEB_KEYS}",
+    ),
+    (WORKSPACE + "collect: {recordings: 1}", "collect.recordings: expected true or false, found '1'"),
+    (WORKSPACE + "collect: {interval: 2h}", "collect.interval: expected a duration from 1s to 1h, found '2h'"),
+    (WORKSPACE + "bots: {roles: recorder}", "bots.roles: expected a list of names, found a single value"),
+    (WORKSPACE + "bots: {roles: ['']}", f"bots.roles[0]: {NAME}, found ''"),
+    (WORKSPACE + "storage: {path: a, url: postgresql://b/c}", "storage.path: expected path or url, found both"),
+    (WORKSPACE + "storage: {path: a, url_file: b}", "storage.path: expected path or url, found both"),
+    (WORKSPACE + "storage: {url: postgresql://b/c, url_file: b}", "storage.url_file: expected url or url_file, found both"),
+    (WORKSPACE + f"storage: {{url: 'mysql://me:{CANARY}@b/c'}}", "storage.url: expected a postgresql:// URL"),
+    (WORKSPACE + "webhooks: {}", "webhooks: expected headers or signature_secret, found neither"),
+    (WORKSPACE + "webhooks: {listen_address: ':1'}", "webhooks: expected headers or signature_secret, found neither"),
+    (WORKSPACE + "webhooks: {headers: {}}", HEADERS),
+    (WORKSPACE + f"webhooks: {{headers: {{'{CANARY} x': a}}}}", HEADERS),
+    (WORKSPACE + "webhooks: {headers: {A: b, a: c}}", HEADERS),
+    (WORKSPACE + "webhooks: {headers: {a: ''}}", "webhooks.headers.a: expected printable ASCII characters"),
+    (WORKSPACE + "webhooks: {headers: {a: b}, headers_file: c}", "webhooks.headers_file: expected headers or headers_file, found both"),
+    (WORKSPACE + "webhooks: {signature_secret: }", "webhooks.signature_secret: expected printable ASCII characters, found nothing"),
     (WORKSPACE + "web: {listen_address: '::1:80'}", f"{LISTEN}, found '::1:80'"),
     (WORKSPACE + "web: {listen_address: 22:22}", f"{LISTEN}, found '22:22'"),
     (WORKSPACE + "web: {listen_address: '[1.2.3.4]:80'}", f"{LISTEN}, found '[1.2.3.4]:80'"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.config.config import Budget, Config, ConfigError, Prices, parse
+from exporter.config.config import METERS, Budget, Config, ConfigError, Prices, parse
 
+METER = "expected peer_minutes, recording_minutes, live_stream_minutes or external_stream_minutes"
 BASE = "workspaces: [{name: w, access_key: k, secret: s}]\n"
 
 
@@ -33,6 +34,18 @@ def test_one_price_for_all_roles_or_a_price_for_each() -> None:
     assert (by_role.of("viewer"), by_role.of("host")) == (0.001, 0.004)
 
 
+def test_each_meter_has_budgets_and_prices_of_its_own() -> None:
+    config = read(
+        "budgets: [{name: films, period: month, recording_minutes: 3000}]\n"
+        "prices: {currency: USD, per_peer_minute: 1, per_recording_minute: 0, per_live_stream_minute: 2, free_recording_minutes: 3}\n"
+    )
+    (budget,) = config.budgets
+    assert (budget.meter, budget.minutes) == ("recording", 3000)
+    assert config.prices is not None
+    assert [config.prices.per_minute(meter) for meter in ("recording", "live_stream", "external_stream")] == [0, 2, 0]
+    assert [config.prices.free_minutes(meter) for meter in METERS] == [0, 3, 0, 0]
+
+
 @pytest.mark.parametrize("text", ["", "budgets:\n", "budgets: []\n", "prices:\n"])
 def test_nothing_said_is_nothing_planned(text: str) -> None:
     config = read(text)
@@ -46,7 +59,10 @@ def test_nothing_said_is_nothing_planned(text: str) -> None:
         ("budgets: [{name: a, period: week, peer_minutes: 1}]", "budgets[0].period: expected day or month, found 'week'"),
         ("budgets: [{name: a, peer_minutes: 1}]", "budgets[0].period: expected day or month, found nothing"),
         ("budgets: [{period: day, peer_minutes: 1}]", "budgets[0].name: expected a name of 1 to 100 printable characters, found nothing"),
-        ("budgets: [{name: a, period: day}]", "budgets[0].peer_minutes: expected a number above 0, at most 1e+12, found nothing"),
+        (
+            "budgets: [{name: a, period: day}]",
+            f"budgets[0]: {METER}, found none",
+        ),
         (
             "budgets: [{name: a, period: day, peer_minutes: 0}]",
             "budgets[0].peer_minutes: expected a number above 0, at most 1e+12, found '0'",
@@ -62,7 +78,19 @@ def test_nothing_said_is_nothing_planned(text: str) -> None:
         ),
         (
             "budgets: [{name: a, period: day, peer_minutes: 1}, {name: a, period: month, peer_minutes: 1}]",
-            "budgets[1].name: expected each name once, found it in budgets[0] too",
+            "budgets[1].name: expected a name of its own, budgets[0] has the same",
+        ),
+        (
+            "budgets: [{name: a, period: day, peer_minutes: 1, recording_minutes: 1}]",
+            f"budgets[0]: {METER}, found several",
+        ),
+        (
+            "budgets: [{name: a, period: day, live_stream_minutes: 1, roles: [host]}]",
+            "budgets[0].roles: expected roles beside peer_minutes only",
+        ),
+        (
+            "prices: {currency: USD, per_peer_minute: 1, per_recording_minute: -1}",
+            "prices.per_recording_minute: expected a number from 0 to 1e+06, found '-1'",
         ),
         ("prices: {currency: USD}", "prices.per_peer_minute: expected a number above 0, at most 1e+06, found nothing"),
         ("prices: {per_peer_minute: 1}", "prices.currency: expected a name of 1 to 100 printable characters, found nothing"),

@@ -65,7 +65,7 @@ def test_the_scrape_configuration_is_one() -> None:
     (example,) = (block for block in blocks(page("README.md"), "yaml") if block.startswith("scrape_configs:"))
     jobs = yaml.safe_load(example)["scrape_configs"]
     assert [job["job_name"] for job in jobs] == ["hms-exporter"]
-    assert jobs[0]["static_configs"][0]["targets"] == [f"localhost:{WebConfig().listen_address.port}"]
+    assert jobs[0]["static_configs"][0]["targets"] == [f"localhost:{WebConfig().listen_address[0].port}"]
 
 
 def test_the_changelog_begins_with_what_is_not_released_yet() -> None:

@@ -190,7 +190,11 @@ def test_no_text_raises_anything_else(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"\xff", "expected UTF-8 text"), (b"#" * 2_000_000, "expected at most 1048576 bytes"), (None, "No such file or directory")],
+    [
+        (b"\xff", "expected UTF-8 text, found another byte at position 0"),
+        (b"#" * 2_000_000, "expected a file of at most 1024 KiB"),
+        (None, "cannot be read: No such file or directory"),
+    ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "web.yml"
