@@ -8,14 +8,17 @@ import os
 import signal
 import sys
 
-_STOP = (signal.SIGTERM, signal.SIGINT)
+_STOP = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> int:
     """Runs the command line of this process; returns its exit code."""
-    for number in _STOP:
-        # Not `sys.exit`: an exception that is raised in the midst of an import or a callback may be swallowed.
-        signal.signal(number, lambda *_: os._exit(0))
+    try:
+        for number in _STOP:
+            # Not `sys.exit`: an exception that is raised in the midst of an import or a callback may be swallowed.
+            signal.signal(number, lambda *_: os._exit(0))
+    except KeyboardInterrupt:
+        os._exit(0)
     try:
         from exporter import cli
 

@@ -171,8 +171,20 @@ def test_the_flags_of_run_need_no_command(arguments: tuple[str, ...], capsys: py
 
 # -- signals ------------------------------------------------------------------------------------------------------------
 
-# The interpreter has begun and says so; from here on everything is the exporter's.
-_START = "import sys; from exporter.__main__ import main; print(flush=True); sys.exit(main())"
+# Says when the handlers are there, which is the first thing that the process does.
+_START = """
+import signal, sys
+from exporter.__main__ import main
+
+def install(number, handler, install=signal.signal):
+    install(number, handler)
+    if number == signal.SIGTERM:
+        signal.signal = install
+        print(flush=True)
+
+signal.signal = install
+sys.exit(main())
+"""
 
 
 def interrupted(folder: Path, number: signal.Signals, delay: float, *arguments: str) -> tuple[int, str]:

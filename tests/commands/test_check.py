@@ -105,12 +105,13 @@ def test_what_fails_is_told_and_the_other_workspaces_are_tried_too(sim: Simulate
 
 
 def test_nothing_is_left_running_whether_it_fails_or_not(sim: SimulatedApi) -> None:
+    before = set(threading.enumerate())
     sim.workspaces.append(World("other", SECRET))
     sim.faults.add(Fault(kind="status", status=500), Fault(kind="status", status=500))
     _, good = live(sim, f"{WORKSPACE}}}, {{name: other, access_key: other, secret: {SECRET}}}")
     assert not good
     live(sim)
-    wait_until(lambda: "watchdog" not in {thread.name for thread in threading.enumerate()})
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "watchdog" and thread not in before])
 
 
 def test_rooms_that_100ms_does_not_know_are_told(sim: SimulatedApi, world: World) -> None:
