@@ -18,6 +18,7 @@ from bench.rig import OPENMETRICS, Rig
 from bench.servers import Scraper, Served, bare_server
 from bench.traffic import PLAIN_SERIES, SERIES, Traffic
 from exporter.publish.exposition import Exposition, Page
+from exporter.web.listeners import listen
 from exporter.web.routes import Face, http_server
 
 _FORMATS = (("text", "text/plain", "identity"), ("text, gzip", "text/plain", "gzip"), ("OpenMetrics", OPENMETRICS, "identity"),
@@ -111,6 +112,9 @@ class _OnlyMetrics:
     def __init__(self, exposition: Exposition) -> None:
         self._exposition = exposition
 
+    def finished(self, accept: str, accept_encoding: str) -> Page | None:
+        return self._exposition.finished(accept, accept_encoding)
+
     def metrics(self, accept: str, accept_encoding: str, names: frozenset[str]) -> Page:
         return self._exposition.page(accept, accept_encoding, names)
 
@@ -123,7 +127,7 @@ def our_server(rooms: int) -> int:
         rig.bodies = traffic.pages()
         rig.poll()
         rig.close()
-    server = http_server(cast(Face, _OnlyMetrics(rig.exposition)), "127.0.0.1", 0, None)
+    server = http_server(cast(Face, _OnlyMetrics(rig.exposition)), [listen("127.0.0.1", 0)], None)
     server.start()
     return server.port
 

@@ -23,6 +23,7 @@ from exporter.publish.exposition import Exposition, Page
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.status import Status
 from exporter.state.store import Store, StoreError
+from exporter.web.listeners import listen_on_all
 from exporter.web.routes import http_server
 from exporter.web.server import HttpServer
 
@@ -117,12 +118,13 @@ class Daemon:
 
     def _listen(self) -> HttpServer:
         address = self._config.web.listen_address[0]
-        server = http_server(self, address.host, address.port, self._config.web.config_file)
         try:
-            server.start()
+            listeners = listen_on_all([(address.host, address.port)])
         except OSError as error:
             reason = (error.strerror or str(error)).partition(" (")[0]  # `create_server` adds the address once more
-            raise CannotRun(f"cannot listen on {address.host}:{address.port}: {reason}") from error
+            raise CannotRun(f"cannot listen on {error.filename}: {reason}") from error
+        server = http_server(self, listeners, self._config.web.config_file)
+        server.start()
         event("info", "listening", address=server.address, version=__version__)
         return server
 
@@ -191,6 +193,10 @@ class Daemon:
     def lifecycle_enabled(self) -> bool:
         """Whether `POST /-/reload` is allowed."""
         return self._config.web.enable_lifecycle
+
+    def finished(self, accept: str, accept_encoding: str) -> Page | None:
+        """The answer to a scrape, if it is ready."""
+        return self._exposition.finished(accept, accept_encoding)
 
     def metrics(self, accept: str, accept_encoding: str, names: frozenset[str]) -> Page:
         """The answer to a scrape."""

@@ -1,25 +1,28 @@
 """The exposition: finished bytes, swapped whole after a poll; a scrape only chooses among them.
 
-Pages are put together from *sections*, one for each family and workspace, which hold their text and (from the first scrape
-that wants it) its compressed form.  A gzip page is one stream made of the sections' own deflate blocks: nothing is
-compressed twice, the two formats share everything but their headers, and the exporter's live metrics join at the end.
+A page consists of *sections*, one for each family and workspace, which hold their text and, once a scraper has asked for gzip,
+its compressed form.  A gzip page is one stream of the sections' own deflate blocks: nothing is compressed twice, both formats
+share everything but their headers, and the exporter's live metrics follow at the end.
 """
 
 from __future__ import annotations
 
+import bisect
 import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from exporter.publish import checksums
 from exporter.publish.families import FAMILIES, Family, header, sample_names
 from exporter.publish.negotiation import OPENMETRICS, Format, choose_format, wants_gzip
 
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 _LEVEL = 1
-"""A third of the time of the usual level, for a tenth more bytes: measured on our own pages."""
+"""Takes a third of the usual level's time for a tenth more bytes, measured on pages of the benchmark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +38,27 @@ class Page:
 class Section:
     """Some lines of one family, shown from `begins` until `expires` (monotonic seconds)."""
 
-    __slots__ = ("_deflated", "begins", "expires", "text")
+    __slots__ = ("_packed", "begins", "expires", "text")
 
     def __init__(self, text: bytes, expires: float = float("inf"), begins: float = float("-inf")) -> None:
         self.text = text
         self.begins = begins
         self.expires = expires
-        self._deflated: bytes | None = None
+        self._packed: Packed | None = None
 
-    def deflated(self) -> bytes:
-        """The text as deflate blocks that may stand anywhere in a stream."""
-        if self._deflated is None:
-            self._deflated = deflate(self.text)
-        return self._deflated
+    def packed(self) -> Packed:
+        """The text compressed; worked out once."""
+        if self._packed is None:
+            self._packed = Packed(deflate(self.text), zlib.crc32(self.text), checksums.shift(len(self.text)))
+        return self._packed
+
+
+class Packed(NamedTuple):
+    """A text as deflate blocks that may stand anywhere in a stream, its checksum, and how the text shifts one before it."""
+
+    blocks: bytes
+    checksum: int
+    shift: int
 
 
 def deflate(text: bytes, flush: int = zlib.Z_FULL_FLUSH) -> bytes:
@@ -56,8 +67,13 @@ def deflate(text: bytes, flush: int = zlib.Z_FULL_FLUSH) -> bytes:
     return compressor.compress(text) + compressor.flush(flush)
 
 
+_END = deflate(b"", zlib.Z_FINISH)
+
 Sections = Mapping[str, Sequence[Section]]
 """A workspace's sections by family."""
+
+Live = Callable[[Format, frozenset[str]], Sequence[Section]]
+"""The exporter's own metrics in a format, of these names only (none: all), as sections that end the page."""
 
 _HEADERS = {fmt: {family.name: Section(header(family, openmetrics=fmt is OPENMETRICS)) for family in FAMILIES} for fmt in Format}
 
@@ -71,13 +87,35 @@ class _State:
         self.turns = sorted({moment for section in sections for moment in (section.begins, section.expires)})
         self.pages: dict[tuple[Format, float], _Static] = {}
 
+    def moment(self, now: float) -> float:
+        """When the page of now stops being right: pages differ only by what has expired or begun."""
+        index = bisect.bisect_right(self.turns, now)
+        return self.turns[index] if index < len(self.turns) else float("inf")
+
+    def static(self, fmt: Format, now: float) -> _Static:
+        """The page of now in this format, without the live part."""
+        moment = self.moment(now)
+        static = self.pages.get((fmt, moment))
+        if static is None:
+            static = self.pages[fmt, moment] = _Static(_all(self, fmt, now))
+        return static
+
     def shown(self, family: Family, now: float) -> list[Section]:
+        """The family's sections that hold now."""
         return [
             section
             for sections in self.workspaces.values()
             for section in sections.get(family.name, ())
             if section.text and section.begins <= now < section.expires
         ]
+
+
+class _Zipped(NamedTuple):
+    """Sections compressed: their blocks, how many bytes those have, and the checksum of the text."""
+
+    blocks: Sequence[bytes]
+    size: int
+    checksum: int
 
 
 class _Static:
@@ -87,63 +125,105 @@ class _Static:
         self.sections = sections
         self.plain = [section.text for section in sections]
         self.length = sum(map(len, self.plain))
-        self._zipped: tuple[list[bytes], int] | None = None
+        self.whole: _Zipped | None = None
+        """All of it compressed in one piece, once it has been asked for: one piece is sent faster than many."""
 
-    def zipped(self) -> tuple[list[bytes], int]:
-        """All of it compressed, and the checksum of what it holds."""
-        checksum = 0
-        for text in self.plain:
-            checksum = zlib.crc32(text, checksum)
-        return [section.deflated() for section in self.sections], checksum
+    def zipped(self) -> _Zipped:
+        """All of it compressed, in pieces that all pages share."""
+        return _zip(self.sections)
 
-    def zipped_for_all(self) -> tuple[list[bytes], int]:
-        """The same in one piece, for each piece is a call of the system; made once."""
-        if self._zipped is None:
-            blocks, checksum = self.zipped()
-            self._zipped = [b"".join(blocks)], checksum
-        return self._zipped
+    def zipped_whole(self) -> _Zipped:
+        """All of it compressed in one piece; made once."""
+        if self.whole is None:
+            blocks, size, checksum = self.zipped()
+            self.whole = _Zipped((b"".join(blocks),), size, checksum)
+        return self.whole
+
+
+def _zip(sections: Iterable[Section], checksum: int = 0) -> _Zipped:
+    """Sections compressed, to follow a text of this checksum."""
+    blocks: list[bytes] = []
+    size = 0
+    for section in sections:
+        packed = section.packed()
+        blocks.append(packed.blocks)
+        size += len(packed.blocks)
+        checksum = checksums.joined(checksum, packed.checksum, packed.shift)
+    return _Zipped(blocks, size, checksum)
 
 
 class Exposition:
-    """What is published; `live` renders the exporter's own metrics, at every scrape, in the format asked for."""
+    """What is published.  `live` gives the exporter's own metrics in the format asked for, as they are at each scrape."""
 
-    def __init__(self, live: Callable[[Format, frozenset[str]], bytes], monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, live: Live, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._live = live
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._state = _State({})
+        self._asked: frozenset[tuple[Format, bool]] = frozenset()
 
     def publish(self, workspace: str, sections: Sections | None) -> None:
-        """Puts a workspace's sections in the place of its earlier ones, at once and whole; `None` takes it away."""
+        """Replaces a workspace's sections, at once and whole; `None` removes them.
+
+        The kinds of pages that scrapers have asked for are finished here, in the thread of the poll, so that a scrape finds them
+        ready.  zlib lets go of the interpreter while it compresses a section.
+        """
+        asked = self._asked
+        if any(gzip for _, gzip in asked):
+            for section in (section for group in (sections or {}).values() for section in group):
+                section.packed()
         with self._lock:
             workspaces = {name: group for name, group in self._state.workspaces.items() if name != workspace}
             if sections is not None:
                 workspaces[workspace] = sections
-            self._state = _State(dict(sorted(workspaces.items())))
+            state, now = _State(dict(sorted(workspaces.items()))), self._monotonic()
+            for fmt, gzip in asked:
+                static = state.static(fmt, now)
+                if gzip:
+                    static.zipped_whole()
+            self._state = state
 
     def page(self, accept: str, accept_encoding: str, names: frozenset[str] = frozenset()) -> Page:
         """The answer to a scrape with these headers, of the samples of these names only, if there are any."""
-        fmt = choose_format(accept)
+        fmt, gzip = choose_format(accept), wants_gzip(accept_encoding)
         # The live part first: a scraper that sees a poll counted must see what that poll published.
         live = self._live(fmt, names)
         state, now = self._state, self._monotonic()
-        static = _Static(_chosen(state, fmt, now, names)) if names else self._static(state, fmt, now)
-        length = static.length + len(live)
-        if not wants_gzip(accept_encoding):
-            return Page(fmt.content_type, None, [*static.plain, live], length)
-        # What one asks for alone is not put in one piece: held by many who read slowly, the copies would add up.
-        blocks, checksum = static.zipped() if names else static.zipped_for_all()
-        tail = deflate(live, zlib.Z_FINISH) + _gzip_trailer(zlib.crc32(live, checksum), length)
-        chunks = [_GZIP_HEADER, *blocks, tail]
-        return Page(fmt.content_type, "gzip", chunks, sum(map(len, chunks)))
+        if names:
+            static = _Static(_chosen(state, fmt, now, names))
+            # A filtered page is not joined: if many slow readers each held a copy, the copies would add up.
+            return _page(fmt, static, live, static.zipped() if gzip else None)
+        self._asked |= {(fmt, gzip)}
+        static = state.static(fmt, now)
+        return _page(fmt, static, live, static.zipped_whole() if gzip else None)
 
-    def _static(self, state: _State, fmt: Format, now: float) -> _Static:
-        """Pages differ only by what has expired or begun: there is one between each two such moments."""
-        moment = next((turn for turn in state.turns if turn > now), float("inf"))
-        static = state.pages.get((fmt, moment))
-        if static is None:
-            static = state.pages[fmt, moment] = _Static(_all(state, fmt, now))
-        return static
+    def finished(self, accept: str, accept_encoding: str) -> Page | None:
+        """The same answer if everything but the live part is ready, so that it costs next to nothing; otherwise `None`."""
+        fmt, gzip = choose_format(accept), wants_gzip(accept_encoding)
+        if not self._is_ready(fmt, gzip):
+            return None
+        live = self._live(fmt, frozenset())
+        state, now = self._state, self._monotonic()
+        static = state.pages.get((fmt, state.moment(now)))
+        if static is None or (gzip and static.whole is None):  # a poll or an expiry came in between
+            return None
+        return _page(fmt, static, live, static.whole if gzip else None)
+
+    def _is_ready(self, fmt: Format, gzip: bool) -> bool:
+        state = self._state
+        static = state.pages.get((fmt, state.moment(self._monotonic())))
+        return static is not None and (not gzip or static.whole is not None)
+
+
+def _page(fmt: Format, static: _Static, live: Sequence[Section], zipped: _Zipped | None) -> Page:
+    """A page of both parts; `zipped` is the static one compressed, `None` for a plain page."""
+    length = static.length + sum(len(section.text) for section in live)
+    if zipped is None:
+        return Page(fmt.content_type, None, [*static.plain, *(section.text for section in live)], length)
+    tail = _zip(live, zipped.checksum)
+    end = _END + _gzip_trailer(tail.checksum, length)
+    size = len(_GZIP_HEADER) + zipped.size + tail.size + len(end)
+    return Page(fmt.content_type, "gzip", [_GZIP_HEADER, *zipped.blocks, *tail.blocks, end], size)
 
 
 def _all(state: _State, fmt: Format, now: float) -> list[Section]:
@@ -156,7 +236,7 @@ def _all(state: _State, fmt: Format, now: float) -> list[Section]:
 
 
 def _chosen(state: _State, fmt: Format, now: float, names: frozenset[str]) -> list[Section]:
-    """The sections with samples of these names; of a histogram's, which are small, only the lines of those."""
+    """The sections with samples of these names; histograms, which are small, are cut to the lines of these names."""
     sections: list[Section] = []
     for family in FAMILIES:
         wanted = names.intersection(sample_names(family))

@@ -1,13 +1,17 @@
-"""The exporter's own metrics: what it asks of 100ms, how its polls go, what its process takes.  Live at every scrape."""
+"""The exporter's own metrics: its requests to 100ms, its polls, its process.  A scrape shows them as they are at that moment."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import prometheus_client
 import prometheus_client.openmetrics.exposition
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from exporter.publish.cached import CachedFamily, M, family_text
+from exporter.publish.exposition import Section
 from exporter.publish.negotiation import TEXT, Format
 
 _REQUEST_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -21,72 +25,64 @@ class SelfMetrics:
     def __init__(self, version: str, revision: str) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it ships without types here
         self.registry = registry = CollectorRegistry()
+        self._families: list[CachedFamily] = []
         by = ["workspace"]
-        self.polls = Counter("hms_exporter_polls", "Polls ended, whole or not.", by, registry=registry)
-        self.failures = Counter("hms_exporter_poll_failures", "Polls that did not read everything they wanted.", by, registry=registry)
-        self.skipped = Counter(
-            "hms_exporter_polls_skipped", "Polls not begun because the one before was still running.", by, registry=registry
-        )
-        self.duration = Histogram(
-            "hms_exporter_poll_duration_seconds", "How long polls take.", by, buckets=_POLL_SECONDS, registry=registry
-        )
-        self.last_success = Gauge(
+        self.polls = self._add(Counter, "hms_exporter_polls", "Polls ended, whole or not.", by)
+        self.failures = self._add(Counter, "hms_exporter_poll_failures", "Polls that did not read everything they wanted.", by)
+        self.skipped = self._add(Counter, "hms_exporter_polls_skipped", "Polls not begun because the one before was still running.", by)
+        self.duration = self._add(Histogram, "hms_exporter_poll_duration_seconds", "How long polls take.", by, buckets=_POLL_SECONDS)
+        self.last_success = self._add(
+            Gauge,
             "hms_exporter_last_success_timestamp_seconds",
             "When the last poll ended that read everything, as Unix time; 0 before the first.",
             by,
-            registry=registry,
         )
-        self.catch_up = Gauge(
-            "hms_exporter_catch_up_ratio",
-            "How much of the past that counts has been read: 1 when there is nothing left.",
-            by,
-            registry=registry,
+        self.catch_up = self._add(
+            Gauge, "hms_exporter_catch_up_ratio", "How much of the past that counts has been read: 1 when there is nothing left.", by
         )
-        self.interval = Gauge("hms_exporter_poll_interval_seconds", "The time from poll to poll.", by, registry=registry)
-        self.requests = Counter(
+        self.interval = self._add(Gauge, "hms_exporter_poll_interval_seconds", "The time from poll to poll.", by)
+        self.requests = self._add(
+            Counter,
             "hms_exporter_api_requests",
             "Requests to 100ms by route and outcome: an HTTP status, or timeout, connection, malformed.",
             ["workspace", "endpoint", "code"],
-            registry=registry,
         )
-        self.request_duration = Histogram(
+        self.request_duration = self._add(
+            Histogram,
             "hms_exporter_api_request_duration_seconds",
             "How long 100ms takes to answer, the body included.",
             ["workspace", "endpoint"],
             buckets=_REQUEST_SECONDS,
-            registry=registry,
         )
-        self.retries = Counter("hms_exporter_api_retries", "Requests tried again.", by, registry=registry)
-        self.throttled = Counter("hms_exporter_api_throttled_seconds", "Time waited because 100ms asked for it.", by, registry=registry)
-        self.rejected = Counter(
-            "hms_exporter_records_rejected", "Records that made no sense and were left out.", ["workspace", "kind"], registry=registry
+        self.retries = self._add(Counter, "hms_exporter_api_retries", "Requests tried again.", by)
+        self.throttled = self._add(Counter, "hms_exporter_api_throttled_seconds", "Time waited because 100ms asked for it.", by)
+        self.rejected = self._add(
+            Counter, "hms_exporter_records_rejected", "Records that made no sense and were left out.", ["workspace", "kind"]
         )
-        self.token_expiry = Gauge(
-            "hms_exporter_token_expiry_timestamp_seconds", "When the management token expires, as Unix time.", by, registry=registry
+        self.token_expiry = self._add(
+            Gauge, "hms_exporter_token_expiry_timestamp_seconds", "When the management token expires, as Unix time.", by
         )
-        self.clock_skew = Gauge(
-            "hms_exporter_clock_skew_seconds", "The API's clock minus this machine's, from its Date header.", by, registry=registry
+        self.clock_skew = self._add(
+            Gauge, "hms_exporter_clock_skew_seconds", "The API's clock minus this machine's, from its Date header.", by
         )
-        self.reload_successful = Gauge(
-            "hms_exporter_config_last_reload_successful",
-            "Whether the configuration read last is in force (1) or was refused (0).",
-            registry=registry,
+        self.reload_successful = self._add(
+            Gauge, "hms_exporter_config_last_reload_successful", "Whether the configuration read last is in force (1) or was refused (0)."
         )
-        self.reload_success_time = Gauge(
-            "hms_exporter_config_last_reload_success_timestamp_seconds",
-            "When the configuration in force was read, as Unix time.",
-            registry=registry,
+        self.reload_success_time = self._add(
+            Gauge, "hms_exporter_config_last_reload_success_timestamp_seconds", "When the configuration in force was read, as Unix time."
         )
-        build = Gauge(
-            "hms_exporter_build_info",
-            "The exporter's version; always 1.",
-            ["version", "revision", "pythonversion"],
-            registry=registry,
-        )
+        build = self._add(Gauge, "hms_exporter_build_info", "The exporter's version; always 1.", ["version", "revision", "pythonversion"])
         build.labels(version, revision, platform.python_version()).set(1)
-        prometheus_client.ProcessCollector(registry=registry)
-        prometheus_client.PlatformCollector(registry=registry)
-        prometheus_client.GCCollector(registry=registry)
+        self._of_process = (
+            prometheus_client.ProcessCollector(registry=registry),
+            prometheus_client.PlatformCollector(registry=registry),
+            prometheus_client.GCCollector(registry=registry),
+        )
+
+    def _add(self, kind: type[M], name: str, documentation: str, labels: Iterable[str] = (), **more: Any) -> M:
+        family = CachedFamily(kind, name, documentation, labels, registry=self.registry, **more)
+        self._families.append(family)
+        return cast(M, family.metric)
 
     def workspace(self, name: str, interval: float) -> WorkspaceMetrics:
         """The families of one workspace, at 0 where nothing has happened yet."""
@@ -99,12 +95,17 @@ class SelfMetrics:
             if isinstance(family, Counter | Gauge | Histogram) and family not in of_no_workspace:
                 family.remove_by_labels({"workspace": name})
 
-    def render(self, fmt: Format, names: frozenset[str]) -> bytes:
-        """All of it as finished bytes, or the samples of these names only; ends the exposition, in OpenMetrics with its mark."""
-        registry = self.registry.restricted_registry(names) if names else self.registry
-        generate = prometheus_client.generate_latest if fmt is TEXT else prometheus_client.openmetrics.exposition.generate_latest
-        finished: bytes = generate(registry)
-        return finished
+    def render(self, fmt: Format, names: frozenset[str]) -> Sequence[Section]:
+        """All of it, or the samples of these names only; ends the exposition, in OpenMetrics with its mark.
+
+        A family is rendered again only after it has changed.  The process's own change all the time, and are few.
+        """
+        if names:
+            generate = prometheus_client.generate_latest if fmt is TEXT else prometheus_client.openmetrics.exposition.generate_latest
+            return [Section(generate(self.registry.restricted_registry(names)))]
+        sections = [family.section(fmt) for family in self._families]
+        of_process = "".join(family_text(family, fmt) for collector in self._of_process for family in collector.collect())
+        return [*sections, Section(of_process.encode() + (b"" if fmt is TEXT else b"# EOF\n"))]
 
 
 class WorkspaceMetrics:

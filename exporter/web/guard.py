@@ -1,7 +1,7 @@
-"""What stands before the routes when a web configuration is given: TLS, client certificates, passwords, the rate limit, headers.
+"""The checks before the routes when a web configuration is given: TLS, client certificates, passwords, the rate limit, headers.
 
-The configuration and its certificates are read again when they change on disk; a change that cannot be used is logged once and
-leaves in force what was there before.  Names, passwords and headers never reach the log.
+The configuration and its certificates are read again when they change on disk.  A change that cannot be used is logged once, and
+the previous configuration stays in force.  Names, passwords and headers never reach the log.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import logging
 import secrets
 import ssl
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -25,9 +24,9 @@ import bcrypt
 
 from exporter.config.strict_yaml import ConfigError
 from exporter.web import settings as webconfig
-from exporter.web.server import Handler, Request, Response, sheltered, text_response
+from exporter.web.http import Handler, Request, Response, sheltered, text_response
 from exporter.web.settings import RateLimit, WebFile
-from exporter.web.threads import BusyError, Workers
+from exporter.web.threads import Workers
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ Stamp = tuple[int, int, int] | None
 
 @dataclass(frozen=True, slots=True)
 class _InForce:
-    """A web configuration and what was made of it, swapped as one."""
+    """A web configuration and the TLS context made from it, swapped as one."""
 
     config: WebFile
     context: ssl.SSLContext | None
@@ -72,7 +71,7 @@ class Guard:
         return context
 
     def admits(self, certificate: Mapping[str, Any] | None) -> bool:
-        """Whether a client with this certificate, already verified, bears one of the allowed names."""
+        """Whether a client's certificate, already verified, has one of the allowed names."""
         tls = self._current().config.tls
         if tls is None or not tls.client_allowed_sans:
             return True
@@ -111,14 +110,14 @@ class Guard:
         try:
             renewed = self._read(encrypted=self.encrypts)
         except ConfigError as error:
-            log.error("the web configuration changed and cannot be used, the one before stays in force: %s", error)  # noqa: TRY400 - one line
+            log.error("the web configuration changed and cannot be used, the previous one stays in force: %s", error)  # noqa: TRY400 - one line
         else:
             self._in_force = renewed
             log.info("the web configuration or its certificates changed and are in force")
 
     def _read(self, *, encrypted: bool | None = None) -> _InForce:
-        # Stamps are taken before the files are read, so that a change in between is seen the next time; and also of files
-        # that turn out unusable, so that their repair is seen.
+        # Stamps are taken before the files are read, so that a change in between is seen the next time.  They are also taken of
+        # files that turn out unusable, so that their repair is seen.
         self._watched, self._stamps = (self._path,), (_stamp(self._path),)
         config = webconfig.load(self._path)
         if encrypted is not None and encrypted != (config.tls is not None):
@@ -131,10 +130,10 @@ class Guard:
 
 
 def check_password(password: bytes, hashed: str) -> bool:
-    """Whether a bcrypt hash is that of a password; takes as long as the hash's cost wants."""
+    """Whether a bcrypt hash belongs to a password; takes as long as the hash's cost demands."""
     try:
         return bcrypt.checkpw(password, hashed.encode())
-    except ValueError:  # over 72 bytes, which no hash stands for
+    except ValueError:  # over 72 bytes, which bcrypt refuses
         return False
 
 
@@ -147,7 +146,7 @@ class TokenBucket:
         self._at = now
 
     def take(self, limit: RateLimit | None, now: float) -> bool:
-        """Whether there was a token to take at `now`, in seconds; a limit other than before starts with a full bucket."""
+        """Whether there was a token to take at `now`, in seconds; a changed limit starts with a full bucket."""
         if limit is None:
             return True
         if limit != self._limit:
@@ -163,8 +162,8 @@ class TokenBucket:
 class Passwords:
     """Checks passwords at a cost that a flood of wrong ones cannot raise.
 
-    One check runs at a time, its outcome is remembered, and each client waits for a few at most: Prometheus, once admitted, is
-    admitted without a check, and before that waits behind few.  A flood of failures does not push successes out of memory.
+    One check runs at a time, its outcome is remembered, and each client has a few checks waiting at most.  Once Prometheus has
+    been admitted, it is admitted without a check; before that it waits behind few.  Failures never push successes out of memory.
     """
 
     def __init__(self, check: Callable[[bytes, str], bool] = check_password) -> None:
@@ -173,35 +172,29 @@ class Passwords:
         self._admitted: dict[bytes, None] = {}
         self._refused: dict[bytes, None] = {}
         self._under_way: dict[bytes, asyncio.Future[bool]] = {}
-        self._waiting: Counter[str] = Counter()
-        self._workers = Workers("password", threads=1, waiting=64)
+        self._workers = Workers("password", threads=1, waiting=64, of_one=CHECKS_PER_CLIENT)
 
     async def admit(self, users: Mapping[str, str], authorization: str, client: str) -> bool:
-        """Whether the header is that of one of `users` (bcrypt hashes by name).  Raises `BusyError` when too many checks wait."""
+        """Whether the header names one of `users` (bcrypt hashes by name).  Raises `BusyError` when too many checks wait."""
         credentials = _credentials(authorization)
         if credentials is None:
             return False
         name, password = credentials
         known = name in users
-        # A stranger is checked against somebody's hash, always the same one: it takes as long, and reads like a wrong password.
+        # An unknown name is checked against some user's hash, always the same one: that takes as long as a wrong password.
         hashed = users[name] if known else users[sorted(users)[self._digest(name.encode())[0] % len(users)]]
         attempt = self._digest(name.encode(), hashed.encode(), password, bytes([known]))
         if attempt in self._admitted or attempt in self._refused:
             return attempt in self._admitted
         if attempt not in self._under_way:
-            if self._waiting[client] >= CHECKS_PER_CLIENT:
-                raise BusyError
-            self._waiting[client] += 1
             self._under_way[attempt] = asyncio.ensure_future(self._check(attempt, password, hashed, client, known=known))
         return await asyncio.shield(self._under_way[attempt])
 
     async def _check(self, attempt: bytes, password: bytes, hashed: str, client: str, *, known: bool) -> bool:
         try:
-            matches = await self._workers.run(lambda: self._matches(password, hashed))
+            matches = await self._workers.run(lambda: self._matches(password, hashed), client)
         finally:
             del self._under_way[attempt]
-            self._waiting[client] -= 1
-            self._waiting += Counter()  # forgets those who wait for nothing
         remembered = self._admitted if known and matches else self._refused
         if len(remembered) >= REMEMBERED_PASSWORDS:
             del remembered[next(iter(remembered))]
@@ -209,7 +202,7 @@ class Passwords:
         return known and matches
 
     def _digest(self, *parts: bytes) -> bytes:
-        """Stands for the parts in memory, where a password must not lie about; the key differs with each process."""
+        """A keyed hash of the parts, so that no password is kept in memory; the key differs with each process."""
         digest = hashlib.blake2b(key=self._key, digest_size=32)
         for part in parts:
             digest.update(len(part).to_bytes(8, "big") + part)
@@ -239,7 +232,7 @@ def _names(certificate: Mapping[str, Any]) -> set[str]:
 
 
 def _stamp(path: Path) -> Stamp:
-    """What changes when a file does, None while it cannot be looked at."""
+    """A value that changes when the file does, None while it cannot be read."""
     try:
         status = path.stat()
     except OSError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 from html import escape
+from importlib.resources import files
+from urllib.parse import quote
 
 from exporter.publish.status import RoomStatus, Status, WorkspaceStatus
 from exporter.times import SECOND, rfc3339
@@ -12,92 +14,9 @@ from exporter.times import SECOND, rfc3339
 STATES = {"ok": "Up to date", "failing": "Failing", "waiting": "First poll under way"}
 UNKNOWN = "\N{EN DASH}"
 
-STYLE = """
-:root {
-  color-scheme: light dark;
-  --page: #f3f5f8; --card: #fff; --text: #14181f; --soft: #59626f; --line: #e0e4ea; --link: #1c4fd6; --brand: #2f6bff;
-  --ok: #0a6638; --ok-back: #dcf5e6; --failing: #a01a1a; --failing-back: #fde8e6; --waiting: #7a4d00; --waiting-back: #fdf0d2;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --page: #0d1016; --card: #161a22; --text: #e9ecf1; --soft: #9fa8b6; --line: #29303b; --link: #8fb5ff; --brand: #5b8cff;
-    --ok: #7fe0a8; --ok-back: #11341f; --failing: #ffb3ab; --failing-back: #441a19; --waiting: #f6cf7e; --waiting-back: #3b2c0c;
-  }
-}
-* { box-sizing: border-box }
-body { margin: 0; background: var(--page); color: var(--text); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
-.bar { background: var(--card); border-bottom: 1px solid var(--line) }
-.wide { max-width: 66rem; margin: 0 auto; padding: 0 1.5rem }
-header { display: flex; flex-wrap: wrap; gap: .9rem 2rem; align-items: center; justify-content: space-between; min-height: 5.5rem }
-.brand { display: flex; gap: .9rem; align-items: center }
-.brand svg { flex: none; width: 2.75rem; height: 2.75rem; color: var(--brand) }
-h1 { margin: 0; font-size: 1.3rem; line-height: 1.25; letter-spacing: -.015em }
-.brand p { margin: .1rem 0 0; color: var(--soft); font-size: .9rem }
-a { color: var(--link) }
-a:focus-visible { outline: 3px solid var(--link); outline-offset: 2px }
-nav ul { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: .5rem }
-nav a {
-  display: block; padding: .45rem 1rem; border: 1px solid var(--line); border-radius: 99px;
-  color: var(--text); font-weight: 550; font-size: .94rem; text-decoration: none;
-}
-nav a:hover { border-color: currentColor }
-nav li:first-child a { background: var(--link); border-color: var(--link); color: var(--card) }
-section {
-  position: relative; overflow: hidden; margin: 1.5rem 0; padding: 1.5rem 1.75rem;
-  background: var(--card); border: 1px solid var(--line); border-radius: 1rem; box-shadow: 0 1px 3px #0000000d;
-}
-section.failing::before { content: ""; position: absolute; inset: 0 auto 0 0; width: .3rem; background: var(--failing) }
-.top { display: flex; flex-wrap: wrap; gap: .4rem 1rem; align-items: center; justify-content: space-between }
-h2 { margin: 0; min-width: 0; font-size: 1.2rem; letter-spacing: -.01em; overflow-wrap: anywhere }
-.state { display: flex; gap: .5rem; align-items: center; padding: .15rem .8rem; border-radius: 99px; font-size: .875rem; font-weight: 600 }
-.state::before { content: ""; width: .5rem; height: .5rem; border-radius: 50%; background: currentColor }
-.ok .state { color: var(--ok); background: var(--ok-back) }
-.failing .state { color: var(--failing); background: var(--failing-back) }
-.waiting .state { color: var(--waiting); background: var(--waiting-back) }
-.reason {
-  margin: 1rem 0 0; padding: .65rem 1rem; border-radius: .6rem; color: var(--failing); background: var(--failing-back);
-  overflow-wrap: anywhere;
-}
-dl { margin: 0 }
-dt { color: var(--soft); font-size: .875rem }
-dd { margin: 0; font-variant-numeric: tabular-nums }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.4rem 0 1.3rem }
-.figures div { flex: 1 1 9rem; display: flex; flex-direction: column-reverse; justify-content: flex-end }
-.figures dd { font-size: clamp(2rem, 4.6vw, 3.1rem); line-height: 1.1; font-weight: 680; letter-spacing: -.035em }
-.figures dd.unknown { color: var(--soft); font-weight: 400 }
-.facts { display: flex; flex-wrap: wrap; gap: .4rem 2rem; padding-top: 1rem; border-top: 1px solid var(--line); font-size: .94rem }
-.facts div { display: flex; gap: .5rem; align-items: baseline }
-.facts dt { font-size: inherit }
-.facts dd { font-weight: 550 }
-.none { margin: 1rem 0; color: var(--soft) }
-.scroll { overflow-x: auto; margin-bottom: 1.2rem }
-table { width: 100%; border-collapse: collapse; font-size: .94rem; font-variant-numeric: tabular-nums }
-caption { padding-bottom: .4rem; text-align: left; color: var(--soft); font-size: .875rem }
-th, td { padding: .45rem 0 .45rem 1rem; border-top: 1px solid var(--line); text-align: right; white-space: nowrap }
-thead th { border-top: 0; color: var(--soft); font-weight: 500; font-size: .875rem }
-th:first-child { padding-left: 0; text-align: left; font-weight: 550; white-space: normal; overflow-wrap: anywhere }
-.past { margin: 0 0 1.3rem; color: var(--soft); font-size: .9rem }
-progress {
-  appearance: none; display: block; width: 100%; height: .5rem; margin-top: .45rem; border: 0; border-radius: 99px; overflow: hidden;
-  background: var(--line); accent-color: var(--brand);
-}
-progress::-webkit-progress-bar { background: var(--line) }
-progress::-webkit-progress-value { background: var(--brand); border-radius: 99px }
-progress::-moz-progress-bar { background: var(--brand) }
-footer { padding-bottom: 2.5rem; color: var(--soft); font-size: .875rem; overflow-wrap: anywhere }
-@media (max-width: 40rem) {
-  .wide { padding: 0 1rem }
-  header.wide { padding-top: 1.1rem; padding-bottom: 1.1rem }
-  section { margin: 1rem 0; padding: 1.2rem 1.25rem }
-  .figures div { flex-basis: 40% }
-  .figures dd { font-size: 2.3rem }
-  .facts { display: block }
-  .extra { display: none }
-  .facts div { justify-content: space-between; padding: .15rem 0 }
-}
-"""
+STYLE = files("exporter.web").joinpath("landing.css").read_text("utf-8")
 
-# Three people's levels rising and falling: a call, and a chart.
+# Voice levels that look like a chart.
 LOGO = (
     '<svg viewBox="0 0 44 44" aria-hidden="true"><rect width="44" height="44" rx="12" fill="currentColor"/>'
     '<path d="M12 18v8M18.7 12v20M25.3 15.5v13M32 19v6" stroke="#fff" stroke-width="3.6" stroke-linecap="round"/></svg>'
@@ -105,12 +24,12 @@ LOGO = (
 
 
 def content_security_policy() -> str:
-    """The policy under which the page is whole: its own style sheet, and nothing else from anywhere; nobody may frame it."""
+    """The policy that lets the page use its own style sheet and nothing else; no other page may frame it."""
     style = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
-def render(status: Status, now: float) -> str:
+def render(status: Status, now: float, telemetry_path: str = "/metrics") -> str:
     """The page as HTML.  `now` is in seconds since the epoch, as are the status's times."""
     cards = "".join(_card(workspace, now) for workspace in status.workspaces)
     revision = f" ({escape(status.revision[:12])})" if status.revision else ""
@@ -128,12 +47,15 @@ def render(status: Status, now: float) -> str:
 <div class="bar"><header class="wide">
 <div class="brand">{LOGO}<div><h1>100ms exporter</h1><p>Calls on 100ms.live, for Prometheus</p></div></div>
 <nav aria-label="Pages"><ul>
-<li><a href="/metrics">Metrics</a></li>
+<li><a href="{quote(telemetry_path)}">Metrics</a></li>
 <li><a href="/-/healthy">Health</a></li>
 <li><a href="/-/ready">Readiness</a></li>
 </ul></nav>
 </header></div>
 <main class="wide">{cards}
+<p class="words">A <b>peer</b> is one connection to a room. A <b>user</b> is one user id: a person on two devices is two peers \
+and one user, if both join with the same id. A <b>session</b> is one call. The exporter\N{RIGHT SINGLE QUOTATION MARK}s \
+README and its docs folder describe every metric.</p>
 </main>
 <footer class="wide">Version {escape(status.version)}{revision}, started {_moment(status.started_at, now)}. \
 It polls every {_span(status.poll_interval)}; this page reloads itself.</footer>

@@ -1,7 +1,8 @@
-"""Our routes: what is answered on which path, in terms of what the daemon offers as `Face`.  No sockets here."""
+"""The routes: what is answered on which path, from what the daemon offers as `Face`."""
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
@@ -10,8 +11,9 @@ from typing import Protocol
 
 from exporter.publish.status import Status
 from exporter.web.guard import Guard
+from exporter.web.http import Handler, Request, Response, text_response
 from exporter.web.landing import content_security_policy, render
-from exporter.web.server import Handler, HttpServer, Request, Response, text_response
+from exporter.web.server import HttpServer
 from exporter.web.threads import Workers
 
 
@@ -32,14 +34,17 @@ class Page(Protocol):
 
 
 class Face(Protocol):
-    """What the daemon shows of itself.  Called from several threads at once."""
+    """What the daemon shows of itself.  `metrics` and `reload` are called in threads, everything else in the server's event loop."""
 
     @property
     def lifecycle_enabled(self) -> bool:
         """Whether `POST /-/reload` is allowed."""
 
+    def finished(self, accept: str, accept_encoding: str) -> Page | None:
+        """The whole exposition as these two headers want it, if it is ready; must not wait or compute."""
+
     def metrics(self, accept: str, accept_encoding: str, names: frozenset[str]) -> Page:
-        """The exposition, as these two headers want it, of the series of these names only (none: of all)."""
+        """The exposition as these two headers want it, of the series of these names only (none: of all); may take a while."""
 
     def status(self) -> Status:
         """The state of things for the landing page."""
@@ -54,40 +59,46 @@ class Face(Protocol):
         """Read the configuration again: None when it is in force, else why it was refused."""
 
 
-Answer = Callable[[Request], Response]
+TELEMETRY_PATH = "/metrics"
+
 Route = tuple[frozenset[str], Callable[[Request], Awaitable[Response]]]
 
 
-def routes(face: Face, *, clock: Callable[[], float] = time.time) -> Handler:
-    """The handler of all paths.  `clock` gives the present as seconds since the epoch."""
-    # What is always quick, what may cost CPU at a stranger's wish, and what may wait for locks and files are kept apart: thousands of
-    # filtered scrapes, or a reload that hangs, hold up neither Prometheus's own scrape nor the health check; nor does a flood from
-    # one address hold up another's.
+def routes(face: Face, *, telemetry_path: str = TELEMETRY_PATH, clock: Callable[[], float] = time.time) -> Handler:
+    """The handler of all paths.  `clock` gives the present as seconds since the epoch.
+
+    What is ready is answered in the event loop.  A thread costs more than such an answer, and while a poll computes, a thread
+    waits for the interpreter.  Threads answer what must be computed, apart by purpose and shared out by address: neither
+    thousands of filtered scrapes, nor a reload that hangs, nor a flood from one address hold up Prometheus's own scrape.
+    """
     pages = Workers("page", threads=2, waiting=512, of_one=128)
     filtered = Workers("filtered", threads=1, waiting=16, of_one=8)
     lifecycle = Workers("reload", threads=1, waiting=4)
 
     async def metrics(request: Request) -> Response:
         names = frozenset(request.query.get("name[]", ()))
-        return await (filtered if names else pages).run(lambda: _metrics(face, request, names), request.client)
+        accept, encoding = request.headers.get("accept", ""), request.headers.get("accept-encoding", "")
+        page = None if names else face.finished(accept, encoding)
+        if page is None:
+            page = await (filtered if names else pages).run(lambda: face.metrics(accept, encoding, names), request.client)
+        return _metrics(page)
 
-    async def reload(_: Request) -> Response:
+    async def reload(request: Request) -> Response:
         if not face.lifecycle_enabled:
             return text_response(HTTPStatus.FORBIDDEN, "Reloading over HTTP is not enabled (web.enable_lifecycle).")
-        refusal = await lifecycle.run(face.reload)
+        if not _of_same_site(request):
+            return text_response(HTTPStatus.FORBIDDEN, "Reloading is not allowed from a page of another site (Origin).")
+        refusal = await lifecycle.run(face.reload, request.client)
         if refusal is not None:
             return text_response(HTTPStatus.BAD_REQUEST, f"Not reloaded: {refusal}")
         return text_response(HTTPStatus.OK, "Reloaded.")
 
-    def quick(answer: Answer) -> Route:
-        return frozenset({"GET", "HEAD"}), lambda request: pages.run(lambda: answer(request), request.client)
-
     table: dict[str, Route] = {
-        "/": quick(lambda _: _landing(face, clock())),
-        "/metrics": (frozenset({"GET", "HEAD"}), metrics),
-        "/-/healthy": quick(lambda _: _probe(face.unhealthy(), "Healthy.")),
-        "/-/ready": quick(lambda _: _probe(face.unready(), "Ready.")),
+        "/": _quick(lambda: _landing(face, clock(), telemetry_path)),
+        "/-/healthy": _quick(lambda: _probe(face.unhealthy(), "Healthy.")),
+        "/-/ready": _quick(lambda: _probe(face.unready(), "Ready.")),
         "/-/reload": (frozenset({"POST"}), reload),
+        telemetry_path: (frozenset({"GET", "HEAD"}), metrics),
     }
 
     async def handle(request: Request) -> Response:
@@ -101,22 +112,37 @@ def routes(face: Face, *, clock: Callable[[], float] = time.time) -> Handler:
     return handle
 
 
-def _metrics(face: Face, request: Request, names: frozenset[str]) -> Response:
-    page = face.metrics(request.headers.get("accept", ""), request.headers.get("accept-encoding", ""), names)
+def _quick(answer: Callable[[], Response]) -> Route:
+    async def answered(_: Request) -> Response:
+        return answer()
+
+    return frozenset({"GET", "HEAD"}), answered
+
+
+def _of_same_site(request: Request) -> bool:
+    """Whether a browser sent this from a page of our own.  Other clients send no Origin and need none."""
+    origin = request.headers.get("origin")
+    if origin is None:
+        return True
+    host = origin.partition("://")[2]
+    return host != "" and host.lower() == request.headers.get("host", "").lower()
+
+
+def _metrics(page: Page) -> Response:
     headers = {"Content-Type": page.content_type, "Vary": "Accept, Accept-Encoding"}
     if page.encoding is not None:
         headers["Content-Encoding"] = page.encoding
     return Response(HTTPStatus.OK, headers, page.chunks)
 
 
-def _landing(face: Face, now: float) -> Response:
+def _landing(face: Face, now: float, telemetry_path: str) -> Response:
     headers = {
         "Content-Type": "text/html; charset=utf-8",
         "Content-Security-Policy": content_security_policy(),
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
     }
-    return Response(HTTPStatus.OK, headers, (render(face.status(), now).encode(),))
+    return Response(HTTPStatus.OK, headers, (render(face.status(), now, telemetry_path).encode(),))
 
 
 def _probe(fault: str | None, good: str) -> Response:
@@ -125,10 +151,12 @@ def _probe(fault: str | None, good: str) -> Response:
     return text_response(HTTPStatus.OK, good)
 
 
-def http_server(face: Face, host: str, port: int, config_file: Path | None) -> HttpServer:
+def http_server(
+    face: Face, listeners: Sequence[socket.socket], config_file: Path | None, telemetry_path: str = TELEMETRY_PATH
+) -> HttpServer:
     """The server of our routes, not started yet; `config_file` is a web configuration.  Raises `ConfigError` when it cannot be used."""
-    handler = routes(face)
+    handler = routes(face, telemetry_path=telemetry_path)
     if config_file is None:
-        return HttpServer(host, port, handler)
+        return HttpServer(listeners, handler)
     guard = Guard(config_file)
-    return HttpServer(host, port, guard.protect(handler), tls=guard if guard.encrypts else None)
+    return HttpServer(listeners, guard.protect(handler), tls=guard if guard.encrypts else None)

@@ -1,6 +1,6 @@
-"""A connection's bytes, plain or under TLS: what is written is in the kernel's hands when `write` returns, and nothing is kept.
+"""A connection's bytes, plain or under TLS: when `write` returns, the kernel has them, and nothing is kept here.
 
-asyncio's own TLS holds a quarter of a megabyte for each connection, idle ones included; this holds next to nothing.
+asyncio's own TLS holds 256 KiB for each connection, idle ones included; this holds next to nothing.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Buffer = bytes | memoryview
 
 READ_BYTES = 4096
 ENCRYPT_BYTES = 64 * 1024  # at once: what waits in memory for a client that reads slowly
@@ -39,16 +40,32 @@ class Stream:
         """The next few bytes, none when the client will send no more."""
         return await self._loop.sock_recv(self._socket, READ_BYTES)
 
-    async def write(self, data: bytes | memoryview) -> None:
-        """Send all of `data`."""
-        await self._loop.sock_sendall(self._socket, data)
+    async def write(self, buffers: Sequence[Buffer]) -> None:
+        """Send all of these, at most 1024."""
+        rest = [memoryview(buffer) for buffer in buffers if buffer]
+        while rest:
+            try:
+                sent = self._socket.sendmsg(rest)
+            except (BlockingIOError, InterruptedError):
+                await self._writable()
+            else:
+                rest = _beyond(rest, sent)
+
+    async def _writable(self) -> None:
+        """Return when the kernel takes more, or the connection has failed."""
+        ready = self._loop.create_future()
+        self._loop.add_writer(self._socket, _settle, ready)
+        try:
+            await ready
+        finally:
+            self._loop.remove_writer(self._socket)
 
     async def end(self) -> None:
         """Tell the client that no more will come; what it still sends can be read."""
         self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Give up the socket."""
+        """Close the socket."""
         self._socket.close()
 
 
@@ -76,22 +93,27 @@ class TlsStream(Stream):
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return b""
 
-    async def write(self, data: bytes | memoryview) -> None:
-        """Send all of `data`."""
-        view = memoryview(data)
-        while view:
-            view = view[self._tls.write(view[:ENCRYPT_BYTES]) :]
-            await self._flush()
+    async def write(self, buffers: Sequence[Buffer]) -> None:
+        """Send all of these."""
+        for buffer in buffers:
+            rest = memoryview(buffer)
+            while rest:
+                free = ENCRYPT_BYTES - self._outgoing.pending
+                if free > 0:
+                    rest = rest[self._tls.write(rest[:free]) :]
+                else:
+                    await self._flush()
+        await self._flush()
 
     async def end(self) -> None:
         """Tell the client that no more will come; what it still sends can be read."""
-        with suppress(ssl.SSLError):  # says that the client has not taken its leave yet, which nobody waits for
+        with suppress(ssl.SSLError):  # the client has not closed its side yet; nobody waits for that
             self._tls.unwrap()
         await self._flush()
         await super().end()
 
     async def _feeding(self, call: Callable[[], T]) -> T:
-        """The result of `call`, which gets what the client sends for as long as it wants more."""
+        """The result of `call`, repeated with what the client sends for as long as it wants more."""
         while True:
             try:
                 result = call()
@@ -111,4 +133,18 @@ class TlsStream(Stream):
 
     async def _flush(self) -> None:
         if self._outgoing.pending:
-            await super().write(self._outgoing.read())
+            await super().write([self._outgoing.read()])
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _beyond(buffers: list[memoryview], sent: int) -> list[memoryview]:
+    """What is left of these after so many bytes."""
+    for index, buffer in enumerate(buffers):
+        if sent < len(buffer):
+            return [buffer[sent:], *buffers[index + 1 :]]
+        sent -= len(buffer)
+    return []

@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from exporter.counting.contribution import Account, room_account
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.usage import BudgetLine
+from exporter.publish import checksums
 from exporter.publish.exposition import Exposition, Page, Section, Sections
 from exporter.publish.families import (
     ACCOUNT_FAMILIES,
@@ -34,7 +35,7 @@ from exporter.publish.families import (
     WORKSPACE_FAMILIES,
     sample_names,
 )
-from exporter.publish.negotiation import TEXT, Format
+from exporter.publish.negotiation import OPENMETRICS, TEXT, Format
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.text import Overview, account_lines, budget_lines, up_line, usage_lines, workspace_lines
 from tests.harness import Counting, at, peer, session
@@ -60,9 +61,9 @@ class Clock:
         return self.now
 
 
-def nothing_live(fmt: Format, _: frozenset[str]) -> bytes:
+def nothing_live(fmt: Format, _: frozenset[str]) -> list[Section]:
     """No metrics of the process: only the mark that ends the format."""
-    return b"" if fmt is TEXT else b"# EOF\n"
+    return [] if fmt is TEXT else [Section(b"# EOF\n")]
 
 
 def ledger(folder: Path) -> Counting:
@@ -158,7 +159,7 @@ def test_the_golden_exposition_shows_every_family() -> None:
 def test_promtool_finds_nothing_to_complain_about(exposition: Exposition) -> None:
     live = SelfMetrics("1.0", "abc")
     live.workspace("default", 30.0).request("/sessions", "200", 0.1)
-    text = text_of(exposition.page("", "")).encode() + live.render(TEXT, frozenset())
+    text = text_of(exposition.page("", "")).encode() + b"".join(section.text for section in live.render(TEXT, frozenset()))
     result = subprocess.run([require("promtool"), "check", "metrics"], input=text, capture_output=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
@@ -260,11 +261,79 @@ def test_a_compressed_page_is_one_gzip_member_of_the_plain_one(published: Sectio
 
 @given(st.lists(st.lists(st.binary(max_size=300), max_size=4), max_size=4), st.binary(max_size=300))
 def test_whatever_is_published_the_compressed_page_holds_the_same_bytes(workspaces: list[list[bytes]], live: bytes) -> None:
-    exposition = Exposition(lambda *_: live, Clock())
+    exposition = Exposition(lambda *_: [Section(live)], Clock())
     for number, texts in enumerate(workspaces):
         exposition.publish(f"w{number}", {"hms_up": [Section(text) for text in texts]})
     page = exposition.page("", "gzip")
     assert gzip.decompress(b"".join(page.chunks)) == b"".join(exposition.page("", "").chunks)
+
+
+@given(st.binary(max_size=2000), st.binary(max_size=2000))
+def test_checksums_are_joined_as_if_the_texts_were_one(one: bytes, other: bytes) -> None:
+    assert checksums.joined(zlib.crc32(one), zlib.crc32(other), checksums.shift(len(other))) == zlib.crc32(one + other)
+
+
+# --- pages that are ready ---
+
+
+def test_a_page_is_ready_once_it_has_been_asked_for_and_stays_ready_after_each_poll(published: Sections) -> None:
+    clock = Clock()
+    exposition = Exposition(nothing_live, clock)
+    exposition.publish("default", published)
+    for accept, encoding in (("", "gzip"), (OPENMETRICS_ACCEPT, ""), (OPENMETRICS_ACCEPT, "gzip")):
+        assert exposition.finished(accept, encoding) is None
+        asked = exposition.page(accept, encoding)
+        for _ in range(3):
+            ready = exposition.finished(accept, encoding)
+            assert ready is not None
+            assert text_of(ready) == text_of(asked)
+            exposition.publish("default", published)
+    clock.now = 1090.0  # gauges expire: another page, which nobody has made yet
+    assert exposition.finished("", "gzip") is None
+    assert "hms_peers_active{" not in text_of(exposition.page("", "gzip"))
+    assert exposition.finished("", "gzip") is not None
+
+
+# --- live metrics ---
+
+
+@pytest.mark.parametrize(("fmt", "generate"), [(TEXT, generate_latest), (OPENMETRICS, generate_openmetrics)])
+def test_live_metrics_are_as_client_python_writes_them_after_every_change(fmt: Format, generate: Callable[[Any], bytes]) -> None:
+    live = SelfMetrics("1.0", 'a"b\\c\nd')
+
+    def steady(text: bytes) -> list[bytes]:
+        return [line for line in text.splitlines() if not line.startswith((b"process_", b"python_gc"))]
+
+    workspace = live.workspace('he said "\\" \n', 30.0)
+    changes: list[Callable[[], object]] = [
+        lambda: None,
+        workspace.polls.inc,
+        lambda: workspace.request("/sessions", "200", 0.1),
+        lambda: workspace.request("/sessions", "500", 1e9),
+        lambda: workspace.throttled(0.1),
+        lambda: workspace.clock_skew(-1e-7),
+        lambda: workspace.token_expiry(1.7e9),
+        lambda: workspace.catch_up.set(float("nan")),
+        lambda: workspace.interval.dec(float("inf")),
+        lambda: live.workspace("another", 5.0),
+        lambda: live.reload_successful.set(1),
+        lambda: live.forget("another"),
+    ]
+    for change in changes:
+        change()
+        text = b"".join(section.text for section in live.render(fmt, frozenset()))
+        assert steady(text) == steady(generate(live.registry))
+
+
+def test_live_metrics_that_have_not_changed_are_not_rendered_again() -> None:
+    live = SelfMetrics("1.0", "abc")
+    workspace = live.workspace("w", 30.0)
+    *before, _ = live.render(TEXT, frozenset())
+    *after, _ = live.render(TEXT, frozenset())
+    assert all(one is other for one, other in zip(before, after, strict=True))
+    workspace.polls.inc()
+    *after, _ = live.render(TEXT, frozenset())
+    assert [other.text.split()[2] for one, other in zip(before, after, strict=True) if one is not other] == [b"hms_exporter_polls_total"]
 
 
 # --- several workspaces, and what comes and goes ---

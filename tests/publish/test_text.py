@@ -11,10 +11,15 @@ from exporter.counting.contribution import Account, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
 from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, WORKSPACE_FAMILIES, Family, header
-from exporter.publish.negotiation import OPENMETRICS, TEXT
+from exporter.publish.negotiation import OPENMETRICS, TEXT, Format
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.text import Overview, account_lines, workspace_lines
 from exporter.times import SECOND
+
+
+def rendered(metrics: SelfMetrics, fmt: Format) -> bytes:
+    return b"".join(section.text for section in metrics.render(fmt, frozenset()))
+
 
 ROOM = "61652b404e556e35f2179759"
 LABELS = f'workspace="w",room_id="{ROOM}",room="daily"'
@@ -146,7 +151,7 @@ def test_durations_are_told_apart_from_a_minute_to_twelve_hours() -> None:
 def test_the_exporters_own_counters_begin_at_0_for_each_workspace() -> None:
     metrics = SelfMetrics("1.0", "abc")
     metrics.workspace("w", 30.0)
-    text = metrics.render(TEXT, frozenset()).decode()
+    text = rendered(metrics, TEXT).decode()
     for name in ("polls", "poll_failures", "polls_skipped", "api_retries", "api_throttled_seconds"):
         assert f'\nhms_exporter_{name}_total{{workspace="w"}} 0.0\n' in text
     for kind in ("session", "peer", "room"):
@@ -156,7 +161,7 @@ def test_the_exporters_own_counters_begin_at_0_for_each_workspace() -> None:
     assert "\nprocess_resident_memory_bytes " in text
     assert "\npython_info{" in text
     assert "_created" not in text
-    assert metrics.render(OPENMETRICS, frozenset()).endswith(b"# EOF\n")
+    assert rendered(metrics, OPENMETRICS).endswith(b"# EOF\n")
 
 
 def test_a_workspace_that_left_takes_its_series_along_and_no_others() -> None:
@@ -171,9 +176,9 @@ def test_a_workspace_that_left_takes_its_series_along_and_no_others() -> None:
         workspace.token_expiry(2.0)
         workspace.duration.observe(1.0)
         workspace.polls.inc()
-    before = metrics.render(TEXT, frozenset()).decode().splitlines()
+    before = rendered(metrics, TEXT).decode().splitlines()
     metrics.forget("gone")
-    after = metrics.render(TEXT, frozenset()).decode().splitlines()
+    after = rendered(metrics, TEXT).decode().splitlines()
     assert not [line for line in after if "gone" in line]
     ours = [line for line in before if '"stays"' in line]
     assert [line for line in after if '"stays"' in line] == ours

@@ -19,10 +19,11 @@ import bcrypt
 import pytest
 
 from exporter.config.strict_yaml import ConfigError
+from exporter.web.fairness import BusyError
 from exporter.web.guard import Guard, Passwords, TokenBucket, check_password
-from exporter.web.server import HttpServer, Limits, Request, Response, text_response
+from exporter.web.http import Limits, Request, Response, text_response
+from exporter.web.server import HttpServer
 from exporter.web.settings import RateLimit
-from exporter.web.threads import BusyError
 from tests.certificates import make_certificate
 
 PASSWORD = "correct horse"
@@ -47,7 +48,7 @@ async def hello(_: Request) -> Response:
 def serving(folder: Path, text: str, *, clock: Callable[[], float] = time.monotonic, limits: Limits | None = None) -> Iterator[HttpServer]:
     (folder / "web.yml").write_text(text)
     guard = Guard(folder / "web.yml", clock=clock)
-    server = HttpServer("127.0.0.1", 0, guard.protect(hello), tls=guard if guard.encrypts else None, limits=limits)
+    server = HttpServer.at("127.0.0.1", 0, guard.protect(hello), tls=guard if guard.encrypts else None, limits=limits)
     server.start()
     try:
         yield server
@@ -103,7 +104,7 @@ def test_a_large_page_arrives_whole_over_tls(tmp_path: Path) -> None:
     async def page(_: Request) -> Response:
         return Response(200, {}, chunks)
 
-    server = HttpServer("127.0.0.1", 0, page, tls=Guard(tmp_path / "web.yml"))
+    server = HttpServer.at("127.0.0.1", 0, page, tls=Guard(tmp_path / "web.yml"))
     server.start()
     try:
         connection = HTTPSConnection("127.0.0.1", server.port, timeout=10, context=ssl.create_default_context(cafile=trusted))

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from exporter.config.strict_yaml import ConfigError
 from exporter.publish.status import RoomStatus, Status, WorkspaceStatus
+from exporter.web.fairness import BusyError
+from exporter.web.http import Request, Response
 from exporter.web.landing import content_security_policy, render
+from exporter.web.listeners import listen
 from exporter.web.routes import http_server, routes
-from exporter.web.server import Request, Response
-from exporter.web.threads import BusyError
 from tests.chromium import Chromium
 from tests.programs import require
 
@@ -60,6 +61,10 @@ class FakeFace:
     asked: list[tuple[str, str, frozenset[str]]] = field(default_factory=list)
     reloads: int = 0
     hold: threading.Event | None = None
+    is_ready: bool = False
+
+    def finished(self, accept: str, accept_encoding: str) -> FakePage | None:
+        return self.page if self.is_ready else None
 
     def metrics(self, accept: str, accept_encoding: str, names: frozenset[str]) -> FakePage:
         self.asked.append((accept, accept_encoding, names))
@@ -144,6 +149,37 @@ def test_reload_is_forbidden_unless_enabled() -> None:
     assert face.reloads == 0
 
 
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://exporter:9999", "null", "", "exporter:10100"])
+def test_a_page_of_another_site_cannot_make_a_browser_reload(origin: str) -> None:
+    face = FakeFace()
+    response = ask(face, "/-/reload", "POST", headers={"host": "exporter:10100", "origin": origin})
+    assert (response.status, face.reloads) == (403, 0)
+
+
+@pytest.mark.parametrize("origin", ["http://exporter:10100", "https://Exporter:10100"])
+def test_a_page_of_the_exporters_own_address_may_reload(origin: str) -> None:
+    face = FakeFace()
+    assert ask(face, "/-/reload", "POST", headers={"host": "exporter:10100", "origin": origin}).status == 200
+    assert face.reloads == 1
+
+
+def test_a_finished_page_a_probe_and_the_landing_page_need_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.web.threads.Thread", None)
+    for path in ("/metrics", "/-/healthy", "/-/ready", "/"):
+        assert ask(FakeFace(is_ready=True), path).status == 200
+
+
+def test_the_telemetry_path_is_where_the_metrics_are() -> None:
+    async def scenario(path: str, telemetry_path: str) -> Response:
+        return await routes(FakeFace(), telemetry_path=telemetry_path, clock=lambda: NOW)(Request("GET", path))
+
+    assert text_of(asyncio.run(scenario("/a b", "/a b"))).startswith("hms_up 1")
+    assert asyncio.run(scenario("/metrics", "/a b")).status == 404
+    assert 'href="/a%20b"' in text_of(asyncio.run(scenario("/", "/a b")))
+    assert text_of(asyncio.run(scenario("/", "/"))).startswith("hms_up 1"), "no landing page then"
+    assert asyncio.run(scenario("/-/healthy", "/")).status == 200
+
+
 @pytest.mark.parametrize("path", ["/metrics/", "/-/", "/favicon.ico", "/metrics\0", "//metrics", "", "*"])
 def test_other_paths_are_404(path: str) -> None:
     for method in ("GET", "POST", "HEAD"):
@@ -195,7 +231,7 @@ def test_filtered_scrapes_and_a_reload_that_hang_hold_up_nothing_else() -> None:
 
 
 def test_get_and_head_agree_on_every_page() -> None:
-    server = http_server(FakeFace(), "127.0.0.1", 0, None)
+    server = http_server(FakeFace(), [listen("127.0.0.1", 0)], None)
     server.start()
     try:
         for path in ("/", "/metrics", "/-/healthy", "/-/ready", "/nowhere"):
@@ -213,7 +249,7 @@ def test_get_and_head_agree_on_every_page() -> None:
 def test_a_web_configuration_stands_before_the_routes(tmp_path: Path) -> None:
     path = tmp_path / "web.yml"
     path.write_text("http_server_config: {headers: {X-Frame-Options: deny}}")
-    server = http_server(FakeFace(), "127.0.0.1", 0, path)
+    server = http_server(FakeFace(), [listen("127.0.0.1", 0)], path)
     server.start()
     try:
         assert requests.get(f"http://127.0.0.1:{server.port}/metrics", timeout=5).headers["X-Frame-Options"] == "deny"
@@ -221,7 +257,7 @@ def test_a_web_configuration_stands_before_the_routes(tmp_path: Path) -> None:
         server.stop()
     path.write_text("http_server: {}")
     with pytest.raises(ConfigError):
-        http_server(FakeFace(), "127.0.0.1", 0, path)
+        http_server(FakeFace(), [listen("127.0.0.1", 0)], path)
 
 
 # --- the landing page ---
@@ -251,6 +287,12 @@ def test_the_page_links_to_what_else_there_is_and_reloads_itself() -> None:
     assert re.findall(r'href="([^"]*)"', page) == ["/metrics", "/-/healthy", "/-/ready"]
     assert '<meta http-equiv="refresh" content="30">' in page
     assert '<meta http-equiv="refresh" content="5">' in render(Status("1", "", NOW, 1.0), NOW)
+
+
+def test_the_page_says_what_peers_and_users_are() -> None:
+    seen = words(render(STATUS, NOW))
+    assert "A peer is one connection to a room" in seen
+    assert "A user is one user id" in seen
 
 
 def test_the_title_tells_of_failures() -> None:
@@ -304,7 +346,7 @@ OVERFLOWING = """[...document.querySelectorAll("body *")].filter(element => {
 def test_in_a_browser_it_fits_wide_and_narrow_in_light_and_dark(tmp_path: Path) -> None:
     unbroken = WorkspaceStatus("w" * 100, "failing", NOW, NOW, "r" * 300, 123_456_789, 123_456_789, 123_456_789, 123_456_789, 1e9)
     shown = Status("1.2.3", "3f9c2ab77d01", NOW - 1, 30, (*STATUS.workspaces, unbroken))
-    server = http_server(FakeFace(shown=shown), "127.0.0.1", 0, None)
+    server = http_server(FakeFace(shown=shown), [listen("127.0.0.1", 0)], None)
     server.start()
     try:
         with Chromium(require("chromium"), tmp_path / "profile") as browser:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import resource
 import socket
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +21,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.web.server import Handler, HttpServer, Limits, Request, Response, text_response
-from exporter.web.threads import BusyError, Workers
+from exporter.web.fairness import BusyError
+from exporter.web.http import Handler, Limits, Request, Response, text_response
+from exporter.web.listeners import listen_on_all
+from exporter.web.server import HttpServer
+from exporter.web.threads import Workers
 
 GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 CLOSE = b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
@@ -31,7 +37,7 @@ async def hello(_: Request) -> Response:
 
 @contextmanager
 def serving(handler: Handler = hello, limits: Limits | None = None) -> Iterator[HttpServer]:
-    server = HttpServer("127.0.0.1", 0, handler, limits=limits)
+    server = HttpServer.at("127.0.0.1", 0, handler, limits=limits)
     server.start()
     try:
         yield server
@@ -231,6 +237,8 @@ def test_headers_are_named_in_lower_case_and_repeated_ones_joined() -> None:
         (b"GET / HTTP/1.1\r\nHost: a\r\nbad name: b\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n", 400),
         (b"GET /?" + b"a=1&" * 1500 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 32768 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 10000 + b"\r\n", 431),
@@ -428,7 +436,7 @@ def test_a_flood_from_one_address_closes_no_connection_of_another() -> None:
             clients.enter_context(connect(server, source="127.0.0.2")).sendall(GET)
         quiet.sendall(CLOSE)
         assert status_of(read_all(quiet)) == 200
-        assert sum(server._of_client.values()) == len(server._connections) <= 20
+        assert len(server._shares) == len(server._connections) <= 20
 
 
 def test_running_out_of_file_descriptors_is_survived(caplog: pytest.LogCaptureFixture) -> None:
@@ -458,12 +466,129 @@ def test_running_out_of_file_descriptors_is_survived(caplog: pytest.LogCaptureFi
     assert sum("cannot accept" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_out_of_file_descriptors_a_crowd_at_the_door_is_let_in_several_at_a_time() -> None:
+    """Let in one by one, a scrape behind ninety clients waited for seven seconds."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as clients, serving() as server:
+        for _ in range(60):
+            clients.enter_context(connect(server))
+        while len(server._connections) < 60:
+            time.sleep(0.01)
+        crowd = [clients.enter_context(socket.socket()) for _ in range(91)]
+        used = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+        held: list[socket.socket] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, hard))
+        try:
+            with suppress(OSError):
+                while True:
+                    held.append(socket.socket())
+            for client in crowd:
+                client.settimeout(10)
+                client.connect(("127.0.0.1", server.port))
+            began = time.monotonic()
+            crowd[-1].sendall(CLOSE)
+            assert status_of(read_all(crowd[-1])) == 200
+            assert time.monotonic() - began < 3
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for one in held:
+                one.close()
+
+
+# --- listeners ---
+
+
+def test_several_addresses_are_served_by_one_server() -> None:
+    listeners = listen_on_all([("127.0.0.1", 0), ("127.0.0.2", 0)])
+    server = HttpServer(listeners, hello)
+    server.start()
+    try:
+        for address in server.addresses:
+            host, _, port = address.rpartition(":")
+            with socket.create_connection((host, int(port)), timeout=5) as client:
+                client.sendall(CLOSE)
+                assert status_of(read_all(client)) == 200
+    finally:
+        server.stop()
+    assert all(listener.fileno() == -1 for listener in listeners)
+
+
+def test_if_one_address_cannot_be_had_none_is_kept_and_the_error_names_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.2", 0)) as spare:
+        free, port = spare.getsockname()[1], taken.getsockname()[1]
+        spare.close()
+        with pytest.raises(OSError, match="in use") as raised:
+            listen_on_all([("127.0.0.2", free), ("127.0.0.1", port)])
+        assert raised.value.filename == f"127.0.0.1:{port}"
+        socket.create_server(("127.0.0.2", free)).close()
+
+
+PASSED = """
+import os, sys, time
+from exporter.web.http import text_response
+from exporter.web.listeners import inherited
+from exporter.web.listeners import listen_on_all
+from exporter.web.server import HttpServer
+async def hello(_): return text_response(200, "hello")
+os.environ["LISTEN_PID"] = str(os.getpid()) if sys.argv[1] == "self" else sys.argv[1]
+try:
+    server = HttpServer(inherited(os.environ), hello)
+except OSError as error:
+    sys.exit(error.strerror)
+server.start()
+print(*server.addresses, flush=True)
+sys.stdin.read()
+"""
+
+
+def passed(descriptor: int, *, process: str = "self", count: str = "1") -> subprocess.Popen[str]:
+    """A server in a process that was given this descriptor as systemd gives it."""
+    script = f'exec 3<&{descriptor}; exec "$0" -c "$1" {process}'
+    return subprocess.Popen(
+        ["bash", "-c", script, sys.executable, PASSED],
+        pass_fds=[descriptor],
+        env={**os.environ, "LISTEN_FDS": count},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_socket_from_systemd_is_served() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, passed(listener.fileno()) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == f"127.0.0.1:{listener.getsockname()[1]}\n"
+        with socket.create_connection(listener.getsockname(), timeout=5) as client:
+            client.sendall(CLOSE)
+            assert read_all(client).endswith(b"hello\n")
+        program.kill()
+
+
+@pytest.mark.parametrize(
+    ("process", "count", "kind", "said"),
+    [
+        ("1", "1", socket.SOCK_STREAM, "LISTEN_PID"),
+        ("self", "0", socket.SOCK_STREAM, "LISTEN_FDS"),
+        ("self", "many", socket.SOCK_STREAM, "LISTEN_FDS"),
+        ("self", "1", socket.SOCK_DGRAM, "not a listening TCP socket"),
+        ("self", "1", socket.SOCK_STREAM, "not a listening TCP socket"),
+    ],
+)
+def test_without_usable_sockets_from_systemd_the_error_says_why(process: str, count: str, kind: int, said: str) -> None:
+    with socket.socket(type=kind) as bound:
+        bound.bind(("127.0.0.1", 0))
+        _, error = passed(bound.fileno(), process=process, count=count).communicate(timeout=20)
+    assert said in error
+    assert "Traceback" not in error
+
+
 # --- life ---
 
 
 def test_a_port_in_use_is_an_oserror_where_it_is_started(server: HttpServer) -> None:
     with pytest.raises(OSError, match="in use"):
-        HttpServer("127.0.0.1", server.port, hello).start()
+        HttpServer.at("127.0.0.1", server.port, hello)
 
 
 def test_a_free_port_is_found_and_told(server: HttpServer) -> None:
@@ -472,7 +597,7 @@ def test_a_free_port_is_found_and_told(server: HttpServer) -> None:
 
 
 def test_an_empty_host_is_every_address() -> None:
-    server = HttpServer("", 0, hello)
+    server = HttpServer.at("", 0, hello)
     server.start()
     try:
         for host in ["127.0.0.1", "::1"] if socket.has_dualstack_ipv6() else ["127.0.0.1"]:
@@ -489,7 +614,7 @@ def test_stopping_takes_about_a_second_whatever_clients_do() -> None:
             await asyncio.sleep(60)
         return Response(200, {}, [b"x" * 1_000_000] * 30)
 
-    server = HttpServer("127.0.0.1", 0, page)
+    server = HttpServer.at("127.0.0.1", 0, page)
     server.start()
     with ExitStack() as clients:
         reading, waiting, asking, idle = (clients.enter_context(connect(server, receive_buffer=4096)) for _ in range(4))
@@ -514,7 +639,7 @@ def test_an_answer_under_way_is_finished_when_stopping() -> None:
         await asyncio.sleep(0.1)
         return text_response(200, "hello")
 
-    server = HttpServer("127.0.0.1", 0, soon)
+    server = HttpServer.at("127.0.0.1", 0, soon)
     server.start()
     with connect(server) as client:
         client.sendall(CLOSE)
