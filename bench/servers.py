@@ -75,10 +75,10 @@ def _served(start: Callable[..., int], args: tuple[Any, ...]) -> Callable[[], fl
 class Scraper:
     """Scrapes one port over one connection, kept open where the server allows it."""
 
-    def __init__(self, port: int, accept: str = "text/plain", encoding: str = "identity") -> None:
+    def __init__(self, port: int, accept: str = "text/plain", encoding: str = "identity", path: str = "/metrics") -> None:
         self._address = ("127.0.0.1", port)
         self._request = (
-            f"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: {accept}\r\nAccept-Encoding: {encoding}\r\n\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: {accept}\r\nAccept-Encoding: {encoding}\r\n\r\n"
         ).encode()
         self._buffer = bytearray(1 << 18)
         self._socket: socket.socket | None = None

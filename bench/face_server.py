@@ -1,0 +1,70 @@
+"""The HTTP face of one checkout, for `bench.beside`: `python FILE SESSIONS` in that checkout's folder.
+
+It prints its port, then answers each line of its input with a line: `cpu` with the CPU seconds used so far, `change` when the
+pages of the next poll are made, `poll` when that poll has begun, `busy` with whether it still runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    """Serves until its input ends."""
+    # The checkout's own code, not that beside this file: what is measured may be of another age.
+    sys.path[0] = os.getcwd()  # noqa: PTH109 (a text)
+    from bench import scrape
+    from bench.rig import Rig
+    from bench.traffic import Traffic
+
+    class Face(scrape._OnlyMetrics):  # noqa: SLF001 (the benchmark's own)
+        def unhealthy(self) -> str | None:
+            return None
+
+    traffic = Traffic(int(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as folder:
+        rig = Rig(Path(folder), traffic, time.time_ns() // 1000)
+        rig.bodies = traffic.pages()
+        rig.poll()
+        server = scrape.http_server(Face(rig.exposition), *_where(), None)  # type: ignore[arg-type]  # as much of one as is asked for
+        server.start()
+        _tell(server.port)
+        poll = threading.Thread()
+        for line in sys.stdin:
+            if line == "cpu\n":
+                _tell(time.process_time())
+            elif line == "change\n":
+                traffic.change(1, rig.now + 1_000_000)
+                rig.bodies = traffic.pages()
+                _tell(1)
+            elif line == "poll\n":
+                poll = threading.Thread(target=rig.poll, daemon=True)
+                poll.start()
+                _tell(1)
+            else:
+                _tell(int(poll.is_alive()))
+        os._exit(0)  # whatever still runs is of no interest
+
+
+def _where() -> tuple[Any, ...]:
+    """What the checkout's `http_server` wants to be told of where to listen."""
+    try:
+        from exporter.web.listeners import listen
+    except ImportError:  # older than listeners
+        return "127.0.0.1", 0
+    return ([listen("127.0.0.1", 0)],)
+
+
+def _tell(figure: float) -> None:
+    sys.stdout.write(f"{figure}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
