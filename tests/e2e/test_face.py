@@ -140,13 +140,14 @@ def test_a_workspace_that_hangs_and_one_with_a_bad_secret_leave_the_third_untouc
     worlds = [World(f"{ACCESS_KEY}-{name}", SECRET) for name in ("hangs", "refused", "good")]
     for world in worlds:
         world.open(world.room(name="daily").id, present() - MINUTE).join("host", present() - MINUTE)
+    # All are asked at one address, and each world gives its rooms the same ids in turn: only the one that hangs has a second room.
+    of_its_own = worlds[0].room(name="of its own").id
     with SimulatedApi(worlds) as api:
-        # All are asked at one address: the one that hangs is told apart by its room.
-        api.faults.add(Fault(kind="stall", seconds=600, match=worlds[0].rooms[0].id))
+        api.faults.add(Fault(kind="stall", seconds=600, match=of_its_own))
         config = configure(
             tmp_path,
             api,
-            workspace("hangs", access_key=worlds[0].access_key, rooms=[worlds[0].rooms[0].id]),
+            workspace("hangs", access_key=worlds[0].access_key, rooms=[of_its_own]),
             workspace("refused", access_key=worlds[1].access_key, secret="c4nary-secret-that-is-wrong-but-long"),
             workspace("good", access_key=worlds[2].access_key),
             api={"timeout": "30s"},
