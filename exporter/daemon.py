@@ -23,7 +23,7 @@ from exporter.publish.exposition import Exposition, Page
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.status import Status
 from exporter.state.store import Store, StoreError
-from exporter.web.listeners import listen_on_all
+from exporter.web.listeners import inherited, listen_on_all
 from exporter.web.routes import http_server
 from exporter.web.server import HttpServer
 
@@ -117,15 +117,19 @@ class Daemon:
             server.stop()
 
     def _listen(self) -> HttpServer:
-        address = self._config.web.listen_address[0]
+        web = self._config.web
         try:
-            listeners = listen_on_all([(address.host, address.port)])
+            if web.systemd_socket:
+                listeners = inherited(os.environ)
+            else:
+                listeners = listen_on_all([(address.host, address.port) for address in web.listen_address])
         except OSError as error:
             reason = (error.strerror or str(error)).partition(" (")[0]  # `create_server` adds the address once more
-            raise CannotRun(f"cannot listen on {error.filename}: {reason}") from error
-        server = http_server(self, listeners, self._config.web.config_file)
+            raise CannotRun(f"cannot listen on {error.filename or 'the sockets of systemd'}: {reason}") from error
+        server = http_server(self, listeners, web.config_file, web.telemetry_path)
         server.start()
-        event("info", "listening", address=server.address, version=__version__)
+        for address in server.addresses:
+            event("info", "listening", address=address, version=__version__)
         return server
 
     def _take_signals(self) -> None:

@@ -372,7 +372,7 @@ def test_gauges_disappear_after_three_intervals_without_a_good_poll_and_counters
 
     stage.server.faults.add(Fault(kind="status", status=500))
     found = stage.poll(names=False)
-    later = Exposition(lambda fmt, names: b"", lambda: time.monotonic() + 3 * 30 + 1)
+    later = Exposition(lambda fmt, names: (), lambda: time.monotonic() + 3 * 30 + 1)
     later.publish("w", stage.poller._publisher._sections)
     page = b"".join(later.page("", "").chunks).decode()
     assert gauges(found)
