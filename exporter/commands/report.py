@@ -22,7 +22,8 @@ from exporter.config.config import Config, ConfigError
 from exporter.counting.contribution import Memory, seconds_by_day
 from exporter.counting.ledger import CatchUp
 from exporter.counting.scope import EVERYTHING, Scope
-from exporter.state.file import StoreError
+from exporter.state import tables
+from exporter.state.soundness import StoreError
 from exporter.state.view import StateView, look
 from exporter.times import DAY
 
@@ -152,7 +153,7 @@ def read(path: Path, days: Callable[[int], Days], workspace: str | None) -> Book
 
 
 def _books(view: StateView, days: Callable[[int], Days], workspace: str | None) -> Books:
-    found = {name: (now, catch_ups) for name, now, _, catch_ups in view.rows("workspace")}
+    found = {row.name: (row.now, row.catch_ups) for row in view.rows(tables.WORKSPACE)}
     if workspace is not None and workspace not in found:
         known = ", ".join(sorted(found)) or "none yet"
         raise ConfigError(f"--workspace: expected one that the state file knows ({known})")
@@ -165,24 +166,23 @@ def _books(view: StateView, days: Callable[[int], Days], workspace: str | None) 
     for name in wanted:
         now, catch_ups = found[name]
         usage += _usage(view, name, now or 0, span)
-        names |= {(name, row[1]): row[2] for row in view.rows("room", "workspace = ? AND name <> ''", (name,))}
-        followed = tuple(Followed(row[1], row[2], row[4]) for row in view.rows("entry", "workspace = ?", (name,)))
+        names |= {(name, row.id): row.name for row in view.rows(tables.ROOM, "workspace = ? AND name <> ''", (name,))}
+        followed = tuple(Followed(row.key, row.since, row.left) for row in view.rows(tables.ENTRY, "workspace = ?", (name,)))
         pending = tuple((task.frontier, task.until) for task in _decode_catch_ups(catch_ups))
         knowledge.append(Knowledge(name, now, followed, pending))
     return Books(span, usage, names, tuple(knowledge))
 
 
 def _usage(view: StateView, workspace: str, now: int, span: Days) -> Iterator[Usage]:
-    settled = view.rows("day", "workspace = ? AND day BETWEEN ? AND ?", (workspace, *span))
-    for _, day, _, _, room_id, role, micros in settled:
-        yield Usage(workspace, room_id, role, day, micros)
-    for _, _, room_id, kind, _, _, ended, observed, _, memory in view.rows("running", "workspace = ?", (workspace,)):
-        if kind is None:
+    for settled in view.rows(tables.DAY, "workspace = ? AND day BETWEEN ? AND ?", (workspace, *span)):
+        yield Usage(workspace, settled.room_id, settled.role, settled.day, settled.us)
+    for running in view.rows(tables.RUNNING, "workspace = ?", (workspace,)):
+        if running.kind is None:
             continue  # it is not decided yet whether the room is ours
-        until = ended if ended is not None else observed if observed is not None else now
-        for (day, role), micros in seconds_by_day(_decode_memory(memory), until).items():
+        until = next(moment for moment in (running.ended, running.observed, now) if moment is not None)
+        for (day, role), micros in seconds_by_day(_decode_memory(running.memory), until).items():
             if span.first <= day <= span.last:
-                yield Usage(workspace, room_id, role, day, micros)
+                yield Usage(workspace, running.room_id, role, day, micros)
 
 
 # -- what is made of it -----------------------------------------------------------------------------------------------

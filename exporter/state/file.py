@@ -1,12 +1,9 @@
-"""The state file as a file: opened, held for this process, looked over for damage, and put back when somebody removes it.
-
-SQLite's own check sees a broken tree, but not a number that has changed on the disk.  So every row carries a seal, a
-checksum of its other columns, and the rows that counting goes by are compared with theirs when the file is opened.
+"""The state file as a file: opened, held for this process, upgraded, and put back when somebody removes it.
 
 While it is open, SQLite writes to three files that it holds: the main file, its log (`-wal`) and the log's index (`-shm`).
-The log and the index are made by the first write after opening, and no checkpoint, by whomever, makes others of them: a
-checkpoint works the log into the main file and begins the same log from its start, or cuts it to nothing.  Only the last
-connection to close removes them.  So others at their paths than at the beginning mean that somebody has removed them.
+The first write after opening makes the log and the index.  A checkpoint, by any process, replaces neither: it copies the
+log into the main file and begins the same log from its start, or truncates it.  Only the last connection to close removes
+them.  So other files at their paths than at the beginning mean that somebody has removed them.
 """
 
 from __future__ import annotations
@@ -16,53 +13,37 @@ import fcntl
 import os
 import shutil
 import sqlite3
+import stat
 import struct
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
 from exporter.logs import event
-
-APPLICATION_ID = 0x484D5345  # "HMSE"
+from exporter.state.migrations import SCHEMA
+from exporter.state.schema import Schema
+from exporter.state.soundness import APPLICATION_ID, HEADER_BYTES, StoreError, damaged, look_at, seal, unusable, verify
+from exporter.state.sqlite_sql import create_sql
+from exporter.state.upgrade import upgrade
 
 _BUSY_SECONDS = 2.0
-_encode = msgspec.msgpack.Encoder().encode
-
-
-class StoreError(Exception):
-    """The state file cannot be used, or not written to.  The message names the file and what to do."""
-
-    def __init__(self, message: str) -> None:
-        # SQLite may quote what it has found in a damaged file, and says some things in several lines.
-        super().__init__("".join(c if c.isprintable() else " " for c in message))
-
-
-def seal(*columns: object) -> int:
-    """The checksum of a row, from its other columns as SQLite gives them back."""
-    return zlib.crc32(_encode(columns))
-
-
-def sealed(rows: Iterable[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
-    """Rows with their seal, which is the last column of every table."""
-    for row in rows:
-        yield *row, zlib.crc32(_encode(row))
+_OWNER_ONLY = 0o600
 
 
 class StateFile:
-    """A SQLite file of this `schema` and `version`, held for this process alone until `close`.
+    """A SQLite file of this `schema`, held for this process alone until `close`.
 
-    Opening creates it with its folder.  Raises `StoreError`, leaving the file as it was, when it is not a state file, of a
-    version this program does not know, damaged, in use by another exporter, or not writable.  The tables `unverified` are
-    too large to be read at every start; whoever reads their rows looks at the seals.
+    Opening creates it with its folder, for its owner's eyes alone; one of an earlier version is upgraded.  Raises
+    `StoreError`, leaving the file as it was, when it is not a state file, of a version this program does not know, damaged,
+    in use by another exporter, or not writable.  The tables `unverified` are too large to be read at every start; whoever
+    reads their rows looks at the seals.
     """
 
-    def __init__(self, path: Path, schema: str, version: int, unverified: frozenset[str] = frozenset()) -> None:
-        self.path = path
+    def __init__(self, path: Path, schema: Schema = SCHEMA, unverified: frozenset[str] = frozenset()) -> None:
+        self.path = path = path.absolute()
         self._schema = schema
-        self._version = version
         self._unverified = unverified
         self._db: sqlite3.Connection | None = None
         self._beside: list[_Identity | None] = []
@@ -120,8 +101,8 @@ class StateFile:
         """Sees to it that what is written from now on is found at `path` by the next start.
 
         A file that was removed, or its log, lives on only while it is open: the state file is written anew, whole.  Raises
-        `StoreError` when another file stands there, which is not overwritten, and when somebody has spoilt ours: what is
-        missing then is in nobody's hands.
+        `StoreError` when another file stands there, which is not overwritten, and when somebody has damaged ours: the missing part cannot
+        be recovered.
         """
         if self._held.closed:
             return
@@ -152,13 +133,11 @@ class StateFile:
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise StoreError(f"{self.path}: the state file is in use by another program") from error
-            # SQLite calls it an "I/O error" when the disk is too full for the log's index.
-            why = "no room for its log" if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE else error
-            raise StoreError(f"{self.path}: the state file cannot be used: {why}") from error
+            raise unusable(self.path, error) from error
         except (sqlite3.DatabaseError, msgspec.MsgspecError, struct.error, UnicodeDecodeError) as error:
-            raise self._damaged(error) from error
+            raise damaged(self.path, error) from error
         except OSError as error:
-            raise StoreError(f"{self.path}: the state file cannot be used: {error.strerror or error}") from error
+            raise unusable(self.path, error) from error
 
     # -- opening --------------------------------------------------------------------------------------------------
 
@@ -169,14 +148,14 @@ class StateFile:
         if path.exists() and not path.is_file():
             raise StoreError(f"{path}: the state file is not a file")
         existed = path.exists()
-        held = path.open("r+b" if existed else "x+b")
+        held = path.open("r+b") if existed else _create(path)
         try:
             self._lock(held)
-            header = held.read(100)
+            header = held.read(HEADER_BYTES)
             if header:
-                self._look_at(header)
+                look_at(path, header, self._schema)
             elif existed and _size(self._log):
-                raise self._damaged("it is empty, but its log is not")  # SQLite would remove the log and begin anew
+                raise damaged(path, "it is empty, but its log is not")  # SQLite would remove the log and begin anew
         except BaseException:
             held.close()
             raise
@@ -188,20 +167,6 @@ class StateFile:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(f"{self.path}: the state file is in use by another exporter") from None
-
-    def _look_at(self, header: bytes) -> None:
-        path = self.path
-        if len(header) < 100 or header[:16] != b"SQLite format 3\0":
-            raise StoreError(f"{path}: not a state file of this exporter; move it away or choose another storage.path")
-        (version,) = struct.unpack(">I", header[60:64])
-        (application,) = struct.unpack(">I", header[68:72])
-        if application != APPLICATION_ID:
-            raise StoreError(f"{path}: a database of another program; choose another storage.path")
-        if version != self._version:
-            raise StoreError(
-                f"{path}: the state file has version {version}, this exporter knows version {self._version};"
-                " run the exporter that wrote it, or choose another storage.path"
-            )
 
     def _connect(self) -> sqlite3.Connection:
         # Not to be made: an empty one would be taken for what we hold.
@@ -222,45 +187,32 @@ class StateFile:
         # A journal is what a kill in the middle of the making leaves; later on there is a log instead.
         if not self.path.stat().st_size or Path(f"{self.path}-journal").exists():
             self._make()
-        self._read_over()
-        return self._connect()
+        version = self._read_over()
+        db = self._connect()
+        if version != self._schema.version:
+            try:
+                upgrade(db, self.path, self._schema)
+            except BaseException:
+                db.close()
+                raise
+            self._written = self._write_marks()
+        return db
 
-    def _read_over(self) -> None:
-        """Raises `StoreError` when the file with its log is not sound.
+    def _read_over(self) -> int:
+        """Raises `StoreError` when the file with its log is not sound; returns its version.
 
         It is not written to before that is known: closing it would work the log of a killed process into it.
         """
         with contextlib.closing(sqlite3.connect(self._uri("ro"), uri=True, timeout=_BUSY_SECONDS)) as found:
-            self._verify(found)
+            return verify(found, self.path, self._schema, self._unverified)
 
     def _make(self) -> None:
         """Makes the tables, all or nothing, in the file itself: its first bytes say whose it is from then on."""
         with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_SECONDS)) as db:
             if not db.execute("PRAGMA application_id").fetchone()[0]:
-                db.executescript(
-                    f"BEGIN EXCLUSIVE; {self._schema} PRAGMA application_id = {APPLICATION_ID};"
-                    f" PRAGMA user_version = {self._version}; COMMIT"
-                )
-
-    def _verify(self, db: sqlite3.Connection) -> None:
-        """Raises `StoreError` when the file is not what was written."""
-        with contextlib.closing(sqlite3.connect(":memory:")) as model:
-            model.executescript(self._schema)
-            if _structure(db) != _structure(model):
-                raise self._damaged("its structure is not the one that was made")
-            tables: list[str] = [name for kind, name, *_ in _structure(model) if kind == "table"]
-        for check in ("quick_check(1)", *(f"integrity_check({table})" for table in tables if table not in self._unverified)):
-            (verdict,) = db.execute(f"PRAGMA {check}").fetchone()
-            if verdict != "ok":
-                raise self._damaged(verdict.removeprefix("*** in database main ***\n"))
-        for table in tables:
-            if table not in self._unverified:
-                for *columns, found in db.execute(f"SELECT * FROM {table}"):  # noqa: S608 (a name of our own schema)
-                    if seal(*columns) != found:
-                        raise self._damaged(f"a row of {table} has changed on the disk")
-
-    def _damaged(self, why: object) -> StoreError:
-        return StoreError(f"{self.path}: the state file is damaged ({why}); restore it from a backup or move it away")
+                tables = [statement for shape in self._schema.shapes().values() for statement in create_sql(shape)]
+                marks = [f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {self._schema.version}"]
+                db.executescript("; ".join(["BEGIN EXCLUSIVE", *tables, *marks, "COMMIT"]))
 
     # -- while it is open -----------------------------------------------------------------------------------------
 
@@ -304,12 +256,12 @@ class StateFile:
 
         What is missing may lie in the log as well, where it is read from for now, but not for ever.
         """
-        header = os.pread(self._held.fileno(), 100, 0)
-        self._look_at(header)
+        header = os.pread(self._held.fileno(), HEADER_BYTES, 0)
+        look_at(self.path, header, self._schema)
         (page_size,), (pages,) = struct.unpack(">H", header[16:18]), struct.unpack(">I", header[28:32])
         size, was = _size(self.path), self._written[0]
         if was is not None and size < was[0] and size < pages * page_size:
-            raise self._damaged("it has been cut short")
+            raise damaged(self.path, "it has been cut short")
 
     # -- putting back ---------------------------------------------------------------------------------------------
 
@@ -317,13 +269,11 @@ class StateFile:
         """Writes a copy of the file that we still hold, then lets it take the place of the removed one."""
         draft = self.path.with_name(f"{self.path.name}.new")
         draft.parent.mkdir(parents=True, exist_ok=True)
+        _remove(draft)
+        held = _create(draft)
         try:
             self._copy_to(draft)
-            held = draft.open("r+b")
-        except BaseException:
-            _remove(draft)
-            raise
-        try:
+            os.fchmod(held.fileno(), stat.S_IMODE(os.fstat(self._held.fileno()).st_mode))
             self._lock(held)
             os.fsync(held.fileno())
             self._remove_strange_log()
@@ -354,7 +304,7 @@ class StateFile:
         with contextlib.closing(sqlite3.connect(draft)) as copy:
             if self._db is not None:
                 self._db.backup(copy)
-            self._verify(copy)
+            verify(copy, self.path, self._schema, self._unverified)
 
     def _remove_strange_log(self) -> None:
         """A log that is not ours must not come to lie beside the new file, even for a moment: SQLite may work it in."""
@@ -391,8 +341,9 @@ def _size(path: Path) -> int:
     return 0 if found is None else found.st_size
 
 
-def _structure(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    return db.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name").fetchall()
+def _create(path: Path) -> BinaryIO:
+    """A new file that only its owner may read; SQLite gives its log and its index the same mode."""
+    return open(path, "x+b", opener=lambda name, flags: os.open(name, flags, _OWNER_ONLY))
 
 
 def _remove(draft: Path) -> None:

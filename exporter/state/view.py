@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from exporter.state.file import APPLICATION_ID, StoreError, seal
-from exporter.state.store import SCHEMA_VERSION
+from exporter.state.migrations import SCHEMA
+from exporter.state.soundness import HEADER_BYTES, StoreError, damaged, look_at, sound_rows, unusable, verify
+from exporter.state.tables import Table
+from exporter.state.upgrade import upgrade
 
 T = TypeVar("T")
+R = TypeVar("R", bound=tuple[Any, ...])
 
 _BUSY_SECONDS = 5.0
 
@@ -26,23 +29,24 @@ class StateView:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
-    def rows(self, table: str, where: str = "1", parameters: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        """A table's rows without their seals; `where` is a condition in SQL.  Raises `StoreError` for a row that has changed."""
-        for *columns, found in self._db.execute(f"SELECT * FROM {table} WHERE {where}", parameters):  # noqa: S608 (our own names)
-            if seal(*columns) != found:
-                raise StoreError(f"the state file is damaged: a row of {table} has changed on the disk")
-            yield tuple(columns)
+    def rows(self, table: Table[R], where: str = "", parameters: tuple[object, ...] = ()) -> Iterator[R]:
+        """A table's rows; `where` is a condition in SQL.  Raises `sqlite3.DatabaseError` for a row that has changed."""
+        return map(table.row, sound_rows(self._db, table.shape, where, parameters))
 
 
 def look(path: Path, use: Callable[[StateView], T]) -> T:
-    """What `use` makes of the state file at `path`.  Nothing is written, nor is anybody kept waiting.
+    """What `use` makes of the state file at `path`.  Nothing is written, nobody is kept waiting.
 
-    Raises `StoreError` when there is none, when it is of another program or version, or damaged.
+    A file of an earlier version is upgraded in memory.  Raises `StoreError` when there is no file, when it is of another
+    program or a newer version, or damaged.
     """
+    path = path.absolute()
     if not path.is_file():
         raise StoreError(f"{path}: there is no state file")
     log = Path(f"{path}-wal")
     try:
+        with path.open("rb") as file:
+            look_at(path, file.read(HEADER_BYTES), SCHEMA)
         # SQLite leaves a log behind where it finds none, even when it only reads: a file that nobody has open is read as it is.
         if not log.exists():
             try:
@@ -54,17 +58,26 @@ def look(path: Path, use: Callable[[StateView], T]) -> T:
                 if not log.exists():
                     return found
         return _look(path, "mode=ro", use)
+    except sqlite3.OperationalError as error:
+        raise unusable(path, error) from error
     except (sqlite3.Error, msgspec.MsgspecError) as error:
-        raise StoreError(f"{path}: the state file cannot be read: {error}") from error
+        raise damaged(path, error) from error
+    except OSError as error:
+        raise unusable(path, error) from error
 
 
 def _look(path: Path, mode: str, use: Callable[[StateView], T]) -> T:
-    address = f"file:{quote(os.fspath(path.absolute()))}?{mode}"
-    with closing(sqlite3.connect(address, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)) as db:
-        if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise StoreError(f"{path}: not a state file of this exporter")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA_VERSION:
-            raise StoreError(f"{path}: the state file has version {version}, this program knows version {SCHEMA_VERSION}")
+    address = f"file:{quote(os.fspath(path))}?{mode}"
+    with contextlib.ExitStack() as open_ones:
+        db = sqlite3.connect(address, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+        open_ones.callback(db.close)
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version != SCHEMA.version:
+            verify(db, path, SCHEMA)
+            copy = sqlite3.connect(":memory:", isolation_level=None)
+            open_ones.callback(copy.close)
+            db.backup(copy)
+            upgrade(copy, path, SCHEMA)
+            db = copy
         db.execute("BEGIN")
         return use(StateView(db))

@@ -20,7 +20,7 @@ from exporter.commands.report import parse_days
 from exporter.commands.tables import Days
 from exporter.config.config import ConfigError
 from exporter.counting.rooms import KnownRoom
-from exporter.state.file import StoreError
+from exporter.state.soundness import StoreError
 from exporter.times import DAY, HOUR, SECOND
 from tests.harness import T0, Counting, at, peer, session
 
@@ -116,11 +116,11 @@ class TestReading:
         with pytest.raises(StoreError, match="there is no state file"):
             made(tmp_path / "state.db")
         (tmp_path / "text").write_text("not a database, and long enough to look at: " * 10)
-        with pytest.raises(StoreError, match="cannot be read"):
+        with pytest.raises(StoreError, match="not a state file"):
             made(tmp_path / "text")
         with closing(sqlite3.connect(tmp_path / "other.db")) as other:
             other.execute("CREATE TABLE day (us INTEGER)")
-        with pytest.raises(StoreError, match="not a state file"):
+        with pytest.raises(StoreError, match="a database of another program"):
             made(tmp_path / "other.db")
 
     def test_that_has_changed_on_the_disk(self, counting: Counting) -> None:

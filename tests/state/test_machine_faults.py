@@ -23,6 +23,7 @@ from exporter.counting.contribution import Account
 from exporter.counting.ledger import Ledger
 from exporter.daemon import Cadence
 from exporter.simulator import World
+from exporter.state.sqlite import SqliteDatabase
 from exporter.state.store import Store, StoreError
 from exporter.times import MINUTE, SECOND
 from soak.stage import Stage
@@ -65,6 +66,12 @@ def finish(stage: Stage) -> None:
     assert isinstance(stage.workspace, World)
     assert found == true_sums(stage.workspace.truth(stage.clock()))
     assert stage.watcher.falls == []
+
+
+def opened(stage: Stage) -> sqlite3.Connection:
+    """The exporter's own connection to its state file."""
+    assert isinstance(stage.store.database, SqliteDatabase)
+    return stage.store.database.file.db
 
 
 def up(found: dict[str, float]) -> float:
@@ -196,7 +203,7 @@ def test_a_log_removed_while_running_costs_nothing_when_the_process_is_killed(
 def test_a_log_removed_again_and_again_between_checkpoints_costs_nothing(tmp_path: Path, names: tuple[str, ...]) -> None:
     with polled(tmp_path / "a") as stage:
         for turn in range(12):
-            stage.store._db.execute("PRAGMA wal_autocheckpoint = 3")  # nearly every commit is worked into the main file
+            opened(stage).execute("PRAGMA wal_autocheckpoint = 3")  # nearly every commit is worked into the main file
             if turn % 3 == 2:
                 for name in names:
                     Path(f"{stage.state_file}{name}").unlink()
@@ -255,7 +262,8 @@ def test_a_log_removed_and_then_the_whole_file_costs_nothing(tmp_path: Path) -> 
     [
         "db.execute('SELECT count(*) FROM account').fetchone()",
         "db.backup(sqlite3.connect(sys.argv[1] + '.backup'))",
-        "from pathlib import Path; from exporter.state.view import look; look(Path(sys.argv[1]), lambda view: list(view.rows('account')))",
+        "from pathlib import Path; from exporter.state.view import look; from exporter.state.tables import ACCOUNT;"
+        " look(Path(sys.argv[1]), lambda view: list(view.rows(ACCOUNT)))",
         "db.execute('PRAGMA wal_checkpoint(PASSIVE)').fetchone()",
         "db.execute('PRAGMA wal_checkpoint(RESTART)').fetchone()",
         "db.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()",
@@ -316,7 +324,7 @@ def test_while_the_state_file_is_spoilt_counters_stand_and_nothing_is_written_to
     tmp_path: Path, suffix: str, spoil: Callable[[Path], None]
 ) -> None:
     with polled(tmp_path) as stage:
-        stage.store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        opened(stage).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         stage.poll()
         before = sums(stage.look())
         file = Path(f"{stage.state_file}{suffix}")
@@ -340,7 +348,7 @@ def test_while_the_state_file_is_spoilt_counters_stand_and_nothing_is_written_to
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_a_state_file_spoilt_while_running_is_refused_by_the_next_start(tmp_path: Path, spoil: Callable[[Path], None], end: str) -> None:
     with polled(tmp_path / "a") as stage:
-        stage.store._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        opened(stage).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         stage.clock.leap(30)
         stage.poll()
         spoil(stage.state_file)
@@ -360,12 +368,12 @@ def test_a_state_file_spoilt_while_running_is_refused_by_the_next_start(tmp_path
 @contextlib.contextmanager
 def full_for_the_database(stage: Stage, folder: Path) -> Iterator[None]:
     """SQLite is given no further page: its own "database or disk is full"."""
-    (pages,) = stage.store._db.execute("PRAGMA page_count").fetchone()
-    stage.store._db.execute(f"PRAGMA max_page_count = {pages}")
+    (pages,) = opened(stage).execute("PRAGMA page_count").fetchone()
+    opened(stage).execute(f"PRAGMA max_page_count = {pages}")
     try:
         yield
     finally:
-        stage.store._db.execute("PRAGMA max_page_count = 1000000")
+        opened(stage).execute("PRAGMA max_page_count = 1000000")
 
 
 @contextlib.contextmanager
@@ -615,8 +623,9 @@ def test_a_state_file_that_cannot_be_written_is_refused_at_the_start(folder_mode
         before = path.read_bytes()
         path.chmod(file_mode)
         folder.chmod(folder_mode)
-        with as_nobody(), pytest.raises(StoreError, match="the state file cannot be used"):
+        with as_nobody(), pytest.raises(StoreError, match=r"the state file cannot be used: .* \(user id 65534") as caught:
             Store(path)
+        assert str(path if file_mode == 0o444 else folder) in str(caught.value)
         assert path.read_bytes() == before
         assert [item.name for item in folder.iterdir()] == ["state.db"]
 

@@ -20,7 +20,9 @@ from exporter.counting.contribution import group_account, room_account
 from exporter.counting.ledger import MARGIN, REACH_BACK, Ledger
 from exporter.counting.rooms import KnownRoom
 from exporter.hms.records import Room
-from exporter.state.file import StateFile, sealed
+from exporter.state.file import StateFile
+from exporter.state.schema import Column, Schema, Shape
+from exporter.state.soundness import sealed
 from exporter.state.store import APPLICATION_ID, Store, StoreError
 from exporter.times import HOUR, SECOND
 from tests.harness import T0, Counting, at, peer, published, session
@@ -331,7 +333,8 @@ def test_the_log_stays_the_same_file_through_all_checkpoints_and_a_commit_after_
     path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """SQLite's own checkpoints, and those of others: what `StateFile.keep` goes by."""
-    file = StateFile(path, "CREATE TABLE some (number INTEGER PRIMARY KEY, body BLOB NOT NULL, seal INTEGER NOT NULL);", 1)
+    some = Shape("some", (Column("number", "integer"), Column("body", "blob")), ("number",))
+    file = StateFile(path, Schema(1, [some]))
     beside = [Path(f"{path}{name}") for name in ("-wal", "-shm")]
     before = [one.stat().st_ino for one in beside]
     sizes = set()

@@ -29,7 +29,7 @@ from exporter.hms.errors import ApiError
 from exporter.hms.observer import Unobserved
 from exporter.hms.pace import Patience
 from exporter.logs import event, set_up
-from exporter.state.file import StoreError
+from exporter.state.soundness import StoreError
 from exporter.times import HOUR, rfc3339
 
 _HEAD = 3 * HOUR

@@ -16,7 +16,8 @@ from exporter.config.config import Config, ConfigError, WorkspaceConfig, read_fl
 from exporter.config.readers import duration
 from exporter.counting.ledger import REACH_BACK, Entry
 from exporter.counting.scope import Scope
-from exporter.state.file import StoreError
+from exporter.state.soundness import StoreError
+from exporter.state.tables import ENTRY
 from exporter.state.view import StateView, look
 from exporter.times import micros, rfc3339
 
@@ -120,7 +121,8 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
 
 
 def _entries(view: StateView, workspace: str) -> dict[str, Entry]:
-    return {row[1]: Entry(*row[2:]) for row in view.rows("entry", "workspace = ?", (workspace,))}
+    rows = view.rows(ENTRY, "workspace = ?", (workspace,))
+    return {row.key: Entry(row.since, row.read_before, row.left, row.whole) for row in rows}
 
 
 def moment(option: str, text: str, *, end: bool = False) -> int:

@@ -13,6 +13,7 @@ import msgspec
 
 from exporter.counting.contribution import Memory, Past
 from exporter.hms.records import Session
+from exporter.state.tables import ROLES_SEEN, RUNNING, WORKSPACE
 from exporter.state.view import StateView, look
 
 _decode_past = msgspec.msgpack.Decoder(Past).decode
@@ -52,9 +53,10 @@ def roles_seen(path: Path, workspace: str) -> Seen:
     """What the state file at `path` knows; nothing when there is none.  Raises `StoreError`."""
 
     def read(view: StateView) -> Seen:
-        settled = {row[1]: row[2] for row in view.rows("roles_seen", "workspace = ?", (workspace,))}
-        polled = next((row[1] or 0 for row in view.rows("workspace", "name = ?", (workspace,))), 0)
-        running = {row[1]: (row[9], polled if row[7] is None else row[7]) for row in view.rows("running", "workspace = ?", (workspace,))}
+        settled = {row.id: row.past for row in view.rows(ROLES_SEEN, "workspace = ?", (workspace,))}
+        polled = next((row.now or 0 for row in view.rows(WORKSPACE, "name = ?", (workspace,))), 0)
+        rows = view.rows(RUNNING, "workspace = ?", (workspace,))
+        running = {row.id: (row.memory, polled if row.observed is None else row.observed) for row in rows}
         return Seen(settled, running)
 
     return look(path, read) if path.exists() else Seen({}, {})

@@ -1,0 +1,171 @@
+"""The tables of the state: one class a table, from whose fields come the columns, the SQL, and how rows are read and written.
+
+A change of a table is a field here and a migration in `migrations`, which says how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints
+
+from exporter.state.schema import Column, Index, Kind, Shape
+
+R = TypeVar("R", bound=tuple[Any, ...])
+
+_KINDS: dict[object, tuple[Kind, bool]] = {
+    int: ("integer", False),
+    int | None: ("integer", True),
+    str: ("text", False),
+    str | None: ("text", True),
+    bytes: ("blob", False),
+}
+
+
+class Table(Generic[R]):
+    """A table of rows of class `row`, whose fields are the columns.  The first `key` of them are its key."""
+
+    def __init__(self, name: str, row: type[R], key: int, indexes: Sequence[Index] = (), *, wide: bool = False) -> None:
+        columns = tuple(Column(field, *_KINDS[kind]) for field, kind in get_type_hints(row).items())
+        self.row: Callable[[Iterable[Any]], R] = row._make  # type: ignore[attr-defined]  # R is a NamedTuple, which is no type to mypy
+        """A row from its columns in their order."""
+        self.shape = Shape(name, columns, tuple(column.name for column in columns[:key]), tuple(indexes), wide)
+
+    @property
+    def name(self) -> str:
+        """What the database calls it."""
+        return self.shape.name
+
+
+class WorkspaceRow(NamedTuple):
+    """A workspace: the API's time at its last poll, and how far has been read."""
+
+    name: str
+    now: int | None
+    read_until: int | None
+    catch_ups: bytes
+
+
+class EntryRow(NamedTuple):
+    """An entry of the configuration's rooms, as `counting` has it."""
+
+    workspace: str
+    key: str
+    since: int
+    read_before: int
+    left: int | None
+    whole: int | None
+
+
+class RoomRow(NamedTuple):
+    """What was last known of a room."""
+
+    workspace: str
+    id: str
+    name: str
+    template: str
+    template_id: str
+    region: str
+    enabled: int
+    exists_there: int
+    fetched_at: int
+
+
+class AccountRow(NamedTuple):
+    """An account's settled sums of sessions, and what is held above the truth, 0 where nothing is."""
+
+    workspace: str
+    kind: str
+    id: str
+    started: int
+    ended: int
+    us: int
+    held_started: int
+    held_ended: int
+    held_us: int
+    last_active: int
+
+
+class RoleRow(NamedTuple):
+    """The same of one role of an account, with what was settled in its latest day and month."""
+
+    workspace: str
+    kind: str
+    id: str
+    role: str
+    joined: int
+    left: int
+    us: int
+    held_joined: int
+    held_left: int
+    held_us: int
+    day: int
+    day_us: int
+    month: int
+    month_us: int
+
+
+class DayRow(NamedTuple):
+    """Participant time settled in one UTC day, for reports."""
+
+    workspace: str
+    day: int
+    kind: str
+    id: str
+    room_id: str
+    role: str
+    us: int
+
+
+class RunningRow(NamedTuple):
+    """A session that has not been settled; `kind` and `account` are NULL until its account is known, `observed` while it is read."""
+
+    workspace: str
+    id: str
+    room_id: str
+    kind: str | None
+    account: str | None
+    started: int
+    ended: int | None
+    observed: int | None
+    unknown: int
+    memory: bytes
+
+
+class SettledRow(NamedTuple):
+    """An ended session that a listing may still show."""
+
+    workspace: str
+    id: str
+    started: int
+
+
+class RolesSeenRow(NamedTuple):
+    """The earlier roles of the peers of a session that ran when the series began, for a backfill."""
+
+    workspace: str
+    id: str
+    past: bytes
+
+
+class HistogramRow(NamedTuple):
+    """A distribution."""
+
+    workspace: str
+    name: str
+    role: str
+    counts: bytes
+    total: int
+
+
+WORKSPACE = Table("workspace", WorkspaceRow, 1)
+ENTRY = Table("entry", EntryRow, 2)
+ROOM = Table("room", RoomRow, 2)
+ACCOUNT = Table("account", AccountRow, 3, [Index("account_by_activity", ("workspace", "last_active"))])
+ROLE = Table("role", RoleRow, 4)
+DAY = Table("day", DayRow, 6)
+RUNNING = Table("running", RunningRow, 2, wide=True)
+SETTLED = Table("settled", SettledRow, 2, [Index("settled_by_start", ("workspace", "started"))])
+ROLES_SEEN = Table("roles_seen", RolesSeenRow, 2)
+HISTOGRAM = Table("histogram", HistogramRow, 3)
+
+TABLES: tuple[Table[Any], ...] = (WORKSPACE, ENTRY, ROOM, ACCOUNT, ROLE, DAY, RUNNING, SETTLED, ROLES_SEEN, HISTOGRAM)

@@ -1,0 +1,1 @@
+"""State files of every version, kept for the tests of migrations."""
