@@ -17,11 +17,10 @@ import schedule
 from exporter import __version__, logs
 from exporter.config.config import Config, ConfigError
 from exporter.logs import event, failure
-from exporter.polling.worker import Worker
-from exporter.publish.budgets import BudgetBoard
+from exporter.polling.fleet import Fleet
 from exporter.publish.exposition import Exposition, Page
 from exporter.publish.selfmetrics import SelfMetrics
-from exporter.publish.status import Status
+from exporter.publish.status import Status, WorkspaceStatus
 from exporter.state.store import Store, StoreError
 from exporter.web.listeners import inherited, listen_on_all
 from exporter.web.routes import http_server
@@ -30,10 +29,9 @@ from exporter.web.server import HttpServer
 _LONGEST_SLEEP = 0.5
 """Seconds that the loop sleeps at most: it is its own sign of life."""
 _LOOP_STUCK_AFTER = 10.0
-_JOIN_SECONDS = 3.0
 _UPKEEP_SECONDS = 10.0
 
-_Command = Literal["stop", "reload", "reschedule"]
+_Command = Literal["stop", "reload", "reschedule", "restored"]
 
 
 class CannotRun(Exception):
@@ -59,6 +57,51 @@ class Cadence:
         self._job.next_run = datetime.now() + timedelta(seconds=self._due - now)  # noqa: DTZ005 (schedule compares with naive local time)
 
 
+class Restoring:
+    """The state, opened and published in a thread of its own: with hundreds of thousands of rooms that takes a while."""
+
+    def __init__(self, config: Config, exposition: Exposition, metrics: SelfMetrics, done: Callable[[], None]) -> None:
+        self._config = config
+        self._exposition = exposition
+        self._metrics = metrics
+        self._done = done
+        self._store: Store | None = None
+        self._fleet: Fleet | None = None
+        self._error: StoreError | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="restore", daemon=True)
+
+    def start(self) -> None:
+        """Begins; `done` is called at the end, in that thread."""
+        self._thread.start()
+
+    def result(self) -> Fleet:
+        """The workspaces as the state has them.  Raises `CannotRun` when it cannot be used."""
+        if self._error is not None:
+            raise CannotRun(str(self._error)) from self._error
+        assert self._fleet is not None
+        return self._fleet
+
+    def stop(self) -> None:
+        """Ends what it has made.  A state that is still being read is left alone: the process ends without it."""
+        if self._fleet is not None:
+            self._fleet.stop()
+        if self._store is not None and self._ended.is_set():
+            self._store.close()
+
+    def _run(self) -> None:
+        try:
+            self._store = Store(self._config.storage.path)
+            self._fleet = Fleet(self._config, self._store, self._exposition, self._metrics)
+        except StoreError as error:
+            self._error = error
+        except Exception as error:  # noqa: BLE001 (the main thread must hear of it, whatever it is)
+            failure("the state could not be read")
+            self._error = StoreError(f"the state could not be read: a fault of the exporter ({type(error).__name__}); see the log")
+        self._ended.set()
+        self._done()
+
+
 class Daemon:
     """Everything that runs.  `load` reads the configuration again, for a reload."""
 
@@ -68,52 +111,32 @@ class Daemon:
         self._started_at = time.time()
         self._metrics = SelfMetrics(__version__, revision())
         self._exposition = Exposition(self._metrics.render)
-        self._board = BudgetBoard(self._exposition, config.budgets)
-        self._workers: dict[str, Worker] = {}
+        self._fleet: Fleet | None = None
+        """`None` while the state is still being read."""
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._reloading = threading.Lock()
         self._scheduler = schedule.Scheduler()
         self._cadences: list[Cadence] = []
         self._alive_at = time.monotonic()
-        self._stuck: set[str] = set()
 
     # -- running --------------------------------------------------------------------------------------------------
 
     def run(self, ready: Callable[[str], None] | None = None) -> None:
-        """Runs until SIGTERM or SIGINT; `ready` is told the address once it listens.  Raises `CannotRun` or `ConfigError`."""
-        self._take_signals()
-        try:
-            store = Store(self._config.storage.path)
-        except StoreError as error:
-            raise CannotRun(str(error)) from error
-        try:
-            self._run(store, ready)
-        finally:
-            for worker in self._workers.values():
-                worker.stop()
-            deadline = time.monotonic() + _JOIN_SECONDS
-            for worker in self._workers.values():
-                worker.join(max(0.0, deadline - time.monotonic()))
-            store.close()
+        """Runs until SIGTERM or SIGINT; `ready` is told the address once it listens.  Raises `CannotRun` or `ConfigError`.
 
-    def _run(self, store: Store, ready: Callable[[str], None] | None) -> None:
-        config = self._config
-        self._store = store
-        try:
-            for workspace in config.workspaces:
-                self._workers[workspace.name] = Worker(workspace, config, store, self._exposition, self._metrics, self._board)
-        except StoreError as error:
-            raise CannotRun(str(error)) from error
-        self._in_force()
+        It listens before it reads the state, which may be large: health is answered meanwhile, and a signal obeyed.
+        """
+        self._take_signals()
         server = self._listen()
+        restoring = Restoring(self._config, self._exposition, self._metrics, lambda: self._commands.put("restored"))
         try:
             if ready is not None:
                 ready(server.address)
-            for worker in self._workers.values():
-                worker.start()
-            self._schedule()
-            self._loop()
+            self._in_force()
+            restoring.start()
+            self._loop(restoring)
         finally:
+            restoring.stop()
             server.stop()
 
     def _listen(self) -> HttpServer:
@@ -149,7 +172,7 @@ class Daemon:
             self._cadences.append(cadence)
             job.seconds.do(self._guarded, work, cadence)
 
-    def _loop(self) -> None:
+    def _loop(self, restoring: Restoring) -> None:
         while True:
             self._alive_at = now = time.monotonic()
             for cadence in list(self._cadences):
@@ -165,9 +188,13 @@ class Daemon:
             if command == "stop":
                 event("info", "stopping")
                 return
-            if command == "reload":
+            if command == "restored":
+                self._fleet = restoring.result()
+                self._fleet.start()
+                self._schedule()
+            elif command == "reload":
                 self.reload()
-            else:
+            elif self._fleet is not None:
                 self._schedule()
 
     def _guarded(self, work: Callable[[], None], cadence: Cadence) -> None:
@@ -179,17 +206,12 @@ class Daemon:
             failure("a scheduled job failed")
 
     def _poll(self) -> None:
-        for worker in list(self._workers.values()):
-            worker.poll()
+        if self._fleet is not None:
+            self._fleet.poll()
 
     def _watch(self) -> None:
-        """Notices polls that are stuck, and says so once."""
-        stuck = {name: reason for name, worker in list(self._workers.items()) if (reason := worker.stuck()) is not None}
-        for name in stuck.keys() - self._stuck:
-            event("error", "poll loop is stuck", workspace=name, reason=stuck[name])
-        for name in self._stuck - stuck.keys():
-            event("info", "poll loop works again", workspace=name)
-        self._stuck = set(stuck)
+        if self._fleet is not None:
+            self._fleet.watch()
 
     # -- what the HTTP face asks ----------------------------------------------------------------------------------
 
@@ -208,7 +230,10 @@ class Daemon:
 
     def status(self) -> Status:
         """The state of things for the landing page."""
-        workspaces = tuple(worker.status() for worker in list(self._workers.values()))
+        if self._fleet is not None:
+            workspaces = self._fleet.status()
+        else:
+            workspaces = tuple(WorkspaceStatus(workspace.name) for workspace in self._config.workspaces)
         return Status(__version__, revision().replace("unknown", ""), self._started_at, self._config.poll.interval, workspaces)
 
     def unhealthy(self) -> str | None:
@@ -216,15 +241,14 @@ class Daemon:
         silent = time.monotonic() - self._alive_at
         if silent > max(_LOOP_STUCK_AFTER, 3 * self._config.poll.interval):
             return f"The schedule has stood still for {silent:.0f} s."
-        for worker in list(self._workers.values()):
-            reason = worker.stuck()
-            if reason is not None:
-                return f"Workspace {worker.name}: {reason}."
-        return None
+        stuck = {} if self._fleet is None else self._fleet.stuck()
+        return next((f"Workspace {name}: {reason}." for name, reason in stuck.items()), None)
 
     def unready(self) -> str | None:
         """Why there is nothing complete to show yet; `None` once every workspace has been polled with success."""
-        waiting = [worker.name for worker in list(self._workers.values()) if worker.health.succeeded_at is None]
+        if self._fleet is None:
+            return "The state is still being read."
+        waiting = [status.name for status in self._fleet.status() if status.succeeded_at is None]
         return f"Not yet polled with success: {', '.join(waiting)}." if waiting else None
 
     def reload(self) -> str | None:
@@ -250,36 +274,13 @@ class Daemon:
             raise ConfigError("storage.path: cannot change while running; restart the exporter for that")
         if config.web.listen_address != now.web.listen_address:
             raise ConfigError("web.listen_address: cannot change while running; restart the exporter for that")
-        wanted = {workspace.name: workspace for workspace in config.workspaces}
-        # What may fail comes first: after it, nothing can.
-        new: list[Worker] = []
-        try:
-            for name, workspace in wanted.items():
-                if name not in self._workers:
-                    new.append(Worker(workspace, config, self._store, self._exposition, self._metrics, self._board))
-        except StoreError:
-            for worker in new:
-                worker.withdraw()
-            raise
+        if self._fleet is None:
+            raise ConfigError("the state is still being read; try again when the exporter is ready")
+        self._fleet.configure(config)
         logs.set_up(config.log.level, config.log.format)
-        gone = [worker for name, worker in self._workers.items() if name not in wanted]
-        workers = {name: worker for name, worker in self._workers.items() if name in wanted}
-        for name, worker in workers.items():
-            worker.configure(wanted[name], config)
-        for worker in new:
-            worker.start()
-            workers[worker.name] = worker
-        self._workers, self._config = workers, config
-        self._board.configure(config.budgets)
+        self._config = config
         if config.poll.interval != now.poll.interval:
             self._commands.put("reschedule")
-        for worker in new:
-            worker.poll()
-        for worker in gone:
-            worker.stop()
-        for worker in gone:
-            worker.join(_JOIN_SECONDS)
-            worker.withdraw()
 
     def _in_force(self) -> None:
         self._metrics.reload_successful.set(1)

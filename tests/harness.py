@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -27,16 +26,16 @@ from exporter.config.config import (
 from exporter.counting.accounts import AccountState, Gauges
 from exporter.counting.contribution import Account, room_account
 from exporter.counting.ledger import Ledger
-from exporter.hms.client import Api, Client
-from exporter.hms.errors import ApiError
+from exporter.counting.poll import Poll
+from exporter.counting.scope import Scope
+from exporter.hms.client import Api
 from exporter.hms.records import decode_session
-from exporter.polling.names import read_rooms
 from exporter.polling.poller import WorkspacePoller
 from exporter.publish.exposition import Exposition
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.simulator import Session, SimulatedApi, World, truth_of
 from exporter.state.store import Store
-from exporter.times import SECOND, rfc3339
+from exporter.times import HOUR, SECOND, rfc3339
 
 T0 = 1_772_438_400 * SECOND
 """A Monday, 08:00 UTC."""
@@ -116,37 +115,51 @@ class Counting:
         self.store = Store(path)
         self.ledger = Ledger()
         self._configured = False
+        self._now: Poll | None = None
         self.committed: dict[Series, int] = {}
         """What was published last."""
 
     def begin(self, now: int) -> None:
         """A poll begins; the configuration is entered with the first of a process."""
-        self.ledger.begin(now)
+        self._now = Poll(self.ledger, now, HOUR)
         if not self._configured:
-            self.ledger.configure(self.keys, self.since, now)
+            self.ledger.coverage.configure(self.scope, self.since, now, str)
             self._configured = True
+
+    def configure(self, keys: Iterable[str], since: int | None = None) -> None:
+        """Other entries, from the next poll on."""
+        self.keys, self.since = list(keys), self.since if since is None else since
+        self._configured = False
+
+    @property
+    def now(self) -> Poll:
+        """The poll that has begun last."""
+        assert self._now is not None
+        return self._now
+
+    @property
+    def scope(self) -> Scope:
+        """The configuration's rooms."""
+        rooms = None if "*" in self.keys else tuple(RoomById(key) for key in self.keys)
+        return Scope(WorkspaceConfig("w", KeyPair(Secret("k"), Secret("s")), rooms))
 
     def see(self, raw: bytes) -> None:
         """A record has been read."""
-        ledger = self.ledger
-        assert ledger.now is not None
         digest = hash(raw)
-        if ledger.see_unchanged(digest):
+        if self.now.see_unchanged(digest):
             return
-        found, rejections = decode_session(raw, ledger.now)
+        found, rejections = decode_session(raw, self.now.now)
         if found is None:
-            ledger.unread(None)
-            return
-        key = found.room_id if found.room_id in self.keys else "*"
-        if key in self.keys:
-            ledger.see(found, key, None if rejections else digest)
+            self.now.unread(None)
+        elif found.id in self.ledger.tracked or self.scope.covers(found.room_id, found.room_id):
+            self.now.see(found, found.room_id, None if rejections else digest)
 
     def assign(self) -> None:
         """Every session belongs to its room's account, which comes as it was stored."""
-        for room_id in self.ledger.unassigned_rooms():
+        for room_id in self.now.unassigned_rooms():
             account = room_account(room_id)
             self.open(account)
-            self.ledger.assign(room_id, account)
+            self.now.assign(room_id, room_id, account)
 
     def open(self, account: Account) -> None:
         """An account comes into use."""
@@ -159,14 +172,14 @@ class Counting:
 
     def end(self, *, complete: bool = True, fresh: Iterable[Account] | None = None, past: bool = False) -> None:
         """The poll has read what it could (`past`: all of the past too); it is counted, stored and, in `committed`, published."""
-        assert self.ledger.now is not None
+        coverage, now = self.ledger.coverage, self.now.now
         if complete:
-            self.ledger.complete(self.ledger.now)
-        for task in list(self.ledger.catch_ups) if past else ():
-            assert task.until is not None
-            self.ledger.caught_up(task, task.until + 1)
+            coverage.complete(now)
+        for (first, last), tasks in coverage.unread_spans(now) if past else ():
+            coverage.has_read(tasks, first, last, now)
         self.assign()
-        self.ledger.finish(fresh, 0.0)
+        self.now.finish(fresh, 0.0)
+        self.ledger.forget(str)
         self.commit()
 
     def commit(self) -> None:
@@ -180,7 +193,7 @@ class Counting:
         for raw in records:
             self.see(raw)
         for session_id in unknown:
-            self.ledger.unknown(session_id)
+            self.now.unknown(session_id)
         self.end(complete=complete, past=complete)
 
     def restart(self) -> None:
@@ -189,6 +202,7 @@ class Counting:
         self.store = Store(self.path)
         self.ledger = Ledger()
         self._configured = False
+        self._now = None
         self.store.restore("w", self.ledger)
         self.ledger.restore(self.store.accounts("w", 0))
 
@@ -245,8 +259,6 @@ class Bench:
         pair = KeyPair(Secret(world.access_key), Secret(world.secret))
         self.workspace = WorkspaceConfig("w", pair, None if rooms is None else tuple(rooms))
         self.config = Config((self.workspace,), api=api, poll=PollConfig(interval=30.0, since=since), limits=limits)
-        self.names = True
-        """Whether the names of rooms are asked for between polls."""
         self._before: dict[Key, float] = {}
         self.begin()
 
@@ -260,7 +272,6 @@ class Bench:
         self.exposition = Exposition(metrics.render, self.monotonic)
         self.store = Store(self.path)
         self.api = Api(self.config.api, self.workspace.credentials, self.metrics, steady=lambda: self.now)
-        self._client: Client = self.api.client()
         self.poller = WorkspacePoller(
             self.workspace, self.config, self.store, self.exposition, self.metrics, self.api, monotonic=self.monotonic
         )
@@ -290,10 +301,6 @@ class Bench:
         """A poll so many seconds later, and what is published then."""
         self.now += round(seconds * SECOND)
         self.poller.poll()
-        if self.names:
-            with contextlib.suppress(ApiError):
-                asked = self.poller.rooms_in_question()
-                self.poller.learn(list(read_rooms(self._client, asked, self.api.now, self.poller.rejected)))
         return self.look()
 
     def look(self) -> dict[Key, float]:
@@ -325,10 +332,10 @@ class Bench:
         """Everything that is scripted has ended, and has been read."""
         self.server.faults.clear()
         self.now = max([self.now, *(call.closed_at or 0 for call in self.world.sessions)])
-        for _ in range(6):
+        for _ in range(10):
             self.poll(30)
         assert self.up()
-        assert self.poller.ledger.catch_ups == []
+        assert self.poller.ledger.coverage.tasks == {}
         assert self.poller.ledger.tracked == {}
 
     def totals(self) -> dict[str, tuple[int, int, int, int]]:

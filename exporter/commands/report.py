@@ -20,8 +20,8 @@ from exporter.commands.options import CommandFailed, add_config_file, add_flags,
 from exporter.commands.tables import EPOCH, FORMATS, Days, Followed, Knowledge, Report, date_of, moment_of
 from exporter.config.config import Config, ConfigError
 from exporter.counting.contribution import Memory, seconds_by_day
-from exporter.counting.ledger import CatchUp
 from exporter.counting.scope import EVERYTHING, Scope
+from exporter.counting.spans import FOREVER, Span
 from exporter.state import tables
 from exporter.state.soundness import StoreError
 from exporter.state.view import StateView, look
@@ -32,7 +32,7 @@ _MOST_NOTES = 5
 """Entries of the configuration that are named one by one in the notes."""
 
 _decode_memory = msgspec.msgpack.Decoder(Memory).decode
-_decode_catch_ups = msgspec.json.Decoder(list[CatchUp]).decode
+_decode_spans = msgspec.json.Decoder(list[Span]).decode
 
 
 class Usage(NamedTuple):
@@ -153,24 +153,31 @@ def read(path: Path, days: Callable[[int], Days], workspace: str | None) -> Book
 
 
 def _books(view: StateView, days: Callable[[int], Days], workspace: str | None) -> Books:
-    found = {row.name: (row.now, row.catch_ups) for row in view.rows(tables.WORKSPACE)}
+    found = {row.name: row.now for row in view.rows(tables.WORKSPACE)}
     if workspace is not None and workspace not in found:
         known = ", ".join(sorted(found)) or "none yet"
         raise ConfigError(f"--workspace: expected one that the state file knows ({known})")
     wanted = sorted(found) if workspace is None else [workspace]
-    today = max((found[name][0] or 0 for name in wanted), default=0) // DAY
+    today = max((found[name] or 0 for name in wanted), default=0) // DAY
     span = days(today)
     usage: list[Usage] = []
     names: dict[tuple[str, str], str] = {}
     knowledge = []
     for name in wanted:
-        now, catch_ups = found[name]
+        now = found[name]
         usage += _usage(view, name, now or 0, span)
         names |= {(name, row.id): row.name for row in view.rows(tables.ROOM, "workspace = ? AND name <> ''", (name,))}
-        followed = tuple(Followed(row.key, row.since, row.left) for row in view.rows(tables.ENTRY, "workspace = ?", (name,)))
-        pending = tuple((task.frontier, task.until) for task in _decode_catch_ups(catch_ups))
+        entries = view.rows(tables.FOLLOWED, "workspace = ? AND kind = 'entry'", (name,))
+        followed = tuple(Followed(row.key, row.since, row.left) for row in entries)
+        pending = tuple(_pending(row) for row in view.rows(tables.CATCH_UP, "workspace = ?", (name,)))
         knowledge.append(Knowledge(name, now, followed, pending))
     return Books(span, usage, names, tuple(knowledge))
+
+
+def _pending(row: tables.CatchUpRow) -> tuple[int, int | None]:
+    """From when on, and up to when, the past is still being read; `None` while that grows."""
+    unread = _decode_spans(row.unread)
+    return unread[0][0], None if unread[-1][1] == FOREVER else unread[-1][1]
 
 
 def _usage(view: StateView, workspace: str, now: int, span: Days) -> Iterator[Usage]:

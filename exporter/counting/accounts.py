@@ -19,7 +19,7 @@ SESSION_PEERS_BUCKETS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000
 
 
 class Histogram:
-    """Observations in cumulative-to-be buckets; `total` is their sum, in the unit of the observations."""
+    """Observations, counted per bucket and not yet cumulative; `total` is their sum, in the unit of the observations."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -120,6 +120,9 @@ class AccountState:
         self.totals = SessionTotals()
         self.roles: dict[str, RoleTotals] = {}
         self.sessions: dict[str, Tracked] = {}
+        """Those that run."""
+        self.ended: dict[str, Tracked] = {}
+        """Those that have ended and are to be looked at once more."""
         self.last_active = 0
         self.gauges: Gauges | None = None
         self.read_at: int | None = None

@@ -21,6 +21,9 @@ class Account(NamedTuple):
     id: str
 
 
+UNKNOWN_POLLS = 3
+"""Polls in a row that must not know a session before it counts as vanished."""
+
 OVERFLOW = Account("group", "_other")
 """Where discovered rooms are counted that `limits.max_rooms` leaves no series of their own."""
 
@@ -60,10 +63,12 @@ _decode_memory = msgspec.msgpack.Decoder(Memory).decode
 
 
 class Tracked:
-    """A session that has been seen and not yet settled.
+    """A session that has been seen and not yet settled: it runs, or has ended and is to be looked at once more.
 
-    `memory` is its encoded `Memory`, as it is stored too; `observed` is the time up to which it is credited, which is the
-    last poll's unless it is `behind`, not having been read then.
+    `memory` is its encoded `Memory`, as it is stored too.  `observed` is the time up to which it is credited: the last poll's,
+    unless it is `behind`, which means that it was not read then.  `seen_ended` is the poll that first read its end, `measured`
+    whether the distributions hold it, `looked` whether it was read again after that.  `read` is for a session that had ended when
+    it was first seen, in a room that could not be decided about: the entries that had read its start already.
     """
 
     __slots__ = (
@@ -77,10 +82,15 @@ class Tracked:
         "id",
         "linear_from",
         "lines",
+        "looked",
+        "measured",
         "memory",
         "observed",
+        "read",
         "room_id",
+        "seen_ended",
         "started",
+        "tried",
         "unknown",
         "users",
     )  # fmt: skip
@@ -97,7 +107,18 @@ class Tracked:
         self.unknown = unknown
         self.digest: int | None = None
         self.users: frozenset[int] = frozenset()
+        self.seen_ended: int | None = None
+        self.measured = False
+        self.looked = False
+        self.read: frozenset[str] | None = None
+        self.tried = 0
+        """When a session that had vanished was last asked for."""
         self.update(memory, ended)
+
+    @property
+    def vanished(self) -> bool:
+        """Whether the API has ceased to know it: it counts as ended when it was last seen, and may come back."""
+        return self.ended is not None and self.unknown >= UNKNOWN_POLLS
 
     def update(self, memory: Memory, ended: int | None) -> None:
         """Takes over what a new record says."""

@@ -7,15 +7,15 @@ idle for long.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import msgspec
 from msgspec import structs
 
-from exporter.config.config import LimitsConfig, RoomsByName
+from exporter.config.config import LimitsConfig
 from exporter.counting.accounts import AccountState
 from exporter.counting.contribution import OVERFLOW, Account, group_account, room_account
-from exporter.counting.scope import EVERYTHING, Scope
+from exporter.counting.scope import Scope
 from exporter.hms.records import Room
 from exporter.times import HOUR, SECOND
 
@@ -23,6 +23,8 @@ NAME_POLLS = 3
 """Polls that a room's series wait for an answer about its name."""
 REFRESH_AFTER = 24 * HOUR
 RETRY_MISSING_AFTER = HOUR
+QUIET_POLLS = 3
+"""Polls for which a room that gives up its series keeps them after its last change, so that a scrape has seen it."""
 
 
 class KnownRoom(msgspec.Struct, frozen=True):
@@ -70,50 +72,46 @@ class Rooms:
         self._waited: dict[str, int] = {}
         self._shown: dict[str, int] = {}
         """Discovered rooms with series of their own, since when (µs)."""
+        self._quiet: dict[str, int] = {}
+        """Of those: for how many polls nothing has changed."""
 
     # -- which rooms ----------------------------------------------------------------------------------------------
 
-    def key(self, room_id: str) -> str | None:
-        """The entry of the configuration that a room is in, `None` when it is none of ours.
+    def covers(self, room_id: str) -> bool | None:
+        """Whether the configuration asks for a room; `None` while that depends on its name, which is not known."""
+        return self.scope.covers(room_id, self.name(room_id))
 
-        A room whose name is still to be asked for is taken to be in the first pattern's.
-        """
-        if room_id in self.scope.ids:
-            return room_id
-        if self.scope.everything:
-            return EVERYTHING
-        if not self.scope.patterns:
-            return None
+    def name(self, room_id: str) -> str | None:
+        """What 100ms calls a room, its id if it has no name; `None` while that is not known."""
         known = self.known.get(room_id)
-        pattern = self.scope.patterns[0] if known is None or not known.answered else self._pattern(_name(known))
-        return None if pattern is None else f"~{pattern.match.pattern}"
+        if known is None or (not known.answered and self.scope.patterns and room_id not in self.scope.ids):
+            return None
+        return _name(known)
 
     def place(self, rooms: Mapping[str, int], accounts: Mapping[Account, AccountState], now: int) -> dict[str, Account | None]:
         """The accounts of these rooms' new sessions, given how many peers each has; the busiest come first to what is left.
 
-        Rooms whose name decides, and is not known yet, are left out.
+        `None` stands for a room that is not followed.  Rooms whose name decides, and is not known yet, are left out.
         """
         placed: dict[str, Account | None] = {}
         contenders = []
         for room_id, peers in rooms.items():
+            name = self.name(room_id)
+            covered = self.scope.covers(room_id, name)
+            pattern = self.scope.pattern(name) if name is not None and room_id not in self.scope.ids else None
+            group = pattern.group_for(name) if pattern is not None and name is not None else None
             if room_id in self.scope.ids:
                 placed[room_id] = room_account(room_id)
-            elif self.scope.everything:
-                contenders.append((-peers, room_id))
-            elif not self.scope.patterns:
+            elif covered is False:
                 placed[room_id] = None
-            elif room_id in self.known and self.known[room_id].answered:
-                name = _name(self.known[room_id])
-                pattern = self._pattern(name)
-                group = pattern.group_for(name) if pattern is not None else None
-                if pattern is None:
-                    placed[room_id] = None
-                elif group is not None:
-                    placed[room_id] = group_account(group)
-                else:
-                    contenders.append((-peers, room_id))
+            elif group is not None:
+                placed[room_id] = group_account(group)
+            elif covered:
+                contenders.append((-peers, room_id))
+        busy = {room_id for room_id in self._shown if _runs(room_id, accounts)} if contenders else set()
         for _, room_id in sorted(contenders):
-            if self._take_slot(room_id, accounts, now):
+            if self._take_slot(room_id, busy, now):
+                busy.add(room_id)
                 self.overflowed.pop(room_id, None)
                 placed[room_id] = room_account(room_id)
             else:
@@ -122,75 +120,92 @@ class Rooms:
         return placed
 
     def rescoped(self, scope: Scope, limits: LimitsConfig) -> Rooms:
-        """The same knowledge, for another configuration."""
+        """The same knowledge, for another configuration.  Rooms that it does not cover have no series from now on."""
         rooms = Rooms(scope, limits)
         rooms.known.update(self.known)
-        rooms.overflowed.update(self.overflowed)
+        rooms.overflowed.update({room_id: last for room_id, last in self.overflowed.items() if rooms.covers(room_id)})
         rooms._waited.update(self._waited)
+        rooms._shown.update({i: since for i, since in self._shown.items() if i not in scope.ids and rooms.covers(i)})
         return rooms
 
     def show(self, states: Iterable[AccountState], now: int) -> None:
-        """Discovered rooms that are shown again after a restart: those in use first."""
+        """Discovered rooms that are shown again after a restart or under another configuration: all that are in use, then the latest."""
         for state in sorted(states, key=lambda state: (not state.sessions, -state.last_active)):
-            if state.account.kind == "room" and state.account.id not in self.scope.ids and len(self._shown) < self.limits.max_rooms:
-                self._shown[state.account.id] = min(now, state.last_active)
+            room_id = state.account.id
+            if state.account.kind != "room" or room_id in self.scope.ids or room_id in self._shown or not self.covers(room_id):
+                continue
+            if state.sessions or len(self._shown) < self.limits.max_rooms:
+                self._shown[room_id] = min(now, state.last_active)
 
-    def idle(self, accounts: Mapping[Account, AccountState], now: int, kept: frozenset[str] = frozenset()) -> list[Account]:
-        """Discovered accounts without a session for so long that their series leave the exposition, and they the memory.
-
-        Rooms with an id or a name in `kept` only lose their series.
-        """
-        expiry = self._expiry()
+    def idle(self, accounts: Mapping[Account, AccountState], now: int) -> list[Account]:
+        """Accounts of discovered rooms and of groups without a session for longer than `room_idle_expiry`."""
+        expiry = round(self.limits.room_idle_expiry * SECOND)
         gone = []
         for account, state in accounts.items():
-            if state.sessions or (account.kind == "room" and account.id in self.scope.ids):
+            if state.sessions or state.ended or (account.kind == "room" and account.id in self.scope.ids):
                 continue
             since = self._shown.get(account.id, 0) if account.kind == "room" else 0
             if max(state.last_active, since) + expiry < now:
-                self._shown.pop(account.id, None)
-                if account.id in kept or self.label(account) in kept:
-                    continue
                 gone.append(account)
-                self._waited.pop(account.id, None)
-                self.known.pop(account.id, None)
-        for room_id in [room_id for room_id, last in self.overflowed.items() if last + expiry < now]:
-            del self.overflowed[room_id]
-        # Names of rooms that are none of ours, or not shown: asked for again should they come back.
+        return gone
+
+    def leave(self, account: Account) -> None:
+        """An account has no series any more."""
+        self._shown.pop(account.id, None)
+        self._quiet.pop(account.id, None)
+
+    def forget(self, account: Account) -> None:
+        """An account has left the memory, and what is known of its room with it."""
+        self.leave(account)
+        self._waited.pop(account.id, None)
+        self.known.pop(account.id, None)
+
+    def end_poll(self, accounts: Mapping[Account, AccountState], changed: Container[Account], now: int) -> None:
+        """A poll has ended; `changed` are the accounts of which anything but time has moved on in it.
+
+        Rooms beyond `max_rooms`, and those that are no longer followed, lose their series once they have been quiet for some polls:
+        by then their last increase has been scraped.  The busiest stay.
+        """
+        for room_id in self._shown:
+            account = room_account(room_id)
+            moved = account in changed or _runs(room_id, accounts)
+            self._quiet[room_id] = 0 if moved else self._quiet.get(room_id, 0) + 1
+        quiet = [room_id for room_id in self._shown if self._quiet[room_id] >= QUIET_POLLS]
+        leaving = [room_id for room_id in quiet if self.covers(room_id) is False]
+        beyond = len(self._shown) - len(leaving) - self.limits.max_rooms
+        if beyond > 0:
+            others = sorted((i for i in quiet if i not in leaving), key=lambda i: _last_active(i, accounts))
+            leaving += others[:beyond]
+        for room_id in leaving:
+            self.leave(room_account(room_id))
+        expiry = round(self.limits.room_idle_expiry * SECOND)
+        self.overflowed = {room_id: last for room_id, last in self.overflowed.items() if last + expiry >= now}
+        # Names of rooms without series are asked for again should the rooms come back.
         for room_id, room in list(self.known.items()):
             if room_id not in self._shown and room_id not in self.scope.ids and 0 < room.fetched_at < now - REFRESH_AFTER:
                 del self.known[room_id]
-        return gone
 
-    def _expiry(self) -> int:
-        return round(self.limits.room_idle_expiry * SECOND)
-
-    def _take_slot(self, room_id: str, accounts: Mapping[Account, AccountState], now: int) -> bool:
-        if room_id in self._shown:
+    def _take_slot(self, room_id: str, busy: set[str], now: int) -> bool:
+        """Whether a room with a new session has series of its own: a room in use goes before one that is idle."""
+        if room_id in busy:
             return True
-        if len(self._shown) >= self.limits.max_rooms and not self._evict(accounts, now):
-            return False
+        if room_id in self._shown:
+            return len(self._shown) <= self.limits.max_rooms or len(busy) < self.limits.max_rooms
+        if len(self._shown) >= self.limits.max_rooms:
+            if len(busy) >= self.limits.max_rooms:
+                return False
+            # An idle room gives way: at once if its last increase has been scraped, else in a few polls.
+            idle = [other for other in self._shown if other not in busy and self._quiet.get(other, 0) >= QUIET_POLLS]
+            if idle:
+                self.leave(room_account(min(idle, key=self._shown.__getitem__)))
         self._shown[room_id] = now
         return True
-
-    def _evict(self, accounts: Mapping[Account, AccountState], now: int) -> bool:
-        """Gives up the series of a room that is only shown because its past was caught up with."""
-        for room_id in self._shown:
-            state = accounts.get(room_account(room_id))
-            if state is not None and not state.sessions and state.last_active + self._expiry() < now:
-                del self._shown[room_id]
-                return True
-        return False
-
-    def _pattern(self, name: str) -> RoomsByName | None:
-        return next((pattern for pattern in self.scope.patterns if pattern.match.fullmatch(name)), None)
 
     # -- what they are called -------------------------------------------------------------------------------------
 
     def shown(self, account: Account) -> bool:
         """Whether the account has series, its name being known or not."""
-        if account.kind == "room":
-            return account.id in self.scope.ids or account.id in self._shown
-        return not self.scope.only_ids
+        return account.kind == "group" or account.id in self.scope.ids or account.id in self._shown
 
     def label(self, account: Account) -> str | None:
         """The label `room` of an account's series; `None` while they wait for it."""
@@ -249,3 +264,13 @@ class Rooms:
 def _name(known: KnownRoom) -> str:
     """A room's name; the id serves for one without, or that does not exist any more."""
     return known.name or known.id
+
+
+def _runs(room_id: str, accounts: Mapping[Account, AccountState]) -> bool:
+    state = accounts.get(room_account(room_id))
+    return state is not None and bool(state.sessions)
+
+
+def _last_active(room_id: str, accounts: Mapping[Account, AccountState]) -> int:
+    state = accounts.get(room_account(room_id))
+    return 0 if state is None else state.last_active

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -13,43 +13,34 @@ import msgspec
 from exporter.config.config import Config, WorkspaceConfig
 from exporter.counting.contribution import Account, room_account
 from exporter.counting.ledger import Ledger
+from exporter.counting.poll import Poll
 from exporter.counting.rooms import KnownRoom, Rooms
 from exporter.counting.scope import Scope
 from exporter.hms.client import Api
 from exporter.hms.pace import Patience
 from exporter.hms.records import Rejection, decode_session, glance, record_id
 from exporter.logs import event, failure
-from exporter.polling.planner import Choice, Stretch
+from exporter.polling.names import NameReader
+from exporter.polling.planner import Choices, Stretch
 from exporter.polling.reading import Reading
+from exporter.polling.telling import Telling
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition
-from exporter.publish.publisher import Figures, Publisher
+from exporter.publish.publisher import Publisher
 from exporter.publish.selfmetrics import WorkspaceMetrics
+from exporter.publish.status import WorkspaceStatus
 from exporter.state.store import Store, StoreError
 from exporter.times import HOUR, SECOND, micros
 
+_GAP_INTERVALS = 3
+"""After a pause of this many intervals, and of an hour at least, what ended meanwhile is read beside the polls."""
+_NAME_SECONDS = 5.0
+"""What a poll spends on the names of rooms at least, when its interval allows."""
 _REMEMBERED_REJECTIONS = 10_000
-_TOLD_REJECTIONS = 20
-"""Lines for rejected records in the log from one poll to the next: an answer can hold a thousand of them."""
-_LONGEST_GAP = HOUR
-"""After a longer pause, what ended meanwhile is read as a catch-up, beside the polls."""
-_CATCH_UP_SECONDS = 5.0
-"""What a poll spends on the past at most, before it publishes the present."""
-
-
-@dataclass
-class Health:
-    """How the polls of a workspace go; times are Unix seconds, `catching_up` is from 0 to 1."""
-
-    polled_at: float | None = None
-    succeeded_at: float | None = None
-    fault: str | None = None
-    figures: Figures = field(default_factory=Figures)
-    catching_up: float | None = None
 
 
 class WorkspacePoller:
-    """A workspace's state and how it is renewed.  Its methods are for one thread; `health` may be read by others."""
+    """A workspace's state and how it is renewed.  Its methods are for one thread; `status` may be read by others."""
 
     def __init__(
         self,
@@ -65,16 +56,17 @@ class WorkspacePoller:
         self.name = workspace.name
         self.ledger = Ledger()
         self.rooms = Rooms(Scope(workspace), config.limits)
-        self.health = Health()
+        self.status = WorkspaceStatus(workspace.name)
         self.metrics = metrics
         self._store = store
         self._publisher = Publisher(
             workspace.name, config, exposition, board if board is not None else BudgetBoard(exposition, config.budgets), monotonic
         )
         self._monotonic = monotonic
+        self._telling = Telling(workspace.name, monotonic)
         self._rejections: OrderedDict[int, None] = OrderedDict()
-        self._rejected = 0
-        """Records rejected since the last poll ended."""
+        self._poll: Poll | None = None
+        """The last poll, whose account the names of rooms still change."""
         self._learnt: list[KnownRoom] = []
         self._read_at = monotonic()
         """When the last poll had read what it could (monotonic seconds)."""
@@ -82,80 +74,152 @@ class WorkspacePoller:
         """Whether the store has taken everything that the ledger holds: nothing else may be shown."""
         self._use(config, api)
 
+    # -- its configuration ----------------------------------------------------------------------------------------
+
     def configure(self, workspace: WorkspaceConfig, config: Config, api: Api) -> None:
         """Takes over a configuration, between two polls; nothing counted is touched."""
         self._client.close()
         self.rooms = self.rooms.rescoped(Scope(workspace), config.limits)
-        if not self.rooms.scope.only_ids:
-            self.rooms.show(self.ledger.accounts.values(), self.ledger.now or 0)
         self._publisher.configure(config)
         self._use(config, api)
+        try:
+            self._restore_accounts()
+        except StoreError as error:
+            event("warn", "accounts could not be read", workspace=self.name, reason=error)
+        self.rooms.show(self.ledger.accounts.values(), self.ledger.now or 0)
+        self._publish(up=self.status.state == "ok")
 
     def _use(self, config: Config, api: Api) -> None:
         self._config = config
         self.api = api
         self._client = api.client()
+        self._names = NameReader(self._client, api.now, self.rejected)
         count = len(self.rooms.scope.ids) if self.rooms.scope.only_ids else None
-        self._choices = Choice(count), Choice(count), Choice(count)
+        self._choices = Choices(count, config.api.page_size)
         self._stretch = Stretch()
         self._entered = False
-        self._budgeted = self._publisher.rooms_of_budgets
 
     def restore(self) -> None:
         """What the state file holds, published at once: counters as they were, no gauges, `hms_up` 0.  Raises `StoreError`."""
-        ledger = self.ledger
-        self._store.restore(self.name, ledger)
-        now = ledger.now or 0
-        expiry = round(self._config.limits.room_idle_expiry * SECOND)
-        states = {state.account: state for state in self._store.accounts(self.name, now - expiry)}
+        self._store.restore(self.name, self.ledger)
+        now = self.ledger.now or 0
+        self.ledger.unloaded = self._store.usage(self.name, now)
+        self._restore_accounts()
+        self.rooms.show(self.ledger.accounts.values(), now)
+        self._publish(up=False)
+
+    def _restore_accounts(self) -> None:
+        """The accounts that are shown, that have sessions, or that budgets are for, come into the memory as they were stored."""
+        ledger, now = self.ledger, self.ledger.now or 0
+        shown_since = now - round(self._config.limits.room_idle_expiry * SECOND)
+        states = {state.account: state for state in self._store.accounts(self.name, shown_since) if state.last_active >= shown_since}
         needed = [room_account(room_id) for room_id in self.rooms.scope.ids]
         needed += [room_account(room_id) for room_id in self._rooms_of_budgets()]
         needed += [tracked.account for tracked in ledger.tracked.values() if tracked.account is not None]
         for account in dict.fromkeys(needed):
-            if account not in states and (state := self._store.account(self.name, account)) is not None:
-                states[account] = state
-        ledger.unloaded = self._store.usage(self.name, now)
-        ledger.restore(states.values())
-        if not self.rooms.scope.only_ids:
-            self.rooms.show(states.values(), now)
-        self._recall_rooms(account.id for account in states if account.kind == "room")
-        self._publish(up=False)
+            if account not in states and account not in ledger.accounts:
+                state = self._store.account(self.name, account)
+                if state is not None:
+                    states[account] = state
+        ledger.restore(state for account, state in states.items() if account not in ledger.accounts)
+        self._recall_rooms(account.id for account in ledger.accounts if account.kind == "room")
+
+    def _rooms_of_budgets(self) -> list[str]:
+        """The ids of rooms that budgets name: they stay in memory, for their usage counts although they are idle."""
+        names = self._publisher.rooms_of_budgets
+        return [*names, *self._store.rooms_named(self.name, names)]
 
     # -- a poll ---------------------------------------------------------------------------------------------------
 
     def poll(self) -> None:
-        """Asks 100ms, counts, stores and publishes.  Never raises: what goes wrong becomes `hms_up` 0 and a line in the log."""
+        """Asks 100ms, counts, stores and publishes.  Never raises: what goes wrong becomes `hms_up` 0 and a line in the log.
+
+        The present is published before the names of rooms and the past are read.
+        """
         started = self._monotonic()
         interval = self._config.poll.interval
-        fault: str | None
-        try:
-            patience = Patience(started + max(interval, self._config.api.timeout))
-            reading = Reading(self, self._client, self._choices, patience, self._monotonic)
-            reading.read(self._stretch, started + min(_CATCH_UP_SECONDS, interval / 2))
-            if reading.now is not None:
-                self._conclude(reading)
-            fault = reading.faults[0] if reading.faults else None
-        except StoreError as error:
-            fault = str(error)
-        except Exception:  # noqa: BLE001 (whatever it is: the next poll may succeed, and the counters must stay published)
-            failure("a poll failed by a fault of the exporter", workspace=self.name)
-            fault = "a fault of the exporter; see the log"
+        reading = Reading(
+            self._client, self.rooms, self._choices, Patience(started + max(interval, self._config.api.timeout)), self._monotonic
+        )
+        fault = self._guarded(lambda: self._read_present(reading)) or (reading.faults[0] if reading.faults else None)
         if self.api.stopped.is_set():
             return
         self._publish(up=fault is None)
         self._tell(fault, started)
+        until = started + interval / 2
+        fault = self._guarded(lambda: self._read_beside(reading, until))
+        if fault is not None and not self.api.stopped.is_set():
+            self._tell(fault, started)
 
-    def _conclude(self, reading: Reading) -> None:
-        """Counts what has been read, makes it durable, and lets go of what has been idle for too long."""
-        ledger, rooms = self.ledger, self.rooms
-        self._durable = False
-        self._assign()
+    def _guarded(self, work: Callable[[], None]) -> str | None:
+        """Does it; what went wrong, in words."""
+        try:
+            work()
+        except StoreError as error:
+            return str(error)
+        except Exception:  # noqa: BLE001 (whatever it is: the next poll may succeed, and the counters must stay published)
+            failure("a poll failed by a fault of the exporter", workspace=self.name)
+            return "a fault of the exporter; see the log"
+        return None
+
+    def _read_present(self, reading: Reading) -> None:
+        now = reading.begin()
+        if now is None:
+            return
+        poll = self._begin(now)
+        for raw in reading.present(poll):
+            self._see(poll, raw)
+        self._assign(poll)
         self._read_at = self._monotonic()
-        ledger.finish(reading.fresh(), self._read_at)
-        self._learnt += rooms.polled(self.rooms_in_question())
+        poll.finish(reading.fresh(poll), self._read_at)
+        self._learnt += self.rooms.polled(self.rooms_in_question())
+        self._end(poll)
+
+    def _begin(self, now: int) -> Poll:
+        """The poll's first answer has come: its time is known, and with it from when things count."""
+        self._durable = False
+        longest_gap = max(HOUR, round(_GAP_INTERVALS * self._config.poll.interval * SECOND))
+        poll = self._poll = Poll(self.ledger, now, longest_gap)
+        if not self._entered:
+            self.ledger.coverage.configure(self.rooms.scope, self._since(now), now, self._name_of)
+            for room_id in self.rooms.scope.ids:
+                self._open(room_account(room_id))
+            self._entered = True
+        return poll
+
+    def _see(self, poll: Poll, raw: bytes | msgspec.Raw) -> None:
+        """One session's record, as it came."""
+        ledger = self.ledger
+        digest = hash(bytes(raw))
+        if poll.see_unchanged(digest):
+            return
+        if not self.rooms.scope.everything:
+            # Most records of a large workspace are of other rooms: a glance is enough to pass over them.
+            head = glance(raw)
+            if head.room_id and head.id not in ledger.tracked and self.rooms.covers(head.room_id) is False:
+                return
+        session, rejections = decode_session(raw, poll.now)
+        for rejection in rejections:
+            self.rejected(rejection)
+        if session is None:
+            poll.unread(record_id(raw))
+        elif session.id in ledger.tracked or self.rooms.covers(session.room_id) is not False:
+            poll.see(session, self._name_of(session.room_id), None if rejections else digest)
+
+    def _end(self, poll: Poll) -> None:
+        """Makes the poll durable, and lets go of what has been idle for too long."""
+        ledger, rooms = self.ledger, self.rooms
+        changed = frozenset(ledger.changes.accounts)
+        ledger.forget(self._name_of)
         self._commit()
-        for account in rooms.idle(ledger.accounts, ledger.now or 0, self._budgeted):
+        rooms.end_poll(ledger.accounts, changed, poll.now)
+        kept = self._publisher.rooms_of_budgets
+        for account in rooms.idle(ledger.accounts, poll.now):
+            if account.id in kept or rooms.label(account) in kept:
+                rooms.leave(account)
+                continue
             ledger.close(account)
+            rooms.forget(account)
             self._publisher.forget(account)
 
     def _commit(self) -> None:
@@ -163,129 +227,85 @@ class WorkspacePoller:
         self._learnt = []
         self._durable = True
 
-    def _tell(self, fault: str | None, started: float) -> None:
-        metrics, health = self.metrics, self.health
-        metrics.duration.observe(self._monotonic() - started)
-        now = time.time()
-        if fault is None:
-            metrics.last_success.set(now)
-            health.succeeded_at = now
-            if health.fault is not None:
-                event("info", "polls succeed again", workspace=self.name)
-        else:
-            metrics.failures.inc()
-            if fault != health.fault:
-                event("warn", "poll failed", workspace=self.name, reason=fault)
-        self._tell_of_rejections()
-        self._tell_of_the_past(_progress(self.ledger))
-        health.fault = fault
-        health.polled_at = now
-        metrics.polls.inc()
+    # -- beside it ------------------------------------------------------------------------------------------------
 
-    def _tell_of_rejections(self) -> None:
-        """Says how many records were rejected without a line of their own."""
-        untold, self._rejected = self._rejected - _TOLD_REJECTIONS, 0
-        if untold > 0:
-            event("warn", "more records rejected", workspace=self.name, records=untold)
-
-    def _tell_of_the_past(self, progress: float | None) -> None:
-        """Shows how far a catch-up has come; logs its beginning, its end, and every tenth of it."""
-        before = self.health.catching_up
-        self.health.catching_up = progress
-        self.metrics.catch_up.set(1.0 if progress is None else progress)
-        if progress is not None and (before is None or int(progress * 10) > int(before * 10)):
-            event("info", "reading the past", workspace=self.name, done=f"{progress:.0%}", settled=len(self.ledger.settled))
-        elif progress is None and before is not None:
-            event("info", "the past has been read", workspace=self.name)
-
-    # -- what the reading tells -----------------------------------------------------------------------------------
-
-    def begin(self, now: int) -> None:
-        """The poll's first answer has come: its time is known, and with it from when things count."""
-        ledger = self.ledger
-        self._durable = False
-        ledger.begin(now)
-        if not self._entered:
-            ledger.configure(self.rooms.scope.keys, _since(self._config.poll.since, now), now)
-            for room_id in self.rooms.scope.ids:
-                self._open(room_account(room_id))
-            self._entered = True
-        ledger.catch_up_gap(now, _LONGEST_GAP)
-
-    def see(self, raw: bytes | msgspec.Raw) -> None:
-        """One session's record, as it came."""
-        ledger = self.ledger
-        assert ledger.now is not None
-        digest = hash(bytes(raw))
-        if ledger.see_unchanged(digest):
+    def _read_beside(self, reading: Reading, until: float) -> None:
+        """The names of rooms, then the past, as far as the poll's time allows."""
+        if self._poll is None or reading.now is None or reading.faults:
             return
-        if not self.rooms.scope.everything:
-            # Most records of a large workspace are not ours: a glance at the room is enough to pass over them.
-            room_id = glance(raw).room_id
-            if room_id and self.rooms.key(room_id) is None:
-                return
-        session, rejections = decode_session(raw, ledger.now)
-        for rejection in rejections:
-            self.rejected(rejection)
-        if session is None:
-            ledger.unread(record_id(raw))
-            return
-        key = self.rooms.key(session.room_id)
-        if key is not None:
-            ledger.see(session, key, None if rejections else digest)
+        now = self._monotonic()
+        answers = self._names.read(self.rooms_in_question(), min(until, now + max(_NAME_SECONDS, (until - now) / 2)), self._monotonic)
+        if answers:
+            self.learn(answers)
+        self._read_past(self._poll, reading, until)
 
-    def settle(self) -> None:
-        """Adds up the ended sessions seen so far, so that reading a long past takes no more memory than a short one."""
-        self._assign()
-        self.ledger.settle()
-
-    def rejected(self, rejection: Rejection) -> None:
-        """Counts a rejected record, and logs it, the first time it is seen; of many at once only the first ones are logged."""
-        identity = hash((rejection.kind, *rejection.identity))  # the texts themselves may be of any length
-        if identity in self._rejections:
-            self._rejections.move_to_end(identity)
-            return
-        self._rejections[identity] = None
-        if len(self._rejections) > _REMEMBERED_REJECTIONS:
-            self._rejections.popitem(last=False)
-        self.metrics.rejected[rejection.kind].inc()
-        self._rejected += 1
-        if self._rejected <= _TOLD_REJECTIONS:
-            event("warn", "record rejected", workspace=self.name, kind=rejection.kind, record=rejection.subject, reason=rejection.reason)
+    def _read_past(self, poll: Poll, reading: Reading, until: float) -> None:
+        """Each stretch is stored when it has been read; what has come of it is published at the end."""
+        read = False
+        while self._monotonic() < until and (records := reading.past(poll, self._stretch)) is not None:
+            read = True
+            self._durable = False
+            for raw in records:
+                self._see(poll, raw)
+            self._assign(poll)
+            poll.settle()
+            self.ledger.forget(self._name_of)
+            self._commit()
+            if reading.faults_end_it or self.api.stopped.is_set():
+                break
+        if read and not self.api.stopped.is_set():
+            poll.finish((), self._read_at)
+            self._commit()
+            self._publish(up=self.status.reason is None)
+        self._tell_of_the_past()
 
     # -- rooms ----------------------------------------------------------------------------------------------------
 
     def rooms_in_question(self) -> list[str]:
         """Rooms that 100ms should be asked about now."""
         shown = [account.id for account in self.ledger.accounts if account.kind == "room" and self.rooms.shown(account)]
-        return self.rooms.wanted([*shown, *self.ledger.unassigned_rooms()], self.api.now())
+        waiting = [tracked.room_id for tracked in self.ledger.unassigned.values()]
+        return self.rooms.wanted(dict.fromkeys([*shown, *waiting]), self.api.now())
 
     def learn(self, answers: Sequence[KnownRoom]) -> None:
         """Answers about rooms: counts what waited for them, and publishes it under its name."""
+        poll = self._poll
+        now = self.ledger.now
         for room in answers:
+            before = self._name_of(room.id)
             self.rooms.learn(room)
+            after = self._name_of(room.id)
+            if poll is not None and now is not None and before is not None and after is not None and before != after:
+                self.ledger.coverage.renamed(room.id, before, after, self.rooms.scope, self._since(now), now)
         self._learnt += answers
+        if poll is None:
+            return
         self._durable = False
         try:
-            if self.ledger.now is not None:
-                self.ledger.finish(self._assign(), self._read_at)
+            poll.finish(self._assign(poll), self._read_at)
             self._commit()
         except StoreError as error:
             event("warn", "what was learnt about rooms could not be stored", workspace=self.name, reason=error)
-        self._publish(up=self.health.fault is None and self.health.polled_at is not None)
+        self._publish(up=self.status.state == "ok")
 
-    def _assign(self) -> list[Account]:
+    def _name_of(self, room_id: str) -> str | None:
+        """What a room is called, as far as 100ms has ever said."""
+        if room_id not in self.rooms.known:
+            self._recall_rooms([room_id])
+        return self.rooms.name(room_id)
+
+    def _assign(self, poll: Poll) -> list[Account]:
         """Gives the sessions of rooms that were not seen before their accounts, as far as that can be decided; which ones."""
         ledger = self.ledger
-        unassigned = ledger.unassigned_rooms()
+        undecided = ledger.coverage.is_undecided
+        unassigned = {i: peers for i, peers in poll.unassigned_rooms().items() if not undecided(i, self._name_of(i))}
         if not unassigned:
             return []
-        self._recall_rooms(room_id for room_id in unassigned if room_id not in self.rooms.known)
-        placed = self.rooms.place(unassigned, ledger.accounts, ledger.now or 0)
+        placed = self.rooms.place(unassigned, ledger.accounts, poll.now)
         for room_id, account in placed.items():
             if account is not None:
                 self._open(account)
-            ledger.assign(room_id, account)
+            poll.assign(room_id, self._name_of(room_id), account)
         return [account for account in placed.values() if account is not None]
 
     def _recall_rooms(self, ids: Iterable[str]) -> None:
@@ -301,34 +321,54 @@ class WorkspacePoller:
             else:
                 self.ledger.open(account)
 
-    # -- publication ----------------------------------------------------------------------------------------------
+    def _since(self, now: int) -> int:
+        """`poll.since` as a time (µs), never later than now."""
+        since = self._config.poll.since
+        if isinstance(since, timedelta):
+            return now - since // timedelta(microseconds=1)
+        if isinstance(since, datetime):
+            return min(now, micros(since.astimezone(UTC)))
+        return now
+
+    # -- telling --------------------------------------------------------------------------------------------------
+
+    def rejected(self, rejection: Rejection) -> None:
+        """Counts a rejected record, and logs it, the first time it is seen."""
+        identity = hash((rejection.kind, *rejection.identity))  # the texts themselves may be of any length
+        if identity in self._rejections:
+            self._rejections.move_to_end(identity)
+            return
+        self._rejections[identity] = None
+        if len(self._rejections) > _REMEMBERED_REJECTIONS:
+            self._rejections.popitem(last=False)
+        self.metrics.rejected[rejection.kind].inc()
+        self._telling.rejected(rejection)
 
     def _publish(self, *, up: bool) -> None:
         """Only what the store has taken is ever shown."""
         if self._durable:
-            self.health.figures = self._publisher.publish(self.ledger, self.rooms, self._read_at if up else None)
+            self.status = self._publisher.publish(self.ledger, self.rooms, self._read_at if up else None, self.status)
         else:
             self._publisher.publish_down()
 
-    def _rooms_of_budgets(self) -> list[str]:
-        """The ids of rooms that budgets name: they stay in memory, for their usage counts though they be idle."""
-        return [*self._budgeted, *self._store.rooms_named(self.name, self._budgeted)]
+    def _tell(self, fault: str | None, started: float) -> None:
+        """Notes how the poll went: in the exporter's own metrics, on the landing page and in the log."""
+        metrics, now = self.metrics, time.time()
+        metrics.duration.observe(self._monotonic() - started)
+        metrics.polls.inc()
+        if fault is None:
+            metrics.last_success.set(now)
+        else:
+            metrics.failures.inc()
+        succeeded_at = now if fault is None else self.status.succeeded_at
+        self.status = replace(
+            self.status, state="ok" if fault is None else "failing", polled_at=now, succeeded_at=succeeded_at, reason=fault
+        )
+        self._telling.poll_ended(fault)
+        self._tell_of_the_past()
 
-
-def _since(since: object, now: int) -> int:
-    """`poll.since` as a time (µs), never later than now."""
-    if isinstance(since, timedelta):
-        return now - since // timedelta(microseconds=1)
-    if isinstance(since, datetime):
-        return min(now, micros(since.astimezone(UTC)))
-    return now
-
-
-def _progress(ledger: Ledger) -> float | None:
-    """How much of the past has been read, from 0 to 1; `None` when there is nothing to catch up with."""
-    if not ledger.catch_ups:
-        return None
-    now = ledger.now or 0
-    whole = sum((task.until or now) - task.begin for task in ledger.catch_ups)
-    done = sum(task.frontier - task.begin for task in ledger.catch_ups)
-    return min(1.0, max(0.0, done / whole)) if whole > 0 else 0.0
+    def _tell_of_the_past(self) -> None:
+        progress = self.ledger.coverage.progress(self.ledger.now or 0)
+        self.metrics.catch_up.set(1.0 if progress is None else progress)
+        self.status = replace(self.status, catching_up=progress)
+        self._telling.past(progress)

@@ -1,61 +1,43 @@
-"""What one poll asks of 100ms, in which order, and how far it came.
+"""What one poll asks of 100ms, in which order.  It yields the records that it reads; whoever polls counts them.
 
-The order makes that nothing falls between: running sessions first; then those that have ended since the last complete poll;
-then those that were running before and are in neither list.  A complete poll moves the time behind which nothing needs to
-be asked again to its own beginning.
+First the running sessions, then those that have ended since the last complete poll, then those that were running before and
+are in neither list, then ended ones that are to be looked at once more.  This order ensures that no session is missed.  A
+room or page that fails is noted, and spoils nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Generator, Iterator
+from itertools import chain
 
 import msgspec
 
 from exporter.counting.contribution import Account, Tracked, room_account
-from exporter.counting.ledger import MARGIN, CatchUp, Ledger
+from exporter.counting.coverage import MARGIN, CatchUp, Coverage
+from exporter.counting.poll import Poll
 from exporter.counting.rooms import Rooms
+from exporter.counting.spans import Span
 from exporter.hms.client import Client
 from exporter.hms.errors import ApiError, NotFound
 from exporter.hms.pace import Patience
 from exporter.hms.pages import Page
 from exporter.hms.records import glance
-from exporter.polling.planner import Choice, Stretch
-from exporter.times import micros, rfc3339
+from exporter.polling.planner import Choices, Stretch, windows
+from exporter.times import MINUTE, micros, rfc3339
 
-
-class Reader(Protocol):
-    """Who makes use of what is read."""
-
-    ledger: Ledger
-    rooms: Rooms
-
-    def begin(self, now: int) -> None:
-        """The first answer has come: this is the API's time of the poll (µs)."""
-
-    def see(self, raw: bytes | msgspec.Raw) -> None:
-        """A session's record."""
-
-    def settle(self) -> None:
-        """Many ended sessions have been seen: they may be added up."""
+_ALONE_EVERY = 5 * MINUTE
+"""How often a session is asked for that is in no listing; a poll asks for one of them at most."""
+_LOOKS_A_PAGE = 20
+"""Ended sessions that are due to be looked at again, for each page that a poll spends on them; it spends one at least."""
 
 
 class Reading:
-    """One poll's requests.  `choices` between the wide listing and room by room, for running and ended sessions
-    and for the past, are kept from poll to poll.
-    """
+    """One poll's requests.  `begin` asks for the first page, then `present` and, stretch by stretch, `past` yield records."""
 
-    def __init__(
-        self,
-        reader: Reader,
-        client: Client,
-        choices: tuple[Choice, Choice, Choice],
-        patience: Patience,
-        monotonic: Callable[[], float],
-    ) -> None:
-        self._reader = reader
+    def __init__(self, client: Client, rooms: Rooms, choices: Choices, patience: Patience, monotonic: Callable[[], float]) -> None:
         self._client = client
-        self._active, self._ended, self._past = choices
+        self._rooms = rooms
+        self._choices = choices
         self._patience = patience
         self._monotonic = monotonic
         self._started = monotonic()
@@ -63,157 +45,246 @@ class Reading:
         """The API's time of this poll (µs); `None` before the first answer."""
         self.faults: list[str] = []
         self._sent = 0
-        self._unread_rooms: set[str] = set()
+        self._unread_rooms: dict[str, None] = {}
         self._all_read = False
+        self._unread: Span | None = None
+        self._running: Iterator[Page] = iter(())
 
-    def read(self, stretch: Stretch, past_until: float) -> None:
-        """Reads everything that a poll wants; what fails is in `faults`, and spoils nothing else.
+    # -- the present ----------------------------------------------------------------------------------------------
 
-        The past is read last, a stretch at a time, until `past_until` (monotonic seconds).
-        """
+    def begin(self) -> int | None:
+        """Asks for the first page of running sessions.  Returns the API's time, `None` when nothing was answered."""
+        pages = self._read_running()
+        first = next(pages, None)
+        self._running = pages if first is None else chain([first], pages)
+        if self.now is None and not self.faults:
+            self.faults.append("100ms answers no list of sessions")
+        return self.now
+
+    def present(self, poll: Poll) -> Iterator[msgspec.Raw]:
+        """The records that tell how things are now; when all are counted, the coverage moves on as far as they reach."""
+        coverage = poll.ledger.coverage
         try:
-            self._read_running()
-            self._read_ended()
-            self._read_lost()
-            if self.now is not None and not self.faults:
+            for page in self._running:
+                yield from page.data or ()
+            read = yield from self._read_ended(poll)
+            yield from self._read_lost(poll)
+            yield from self._look_again(poll)
+            if read:
                 # Taking everything for read up to a wrong time would lose what happens until then.
                 self._client.decide_on_clock(self._patience)
-                self._reader.ledger.complete(min(self.now, self._client.time_at(self._sent)))
-                self._read_past(stretch, past_until)
+                begun_at = min(poll.now, self._client.time_at(self._sent))
+                coverage.complete(begun_at, whole=self._all_read, failed=list(self._unread_rooms), unread=self._unread)
         except _GivenUp:
             pass
         except ApiError as error:
             self.faults.append(str(error))
-        if self.now is None and not self.faults:
-            self.faults.append("100ms answers no list of sessions")
 
-    def fresh(self) -> list[Account] | None:
+    def fresh(self, poll: Poll) -> list[Account] | None:
         """The accounts whose running sessions are all known as of this poll; `None`: every one."""
-        ledger = self._reader.ledger
-        lost = {tracked.account for tracked in ledger.missing()}
+        lost = {tracked.account for tracked in poll.missing() if self._is_asked_for(tracked)}
         lost |= {room_account(room_id) for room_id in self._unread_rooms}
         if self._all_read and not lost:
             return None
-        return [a for a, state in ledger.accounts.items() if a not in lost and (self._all_read or state.sessions)]
+        return [a for a, state in poll.ledger.accounts.items() if a not in lost and (self._all_read or state.sessions)]
 
-    def _read_running(self) -> None:
-        if self._active.wide(self._started):
-            try:
-                if self._whole(self._active, {"active": "true"}):
-                    self._all_read = True
-                    return
-            except ApiError as error:
-                self._failed(error)
-                return
-        self._all_read = True
-        for room_id in self._reader.rooms.scope.ids:
-            self._read_room(room_id, {"active": "true"})
-
-    def _read_ended(self) -> None:
-        ledger = self._reader.ledger
-        if self.now is None:
-            return
-        since = ledger.horizon if ledger.horizon is not None else self.now - MARGIN
-        if self._ended.wide(self._started):
-            # One listing serves for both: the sessions that came and went, and, as far as it pays, those that were running.
-            oldest = min([since, *(tracked.started for tracked in self._missing())])
-            try:
-                if self._whole(self._ended, {"active": "false", "after": rfc3339(oldest, 3)}, self._enough(since)):
-                    return
-            except ApiError as error:
-                self._failed(error)
-                return
-        for room_id in self._reader.rooms.scope.ids:
-            oldest = min([since, *(tracked.started for tracked in self._missing() if tracked.room_id == room_id)])
-            self._read_room(room_id, {"active": "false", "after": rfc3339(oldest, 3)})
-
-    def _enough(self, since: int) -> Callable[[Page], bool]:
-        """Whether a listing of ended sessions need not go on: what is still missing is cheaper to ask for one by one."""
-        missing = len(self._missing())
-
-        def enough(page: Page) -> bool:
-            nonlocal missing
-            found, missing = missing, len(self._missing())
-            found -= missing
-            return _starts_before(page, since) and not (found >= 2 and missing >= 2)
-
-        return enough
-
-    def _read_lost(self) -> None:
-        """Sessions that were running, and are in neither list."""
-        for tracked in self._missing():
-            try:
-                self._reader.see(self._client.record("/sessions", tracked.id, self._patience))
-            except NotFound:
-                self._reader.ledger.unknown(tracked.id)
-            except ApiError as error:
-                self._failed(error)
-
-    def _read_past(self, stretch: Stretch, until: float) -> None:
-        ledger = self._reader.ledger
-        for task in list(ledger.catch_ups):
-            assert task.until is not None
-            while task in ledger.catch_ups and self._monotonic() < until:
-                end = stretch.end(task.frontier, task.until)
-                pages, oldest = self._read_stretch(task, end, stretch.most_pages)
-                if oldest is None:
-                    ledger.caught_up(task, end + 1)
-                self._reader.settle()
-                stretch.learn(pages, task.frontier, end, oldest)
-
-    def _read_stretch(self, task: CatchUp, end: int, most_pages: int) -> tuple[int, int | None]:
-        """Reads the ended sessions that started from the frontier to `end`.
-
-        Returns how many pages that took, and, when it was given up as too many, the start of the oldest session seen.
-        """
-        scope = self._reader.rooms.scope
-        rooms = [room_id for room_id in (task.keys if task.keys is not None else scope.ids) if room_id in scope.ids]
-        few = bool(rooms) and (task.keys is not None or scope.only_ids)
-        wide = not few or self._past.wide(self._started)
-        span = {"active": "false", "after": rfc3339(task.frontier, 3), "before": rfc3339(end + 999, 3)}
-        pages = 0
-        for of_room in [{}] if wide else [{"room_id": room_id} for room_id in rooms]:
-            for page in self._pages({**span, **of_room}):
-                self._see(page)
-                pages += 1
-                if pages >= most_pages and _goes_on(page) and (oldest := _oldest(page)) > task.frontier:
-                    if few and pages > len(rooms):
-                        self._past.abandoned(self._started)  # most of what the workspace lists is other rooms'
-                    return pages, oldest
-        return pages, None
-
-    def _read_room(self, room_id: str, parameters: dict[str, str]) -> None:
+    def _read_running(self) -> Iterator[Page]:
         try:
-            for page in self._pages({**parameters, "room_id": room_id}):
-                self._see(page)
-        except ApiError as error:
-            if isinstance(error, NotFound) and self._reader.rooms.is_missing(room_id):
-                return  # a room that does not exist has no sessions; that it is missing is told elsewhere
-            self._unread_rooms.add(room_id)
-            self._failed(error)
+            if self._choices.running.wide(self._started):
+                try:
+                    if (yield from self._whole("running", {"active": "true"})):
+                        self._all_read = True
+                        return
+                except ApiError as error:
+                    self._failed(error)
+                    return
+            for room_id in self._rooms.scope.ids:
+                yield from self._read_room(room_id, {"active": "true"})
+            self._all_read = True
+        except _GivenUp:
+            pass
 
-    def _whole(self, choice: Choice, parameters: dict[str, str], enough: Callable[[Page], bool] | None = None) -> bool:
-        """Reads a listing of the whole workspace, unless it is not worth its pages; whether it has been read."""
-        for pages, page in enumerate(self._pages(parameters), start=1):
-            self._see(page)
-            if enough is not None and enough(page):
-                break
-            if not choice.worth_another(pages) and _goes_on(page):
-                choice.abandoned(self._started)
-                return False
-        choice.finished()
+    def _read_ended(self, poll: Poll) -> Generator[msgspec.Raw, None, bool]:
+        """Returns whether the coverage may move on."""
+        coverage = poll.ledger.coverage
+        since = coverage.horizon if coverage.horizon is not None else poll.now - MARGIN
+        if self._choices.ended.wide(self._started):
+            oldest = poll.now
+            try:
+                for page in self._listing("ended", {"active": "false", "after": rfc3339(since, 3)}):
+                    yield from page.data or ()
+                    oldest = min(oldest, _oldest(page) or oldest)
+                if not self._abandoned:
+                    return True
+            except ApiError as error:
+                self._failed(error)
+                if oldest == poll.now or error.transport or error.throttled:
+                    return False
+                self._unread = since, oldest  # what the pages that failed would have shown is read as a catch-up
+                return True
+        wanted: dict[str, int] = {}
+        for tracked in [*self._missing(poll), *poll.to_look_at()]:
+            wanted[tracked.room_id] = min(tracked.started, wanted.get(tracked.room_id, since))
+        for room_id in self._rooms.scope.ids:
+            behind = coverage.entries[room_id].behind
+            oldest = min([since, wanted.get(room_id, since), *([] if behind is None else [behind])])
+            failed = room_id in self._unread_rooms
+            for page in self._read_room(room_id, {"active": "false", "after": rfc3339(oldest, 3)}):
+                yield from page.data or ()
+            if not failed and room_id not in self._unread_rooms:
+                coverage.caught_up(room_id)
         return True
 
-    def _missing(self) -> list[Tracked]:
+    def _read_lost(self, poll: Poll) -> Iterator[msgspec.Raw]:
+        """Sessions that were running, and are in neither list: several at a time where a listing shows them, else one by one."""
+        lost = self._missing(poll)
+        if not self._choices.ended.rooms_only(self._started):
+            yield from self._in_windows(poll, lost, pages=len(lost))
+        for tracked in self._missing(poll):
+            yield from self._read_one(poll, tracked)
+
+    def _look_again(self, poll: Poll) -> Iterator[msgspec.Raw]:
+        due = poll.to_look_at()
+        looking = [tracked for tracked in due if not tracked.vanished]
+        if not self._choices.ended.rooms_only(self._started):
+            yield from self._in_windows(poll, looking, pages=max(1, len(looking) // _LOOKS_A_PAGE))
+        alone = [tracked for tracked in due if tracked.vanished or not self._is_asked_for(tracked)]
+        # What runs in rooms that are no longer followed is in no listing of rooms by their ids: it is followed to its end all the same.
+        alone += [t for t in poll.missing() if not self._is_asked_for(t) and poll.now - t.tried >= _ALONE_EVERY]
+        if alone:
+            yield from self._read_one(poll, min(alone, key=lambda tracked: tracked.tried))
+
+    def _read_one(self, poll: Poll, tracked: Tracked) -> Iterator[msgspec.Raw]:
+        tracked.tried = poll.now
+        try:
+            yield msgspec.Raw(self._client.record("/sessions", tracked.id, self._patience))
+        except NotFound:
+            poll.unknown(tracked.id)
+        except ApiError as error:
+            self._failed(error)
+
+    def _in_windows(self, poll: Poll, wanted: list[Tracked], pages: int) -> Iterator[msgspec.Raw]:
+        """Ended sessions by listings of the moments around their starts, the fullest first, with at most so many pages."""
+        if not wanted:
+            return
+        ended = [tracked.started for tracked in poll.ledger.ended.values()]
+        known = sorted([*ended, *(started for _, started in poll.ledger.settled.values())])
+        for first, last in windows([tracked.started for tracked in wanted], known, self._choices.page_size):
+            inside = {tracked.id for tracked in wanted if first <= tracked.started <= last}
+            if pages <= 0 or (len(inside) < 2 and len(wanted) == pages):
+                return  # one by one costs no more, and tells whether the API still knows them
+            try:
+                for page in self._pages({"active": "false", "after": rfc3339(first, 3), "before": rfc3339(last + 999, 3)}):
+                    pages -= page.ends
+                    yield from page.data or ()
+                    found = {glance(raw).id for raw in page.data or ()} & inside
+                    inside -= found
+                    if page.ends and (not inside or pages <= 0 or len(found) < 2):
+                        break
+            except ApiError as error:
+                self._failed(error)
+
+    # -- the past -------------------------------------------------------------------------------------------------
+
+    def past(self, poll: Poll, stretch: Stretch) -> Iterator[msgspec.Raw] | None:
+        """The ended sessions of the next stretch of the past; `None` when nothing of it can be read now.
+
+        What has been read is noted as the records are counted, also when a page fails.
+        """
+        piece = stretch.next(poll.ledger.coverage.unread_spans(poll.now), self._monotonic())
+        if piece is None or self.faults_end_it:
+            return None
+        return self._read_stretch(poll.ledger.coverage, stretch, *piece, poll.now)
+
+    faults_end_it = False
+    """Whether the next request would fail likewise."""
+
+    def _read_stretch(self, coverage: Coverage, stretch: Stretch, span: Span, tasks: list[CatchUp], now: int) -> Iterator[msgspec.Raw]:
+        first, last = span
+        rooms = coverage.rooms_of(tasks)
+        wide = rooms is None or self._choices.past.wide(self._started)
+        parameters = {"active": "false", "after": rfc3339(first, 3), "before": rfc3339(last + 999, 3)}
+        cursor = tasks[0].cursor if wide and len(tasks) == 1 else ""
+        pages, read_from = 0, last + 1
+        try:
+            for of_room in [{}] if wide else [{"room_id": room_id} for room_id in rooms or ()]:
+                for page in self._pages({**parameters, **of_room, **({"start": cursor} if cursor else {})}):
+                    yield from page.data or ()
+                    if not page.goes_on:
+                        continue
+                    pages += 1
+                    # Listings are newest first: all that is younger than the last record has been shown.
+                    read_from = min(read_from, (_oldest(page) // 1000 + 1) * 1000)
+                    if wide and read_from > last:
+                        cursor = page.last or ""
+                    if pages >= stretch.most_pages and (wide or not stretch.is_shortest(first, last)):
+                        if rooms is not None and wide and pages > len(rooms):
+                            self._choices.past.abandoned(self._started)  # most of what the workspace lists is other rooms'
+                        self._read_partly(coverage, stretch, (first, last), tasks, read_from if wide else last + 1, cursor, now)
+                        return
+        except ApiError as error:
+            self._failed(error)
+            self.faults_end_it = error.refused or error.transport or error.throttled
+            if wide and pages:
+                self._read_partly(coverage, stretch, (first, last), tasks, read_from, cursor, now)
+            elif not self.faults_end_it:
+                stretch.failed(first, last, self._monotonic())
+            return
+        coverage.has_read(tasks, first, last, now)
+        stretch.finished(pages)
+
+    def _read_partly(
+        self, coverage: Coverage, stretch: Stretch, span: Span, tasks: list[CatchUp], read_from: int, cursor: str, now: int
+    ) -> None:
+        first, last = span
+        if read_from <= last:
+            coverage.has_read(tasks, max(first, read_from), last, now)
+        elif len(tasks) == 1 and cursor:
+            tasks[0].cursor = cursor  # all that was shown began in one millisecond: it goes on there
+            coverage.changed_tasks.add(tasks[0].number)
+        stretch.too_long(first, last, read_from)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _read_room(self, room_id: str, parameters: dict[str, str]) -> Iterator[Page]:
+        try:
+            yield from self._pages({**parameters, "room_id": room_id})
+        except ApiError as error:
+            if isinstance(error, NotFound) and self._rooms.is_missing(room_id):
+                return  # a room that does not exist has no sessions; that it is missing is told elsewhere
+            self._unread_rooms[room_id] = None
+            self._failed(error)
+
+    _abandoned = False
+
+    def _listing(self, kind: str, parameters: dict[str, str]) -> Iterator[Page]:
+        """A listing of the whole workspace, given up (`_abandoned`) when it is not worth its pages."""
+        choice = self._choices.running if kind == "running" else self._choices.ended
+        self._abandoned = False
+        pages = 0
+        for page in self._pages(parameters):
+            yield page
+            pages += page.ends
+            if page.goes_on and not choice.worth_another(pages):
+                choice.abandoned(self._started)
+                self._abandoned = True
+                return
+        choice.finished()
+
+    def _whole(self, kind: str, parameters: dict[str, str]) -> Generator[Page, None, bool]:
+        """The same; returns whether it was read to its end."""
+        yield from self._listing(kind, parameters)
+        return not self._abandoned
+
+    def _missing(self, poll: Poll) -> list[Tracked]:
         """Sessions that ought to have been in the listing of running ones, and have not been seen since."""
         if not self._all_read:
             return []
-        rooms = self._reader.rooms
-        return [
-            tracked
-            for tracked in self._reader.ledger.missing()
-            if tracked.room_id not in self._unread_rooms and rooms.key(tracked.room_id) is not None
-        ]
+        return [tracked for tracked in poll.missing() if tracked.room_id not in self._unread_rooms and self._is_asked_for(tracked)]
+
+    def _is_asked_for(self, tracked: Tracked) -> bool:
+        """Whether a running session is in what is listed: room by room, only the rooms of the configuration are."""
+        return not self._choices.running.rooms_only(self._started) or tracked.room_id in self._rooms.scope.ids
 
     def _pages(self, parameters: dict[str, str]) -> Iterator[Page]:
         for page in self._client.pages("/sessions", parameters, self._patience):
@@ -221,12 +292,7 @@ class Reading:
                 self._sent = self._client.sent
                 self._client.decide_on_clock(self._patience)
                 self.now = self._client.time_at(self._sent)
-                self._reader.begin(self.now)
             yield page
-
-    def _see(self, page: Page) -> None:
-        for raw in page.data or ():
-            self._reader.see(raw)
 
     def _failed(self, error: ApiError) -> None:
         """Notes a fault; there is no use in going on when nothing else would be answered, or not in time."""
@@ -237,16 +303,6 @@ class Reading:
 
 class _GivenUp(Exception):
     pass
-
-
-def _goes_on(page: Page) -> bool:
-    """Whether another page may follow."""
-    return bool(page.last) and len(page.data or ()) >= (page.limit or 1)
-
-
-def _starts_before(page: Page, moment: int) -> bool:
-    """Whether the page's oldest session started before this (µs)."""
-    return not page.data or 0 < _oldest(page) < moment
 
 
 def _oldest(page: Page) -> int:

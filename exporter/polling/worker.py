@@ -1,20 +1,19 @@
-"""A workspace's thread: it polls when told to, takes in what was learnt about rooms, and changes its configuration between."""
+"""A workspace's thread: it polls when told to, and changes its configuration between two polls."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from exporter.config.config import Config, WorkspaceConfig
-from exporter.counting.rooms import KnownRoom
 from exporter.hms.client import Api
 from exporter.hms.clock import ApiClock
-from exporter.logs import event, failure
-from exporter.polling.names import NameReader
-from exporter.polling.poller import Health, WorkspacePoller
+from exporter.logs import failure
+from exporter.polling.poller import WorkspacePoller
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition
 from exporter.publish.selfmetrics import SelfMetrics
@@ -44,20 +43,13 @@ class Worker:
         self._poller = WorkspacePoller(workspace, config, store, exposition, self._metrics, self._api, board)
         self._board = board
         self._poller.restore()
-        self._names = self._new_names()
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._busy_since: float | None = None
         self._calls_a_poll = 0
         self._thread = threading.Thread(target=self._run, name=f"poll-{self.name}", daemon=True)
 
-    @property
-    def health(self) -> Health:
-        """How its polls go."""
-        return self._poller.health
-
     def start(self) -> None:
         """Begins to wait for commands."""
-        self._names.start()
         self._thread.start()
 
     def poll(self) -> None:
@@ -77,7 +69,6 @@ class Worker:
     def stop(self) -> None:
         """Ends the thread; a request under way is cut off, a transaction is not."""
         self._api.stop()
-        self._names.stop()
         self._commands.put(None)
 
     def join(self, seconds: float) -> None:
@@ -101,24 +92,11 @@ class Worker:
             return f"its poll has shown no sign of life for more than {patience:g} s"
         return None
 
+    @property
     def status(self) -> WorkspaceStatus:
-        """What the landing page shows of it."""
-        health = self._poller.health
-        figures = health.figures
-        return WorkspaceStatus(
-            name=self.name,
-            state="waiting" if health.polled_at is None else "ok" if health.fault is None else "failing",
-            polled_at=health.polled_at,
-            succeeded_at=health.succeeded_at,
-            reason=health.fault,
-            rooms=figures.rooms,
-            sessions=figures.sessions,
-            peers=figures.peers,
-            users=figures.users,
-            busiest=figures.busiest,
-            calls_per_hour=self._calls_a_poll * 3600 / self._config.poll.interval,
-            catching_up=health.catching_up,
-        )
+        """How it is."""
+        calls_per_hour = self._calls_a_poll * 3600 / self._config.poll.interval
+        return replace(self._poller.status, calls_per_hour=calls_per_hour)
 
     # -- in the thread --------------------------------------------------------------------------------------------
 
@@ -136,24 +114,12 @@ class Worker:
         finally:
             self._busy_since = None
         self._calls_a_poll = self._metrics.asked - asked
-        self._names.ask(self._poller.rooms_in_question())
 
     def _configure(self, workspace: WorkspaceConfig, config: Config) -> None:
-        before, names = self._api, self._names
+        before = self._api
         self._api = self._new_api(workspace, config)
         self._poller.configure(workspace, config, self._api)
-        self._names = self._new_names()
-        self._names.start()
-        names.stop()
         before.stop()
 
     def _new_api(self, workspace: WorkspaceConfig, config: Config) -> Api:
         return Api(config.api, workspace.credentials, self._metrics, self._clock)
-
-    def _new_names(self) -> NameReader:
-        return NameReader(self._api, self.name, self._learn, self._poller.rejected)
-
-    def _learn(self, rooms: Sequence[KnownRoom]) -> None:
-        """Called in the thread of the names: handed over to that of the polls."""
-        event("debug", "rooms learnt", workspace=self.name, rooms=len(rooms))
-        self._commands.put(partial(self._poller.learn, rooms))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 from exporter.config.config import Config
 from exporter.counting.accounts import AccountState
@@ -15,22 +15,12 @@ from exporter.counting.usage import Spent, by_role, cost, spent
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition, Section
 from exporter.publish.families import ACCOUNT_FAMILIES, UP_FAMILY, USAGE_FAMILIES, WORKSPACE_FAMILIES
-from exporter.publish.status import MOST_ROOMS, RoomStatus
+from exporter.publish.status import MOST_ROOMS, RoomStatus, WorkspaceStatus
 from exporter.publish.text import AccountText, Overview, up_line, usage_lines, workspace_lines
 from exporter.times import SECOND, calendar
 
 SHOWN_INTERVALS = 3
 """Poll intervals for which gauges keep their last good value."""
-
-
-class Figures(NamedTuple):
-    """A workspace right now, for the landing page; `None` while too old to show."""
-
-    rooms: int = 0
-    sessions: int | None = None
-    peers: int | None = None
-    users: int | None = None
-    busiest: tuple[RoomStatus, ...] = ()
 
 
 class Publisher:
@@ -60,8 +50,11 @@ class Publisher:
         """Leaves everything as it was, but says that the last poll did not come to its end."""
         self._show({**self._sections, UP_FAMILY.name: [Section(up_line(self._name, up=False))]})
 
-    def publish(self, ledger: Ledger, rooms: Rooms, good_since: float | None) -> Figures:
-        """Renders what has changed and swaps it in.  `good_since` is when the last poll had read everything, if it had."""
+    def publish(self, ledger: Ledger, rooms: Rooms, good_since: float | None, status: WorkspaceStatus) -> WorkspaceStatus:
+        """Renders what has changed and swaps it in; returns the status with the figures that are shown now.
+
+        `good_since` is when the last poll had read everything, if it had.
+        """
         shown: dict[float, list[tuple[bytes, ...]]] = {}
         sessions = peers = users = tracked = 0
         lifetime = SHOWN_INTERVALS * self._config.poll.interval
@@ -100,7 +93,9 @@ class Publisher:
         ends = now if good_since is None else good_since + lifetime
         sections[UP_FAMILY.name] = [Section(up_line(self._name, up=True), ends), Section(up_line(self._name, up=False), begins=ends)]
         self._show(sections)
-        return Figures(tracked, *((sessions, peers, users, _busiest(running)) if alive else ()))
+        if not alive:
+            return replace(status, rooms=tracked, sessions=None, peers=None, users=None, busiest=())
+        return replace(status, rooms=tracked, sessions=sessions, peers=peers, users=users, busiest=_busiest(running))
 
     def _usage(self, ledger: Ledger, rooms: Rooms) -> dict[str, list[Section]]:
         """The usage that no account's own lines tell: of rooms without series, in money, and of budgets."""

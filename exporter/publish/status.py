@@ -24,10 +24,10 @@ class RoomStatus:
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceStatus:
-    """A workspace as its last poll left it; times are seconds since the epoch, figures None while unknown or too old to show."""
+    """A workspace as its last poll left it; times are seconds since the epoch, figures are None while unknown or too old to show."""
 
     name: str
-    state: Literal["ok", "failing", "waiting"]
+    state: Literal["ok", "failing", "waiting"] = "waiting"
     polled_at: float | None = None
     succeeded_at: float | None = None
     reason: str | None = None

@@ -20,9 +20,12 @@ released is never changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from exporter.state.schema import Column, Index, Kind, Migration, Schema, Shape
+import msgspec
+
+from exporter.state.schema import Column, Index, Kind, Migration, Old, Row, Schema, Shape, change_table, drop_table, make_table
 
 _KINDS: dict[str, tuple[Kind, bool]] = {
     "integer": ("integer", False),
@@ -130,6 +133,114 @@ VERSION_2 = (
     shape("histogram", 3, {"workspace": "text", "name": "text", "role": "text", "counts": "blob", "total": "integer"}),
 )
 
-MIGRATIONS: tuple[Migration, ...] = ()
+# -- version 3: coverage belongs to rooms ---------------------------------------------------------------------------------
+
+_MARGIN = 120_000_000
+_REACH_BACK = 13 * 3_600_000_000
+_FOREVER = 1 << 62
+
+
+def _unread(task: Mapping[str, Any]) -> bytes:
+    """A catch-up of version 2, from its frontier on; without `until` it was still growing."""
+    until = task.get("until")
+    return msgspec.json.encode([(task["frontier"], _FOREVER if until is None else until)])
+
+
+def _catch_ups(old: Old) -> Iterator[Row]:
+    for workspace in old("workspace"):
+        for number, task in enumerate(msgspec.json.decode(workspace["catch_ups"]), start=1):
+            of = {"workspace": workspace["name"], "number": number, "begin": task["begin"]}
+            yield {**of, "unread": _unread(task), "cursor": ""}
+
+
+def _followed(old: Old) -> Iterator[Row]:
+    """Entries of version 2.  When one came into force was not kept: its `since` tells their order.  What had been read when it
+    was there before (`read_before`) stays read.
+    """
+    tasks = {row["name"]: msgspec.json.decode(row["catch_ups"]) for row in old("workspace")}
+    for entry in old("entry"):
+        pending = [
+            number
+            for number, task in enumerate(tasks.get(entry["workspace"], ()), start=1)
+            if task["keys"] is None or entry["key"] in task["keys"]
+        ]
+        parked: list[tuple[int, int]] = []
+        if entry["left"] is not None:
+            parked = [(entry["left"] - _MARGIN, _FOREVER)]
+        yield {
+            "workspace": entry["workspace"],
+            "kind": "entry",
+            "key": entry["key"],
+            "since": entry["since"],
+            "entered": entry["since"],
+            "floor": 0 if entry["read_before"] else entry["since"] - _REACH_BACK,
+            "left": entry["left"],
+            "behind": None,
+            "whole": entry["whole"],
+            "parked": msgspec.json.encode(parked),
+            "tasks": msgspec.json.encode([] if entry["left"] is not None else pending),
+        }
+
+
+_RUNNING_3 = shape(
+    "running",
+    2,
+    {
+        "workspace": "text",
+        "id": "text",
+        "room_id": "text",
+        "kind": "text?",
+        "account": "text?",
+        "started": "integer",
+        "ended": "integer?",
+        "observed": "integer?",
+        "unknown": "integer",
+        "memory": "blob",
+        "seen_ended": "integer?",
+        "measured": "integer",
+        "read": "text?",
+    },
+    wide=True,
+)
+
+_COVERAGE_BY_ROOM = Migration(
+    3,
+    (
+        change_table(shape("workspace", 1, {"name": "text", "now": "integer?", "read_until": "integer?"}), lambda row: row),
+        make_table(
+            shape(
+                "followed",
+                3,
+                {
+                    "workspace": "text",
+                    "kind": "text",
+                    "key": "text",
+                    "since": "integer",
+                    "entered": "integer",
+                    "floor": "integer",
+                    "left": "integer?",
+                    "behind": "integer?",
+                    "whole": "integer?",
+                    "parked": "blob",
+                    "tasks": "blob",
+                },
+            ),
+            _followed,
+        ),
+        make_table(
+            shape("catch_up", 2, {"workspace": "text", "number": "integer", "begin": "integer", "unread": "blob", "cursor": "text"}),
+            _catch_ups,
+        ),
+        drop_table("entry"),
+        change_table(_RUNNING_3, lambda row: {**row, "seen_ended": row["ended"], "measured": 0, "read": None}),
+        # Which room a settled session was in was not kept: those are forgotten by their start alone.
+        change_table(
+            shape("settled", 2, {"workspace": "text", "id": "text", "room_id": "text", "started": "integer"}),
+            lambda row: {**row, "room_id": ""},
+        ),
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_COVERAGE_BY_ROOM,)
 
 SCHEMA = Schema(2, VERSION_2, MIGRATIONS)

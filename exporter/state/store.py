@@ -15,15 +15,18 @@ import msgspec
 
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums, RoleTotals, SessionTotals
 from exporter.counting.contribution import Account, Memory, Tracked
-from exporter.counting.ledger import CatchUp, Entry, Ledger
+from exporter.counting.coverage import CatchUp, Coverage, Followed
+from exporter.counting.ledger import Ledger, Settled
 from exporter.counting.rooms import KnownRoom
+from exporter.counting.spans import Span
 from exporter.state.database import Database
 from exporter.state.soundness import APPLICATION_ID, StoreError
 from exporter.state.sqlite import SqliteDatabase
 from exporter.state.tables import (
     ACCOUNT,
+    CATCH_UP,
     DAY,
-    ENTRY,
+    FOLLOWED,
     HISTOGRAM,
     ROLE,
     ROLES_SEEN,
@@ -32,8 +35,9 @@ from exporter.state.tables import (
     SETTLED,
     WORKSPACE,
     AccountRow,
+    CatchUpRow,
     DayRow,
-    EntryRow,
+    FollowedRow,
     HistogramRow,
     RoleRow,
     RolesSeenRow,
@@ -47,7 +51,8 @@ from exporter.times import calendar
 __all__ = ["APPLICATION_ID", "Store", "StoreError"]
 
 _decode_memory = msgspec.msgpack.Decoder(Memory).decode
-_decode_catch_ups = msgspec.json.Decoder(list[CatchUp]).decode
+_decode_spans = msgspec.json.Decoder(list[Span]).decode
+_decode_names = msgspec.json.Decoder(frozenset[str]).decode
 _decode_counts = msgspec.json.Decoder(list[int]).decode
 
 _IN_USE = "workspace = ? AND (kind = 'group' OR last_active >= ?)"
@@ -79,11 +84,13 @@ class Store:
             row = next(iter(db.select(WORKSPACE, "name = ?", (workspace,))), None)
             if row is None:
                 return
-            ledger.now, ledger.read_until = row.now, row.read_until
-            ledger.catch_ups = _decode_catch_ups(row.catch_ups)
-            for entry in db.select(ENTRY, of, (workspace,)):
-                ledger.entries[entry.key] = Entry(entry.since, entry.read_before, entry.left, entry.whole)
-            ledger.settled = {settled.id: settled.started for settled in db.select(SETTLED, of, (workspace,))}
+            coverage = ledger.coverage
+            ledger.now, coverage.read_until = row.now, row.read_until
+            for entry in db.select(FOLLOWED, of, (workspace,)):
+                (coverage.entries if entry.kind == "entry" else coverage.rooms)[entry.key] = _followed(entry)
+            for task in db.select(CATCH_UP, of, (workspace,)):
+                coverage.tasks[task.number] = CatchUp(task.number, task.begin, _decode_spans(task.unread), task.cursor)
+            ledger.settled = {row.id: Settled(row.room_id, row.started) for row in db.select(SETTLED, of, (workspace,))}
             for found in db.select(HISTOGRAM, of, (workspace,)):
                 histogram = Histogram(HISTOGRAM_BOUNDS[found.name], _decode_counts(found.counts), found.total)
                 ledger.histograms[found.name, found.role] = histogram
@@ -141,9 +148,13 @@ class Store:
         """Makes a poll durable, whole or not at all; only then may it be published.  Raises `StoreError`, changing nothing."""
         changes = ledger.changes
         with self._mutex, self.database.writing() as db:
-            db.put(WORKSPACE, [WorkspaceRow(workspace, ledger.now, ledger.read_until, msgspec.json.encode(ledger.catch_ups))])
-            if changes.reading:
-                db.put(ENTRY, (_entry_row(workspace, key, entry) for key, entry in ledger.entries.items()))
+            coverage = ledger.coverage
+            db.put(WORKSPACE, [WorkspaceRow(workspace, ledger.now, coverage.read_until)])
+            db.put(FOLLOWED, (_followed_row(workspace, subject, coverage) for subject in coverage.changed))
+            over = [number for number in coverage.changed_tasks if number not in coverage.tasks]
+            db.delete(CATCH_UP, "workspace = ? AND number = ?", ((workspace, number) for number in over))
+            tasks = (coverage.tasks[number] for number in coverage.changed_tasks if number in coverage.tasks)
+            db.put(CATCH_UP, (CatchUpRow(workspace, t.number, t.begin, msgspec.json.encode(t.unread), t.cursor) for t in tasks))
             db.put(ROOM, (_room_row(workspace, room) for room in rooms))
             states = [ledger.accounts[account] for account in changes.accounts]
             db.put(ACCOUNT, (_account_row(workspace, state) for state in states))
@@ -152,11 +163,9 @@ class Store:
             db.add(DAY, (DayRow(workspace, day, *account, room_id, role, us) for (account, room_id, day, role), us in days))
             db.delete(RUNNING, "workspace = ? AND id = ?", ((workspace, session_id) for session_id in changes.untracked))
             db.put(RUNNING, (_running_row(workspace, ledger.tracked[i]) for i in changes.tracked if i in ledger.tracked))
-            db.put(SETTLED, (SettledRow(workspace, *settled) for settled in changes.settled.items()))
+            db.put(SETTLED, (SettledRow(workspace, i, *ledger.settled[i]) for i in changes.settled))
+            db.delete(SETTLED, "workspace = ? AND id = ?", ((workspace, session_id) for session_id in changes.forgotten))
             db.put(ROLES_SEEN, (RolesSeenRow(workspace, i, msgspec.msgpack.encode(past)) for i, past in changes.roles_seen.items()))
-            oldest = ledger.forgotten_before()
-            if oldest is not None:
-                db.delete(SETTLED, "workspace = ? AND started < ?", [(workspace, oldest)])
             db.put(HISTOGRAM, _histogram_rows(workspace, changes.histograms, ledger.histograms))
         ledger.committed()
 
@@ -171,13 +180,29 @@ _ANY_HELD = (("", 0),)
 def _tracked(row: RunningRow, now: int) -> tuple[Tracked, Account | None]:
     until = now if row.observed is None else row.observed
     tracked = Tracked(row.id, row.room_id, row.started, row.ended, until, _decode_memory(row.memory), row.unknown)
+    tracked.seen_ended, tracked.measured = row.seen_ended, bool(row.measured)
+    tracked.read = None if row.read is None else _decode_names(row.read)
     return tracked, None if row.kind is None or row.account is None else Account(row.kind, row.account)
 
 
 def _running_row(workspace: str, t: Tracked) -> RunningRow:
     kind, account = t.account if t.account is not None else (None, None)
     observed = t.observed if t.behind or t.ended is not None else None
-    return RunningRow(workspace, t.id, t.room_id, kind, account, t.started, t.ended, observed, t.unknown, t.memory)
+    return RunningRow(
+        workspace,
+        t.id,
+        t.room_id,
+        kind,
+        account,
+        t.started,
+        t.ended,
+        observed,
+        t.unknown,
+        t.memory,
+        seen_ended=t.seen_ended,
+        measured=int(t.measured),
+        read=None if t.read is None else msgspec.json.encode(sorted(t.read)).decode(),
+    )
 
 
 def _account(row: AccountRow) -> AccountState:
@@ -222,8 +247,35 @@ def _role_row(workspace: str, state: AccountState, role: str, t: RoleTotals) -> 
     return RoleRow(workspace, *state.account, role, *counted, *held, day=of.day, day_us=of.in_day, month=of.month, month_us=of.in_month)
 
 
-def _entry_row(workspace: str, key: str, entry: Entry) -> EntryRow:
-    return EntryRow(workspace, key, since=entry.since, read_before=entry.read_before, left=entry.left, whole=entry.whole)
+def _followed(row: FollowedRow) -> Followed:
+    return Followed(
+        since=row.since,
+        entered=row.entered,
+        floor=row.floor,
+        left=row.left,
+        behind=row.behind,
+        whole=row.whole,
+        parked=_decode_spans(row.parked),
+        tasks=_decode_counts(row.tasks),
+    )
+
+
+def _followed_row(workspace: str, subject: tuple[str, str], coverage: Coverage) -> FollowedRow:
+    kind, key = subject
+    f = (coverage.entries if kind == "entry" else coverage.rooms)[key]
+    return FollowedRow(
+        workspace,
+        kind,
+        key,
+        since=f.since,
+        entered=f.entered,
+        floor=f.floor,
+        left=f.left,
+        behind=f.behind,
+        whole=f.whole,
+        parked=msgspec.json.encode(f.parked),
+        tasks=msgspec.json.encode(f.tasks),
+    )
 
 
 def _known_room(row: RoomRow) -> KnownRoom:

@@ -42,18 +42,32 @@ class WorkspaceRow(NamedTuple):
     name: str
     now: int | None
     read_until: int | None
-    catch_ups: bytes
 
 
-class EntryRow(NamedTuple):
-    """An entry of the configuration's rooms, as `counting` has it."""
+class FollowedRow(NamedTuple):
+    """An entry of the configuration (`kind` "entry") or a renamed room ("room"), as `coverage` has it; lists are JSON."""
 
     workspace: str
+    kind: str
     key: str
     since: int
-    read_before: int
+    entered: int
+    floor: int
     left: int | None
+    behind: int | None
     whole: int | None
+    parked: bytes
+    tasks: bytes
+
+
+class CatchUpRow(NamedTuple):
+    """A part of the past that is still to be read; `unread` is JSON."""
+
+    workspace: str
+    number: int
+    begin: int
+    unread: bytes
+    cursor: str
 
 
 class RoomRow(NamedTuple):
@@ -117,7 +131,11 @@ class DayRow(NamedTuple):
 
 
 class RunningRow(NamedTuple):
-    """A session that has not been settled; `kind` and `account` are NULL until its account is known, `observed` while it is read."""
+    """A session that has not been settled.
+
+    `kind` and `account` are NULL until its account is known, `observed` while it is read, `seen_ended` until its end has been
+    read; `measured` says whether the distributions hold it.  `read` (JSON) is as `Tracked` has it.
+    """
 
     workspace: str
     id: str
@@ -129,6 +147,9 @@ class RunningRow(NamedTuple):
     observed: int | None
     unknown: int
     memory: bytes
+    seen_ended: int | None
+    measured: int
+    read: str | None
 
 
 class SettledRow(NamedTuple):
@@ -136,6 +157,7 @@ class SettledRow(NamedTuple):
 
     workspace: str
     id: str
+    room_id: str
     started: int
 
 
@@ -158,14 +180,15 @@ class HistogramRow(NamedTuple):
 
 
 WORKSPACE = Table("workspace", WorkspaceRow, 1)
-ENTRY = Table("entry", EntryRow, 2)
+FOLLOWED = Table("followed", FollowedRow, 3)
+CATCH_UP = Table("catch_up", CatchUpRow, 2)
 ROOM = Table("room", RoomRow, 2)
 ACCOUNT = Table("account", AccountRow, 3, [Index("account_by_activity", ("workspace", "last_active"))])
 ROLE = Table("role", RoleRow, 4)
 DAY = Table("day", DayRow, 6)
 RUNNING = Table("running", RunningRow, 2, wide=True)
-SETTLED = Table("settled", SettledRow, 2, [Index("settled_by_start", ("workspace", "started"))])
+SETTLED = Table("settled", SettledRow, 2)
 ROLES_SEEN = Table("roles_seen", RolesSeenRow, 2)
 HISTOGRAM = Table("histogram", HistogramRow, 3)
 
-TABLES: tuple[Table[Any], ...] = (WORKSPACE, ENTRY, ROOM, ACCOUNT, ROLE, DAY, RUNNING, SETTLED, ROLES_SEEN, HISTOGRAM)
+TABLES: tuple[Table[Any], ...] = (WORKSPACE, FOLLOWED, CATCH_UP, ROOM, ACCOUNT, ROLE, DAY, RUNNING, SETTLED, ROLES_SEEN, HISTOGRAM)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.counting.contribution import room_account
-from exporter.counting.ledger import MARGIN, REACH_BACK
+from exporter.counting.coverage import MARGIN, REACH_BACK
 from exporter.times import DAY, HOUR, SECOND
 from tests.harness import T0, Counting, Series, at, peer, published, session, settled_seconds
 
@@ -76,11 +76,10 @@ def test_an_answer_from_before_the_end_does_not_make_a_settled_session_run_again
 
 def test_an_answer_from_before_the_end_does_not_disturb_a_session_that_waits_for_its_rooms_name(counting: Counting) -> None:
     running = session("s", {"p": peer(at(0))})
-    ledger = counting.ledger
     counting.begin(at(30))
     counting.see(session("s", {"p": peer(at(0), at(20))}, ended=at(20)))
     counting.see(running)
-    ledger.finish(None, 0.0)
+    counting.now.finish(None, 0.0)
     counting.begin(at(60))
     counting.see(running)
     counting.end()
@@ -99,9 +98,9 @@ def test_a_kill_before_the_commit_leaves_the_state_as_it_was(counting: Counting)
     before = counting.committed
     counting.begin(at(40))
     counting.see(session("s", {"p": peer(at(0), at(20))}, ended=at(20)))
-    counting.ledger.complete(at(40))
+    counting.ledger.coverage.complete(at(40))
     counting.assign()
-    counting.ledger.finish(None, 0.0)
+    counting.now.finish(None, 0.0)
     counting.restart()
     assert published(counting.ledger.accounts.values()) == before
     counting.poll(at(70), session("s", {"p": peer(at(0), at(20))}, ended=at(20)))
@@ -133,7 +132,8 @@ def test_what_is_held_above_the_truth_is_held_across_a_restart(counting: Countin
     counting.poll(at(80), left)
     counting.restart()
     assert counting.seconds() == 60
-    counting.poll(at(90), session("s", {"p": peer(at(0), at(20))}, ended=at(85)))
+    for poll in (90, 300):
+        counting.poll(at(poll), session("s", {"p": peer(at(0), at(20))}, ended=at(85)))
     assert counting.seconds() == 60
     assert settled_seconds(counting.ledger) == {"room": 20 * SECOND}
 
@@ -213,11 +213,11 @@ def test_a_person_who_comes_back_joins_twice_and_is_one_user(counting: Counting)
 def test_time_is_kept_by_day_and_split_at_midnight(counting: Counting) -> None:
     counting.since = NIGHT
     counting.poll(NIGHT)
+    ended = session("s", {"p": peer(NIGHT, NIGHT + 100 * SECOND, "host")}, started=NIGHT, ended=NIGHT + 100 * SECOND)
+    counting.poll(NIGHT + 130 * SECOND, ended)
     counting.begin(NIGHT + 300 * SECOND)
-    counting.see(session("s", {"p": peer(NIGHT, NIGHT + 100 * SECOND, "host")}, started=NIGHT, ended=NIGHT + 100 * SECOND))
-    counting.ledger.complete(NIGHT + 300 * SECOND)
-    counting.assign()
-    counting.ledger.finish(None, 0.0)
+    counting.see(ended)
+    counting.now.finish(None, 0.0)
     account, day = room_account("room"), NIGHT // DAY
     expected = {(account, "room", day, "host"): 60 * SECOND, (account, "room", day + 1, "host"): 40 * SECOND}
     assert counting.ledger.changes.days == expected
@@ -288,10 +288,10 @@ def test_gauges_are_those_of_the_last_good_reading(counting: Counting) -> None:
 def test_a_running_session_whose_record_makes_no_sense_keeps_what_it_had_contributed(counting: Counting) -> None:
     counting.poll(at(10), session("s", {"p": peer(at(0))}))
     counting.begin(at(40))
-    counting.ledger.unread("s")
-    counting.ledger.unread("never-seen")
-    counting.ledger.unread(None)
-    assert counting.ledger.missing() == []
+    counting.now.unread("s")
+    counting.now.unread("never-seen")
+    counting.now.unread(None)
+    assert counting.now.missing() == []
     counting.end()
     assert counting.seconds() == 10
     counting.poll(at(70), session("s", {"p": peer(at(0))}))
@@ -329,23 +329,21 @@ def test_what_has_not_been_asked_for_yet_is_left_to_a_catch_up(counting: Countin
     counting.since = at(-DAY / SECOND)
     counting.begin(at(0))
     counting.end()
-    (task,) = counting.ledger.catch_ups
-    assert (task.frontier, task.until) == (T0 - DAY - REACH_BACK, at(0))
+    (task,) = counting.ledger.coverage.tasks.values()
+    assert task.unread == [(T0 - DAY - REACH_BACK, at(0))]
     counting.begin(at(30))
     counting.see(session("s", {"p": peer(at(-3600), at(-1800))}, started=at(-3600), ended=at(-1800)))
-    counting.ledger.complete(at(30))
-    counting.ledger.caught_up(task, T0 + 1)
-    counting.end()
+    counting.ledger.coverage.complete(at(30))
+    counting.end(past=True)
     assert counting.seconds() == 1800
-    assert counting.ledger.catch_ups == []
+    assert counting.ledger.coverage.tasks == {}
 
 
 def test_a_room_added_later_begins_at_that_moment(tmp_path: Path) -> None:
     counting = Counting(tmp_path / "s.db", ["r1"])
     counting.poll(at(0))
-    counting.ledger.begin(at(1000))
-    counting.keys.append("r2")
-    counting.ledger.configure(counting.keys, at(1000), at(1000))
+    counting.configure(["r1", "r2"], since=at(1000))
+    counting.begin(at(1000))
     counting.see(session("early", {"p": peer(at(1), at(900))}, room="r2", started=at(1), ended=at(900)))
     counting.see(session("running", {"p": peer(at(500))}, room="r2", started=at(500)))
     counting.see(session("late", {"p": peer(at(990), at(1000.5))}, room="r2", started=at(1), ended=at(1000.5)))
@@ -355,51 +353,80 @@ def test_a_room_added_later_begins_at_that_moment(tmp_path: Path) -> None:
 
 
 def test_a_room_that_comes_back_goes_on_from_where_it_was_taken_out(tmp_path: Path) -> None:
-    """Nothing that was counted then is counted again, and nothing is lost that began after the last time it was read."""
-    counting = Counting(tmp_path / "s.db", ["r1", "r2"], since=T0 - DAY)
+    """Nothing that was counted then is counted again, and what passed while it was away counts too, with `since: start` as well."""
+    counting = Counting(tmp_path / "s.db", ["r1", "r2"], since=T0)
     first = session("first", {"p": peer(at(1), at(50))}, room="r2", started=at(1), ended=at(50))
     counting.poll(at(100), first)
-    counting.begin(at(130))
-    counting.keys.remove("r2")
-    counting.ledger.configure(counting.keys, T0 - DAY, at(130))
-    counting.end()
+    counting.configure(["r1"])
+    counting.poll(at(130))
     counting.restart()
     between = session("between", {"p": peer(at(110), at(120))}, room="r2", started=at(110), ended=at(120))
     away = session("away", {"p": peer(at(200), at(300))}, room="r2", started=at(200), ended=at(300))
-    counting.keys.append("r2")
+    counting.configure(["r1", "r2"], since=at(1000))
     counting.poll(at(1000), first, between, away)
     assert counting.seconds(room="r2") == 49 + 10 + 100
     counting.close()
 
 
-def test_what_was_read_while_a_room_was_away_is_none_of_ours(tmp_path: Path) -> None:
-    """With `since: start` the time away is not counted."""
-    counting = Counting(tmp_path / "s.db", ["r1", "r2"], since=T0)
-    counting.poll(at(100))
-    counting.ledger.begin(at(130))
-    counting.ledger.configure(["r1"], at(130), at(130))
-    counting.end()
-    counting.ledger.begin(at(1000))
-    counting.ledger.configure(["r1", "r2"], at(1000), at(1000))
-    counting.see(session("away", {"p": peer(at(200), at(300))}, room="r2", started=at(200), ended=at(300)))
-    counting.see(session("back", {"p": peer(at(900))}, room="r2", started=at(900)))
-    counting.end()
-    assert counting.seconds(room="r2") == 100
-    counting.close()
-
-
 def test_after_a_long_pause_the_time_between_is_read_beside_the_polls(counting: Counting) -> None:
     counting.poll(at(0))
-    counting.ledger.catch_up_gap(at(3000), HOUR)
-    assert counting.ledger.catch_ups == []
-    counting.ledger.catch_up_gap(at(7200), HOUR)
-    (task,) = counting.ledger.catch_ups
-    assert (task.keys, task.frontier, task.until) == (None, T0 - MARGIN, None)
+    counting.begin(at(3000))
+    assert counting.ledger.coverage.tasks == {}
+    counting.poll(at(0))
     counting.begin(at(7200))
+    (task,) = counting.ledger.coverage.tasks.values()
+    assert (task.begin, task.is_open) == (T0 - MARGIN, True)
     counting.see(session("s", {"p": peer(at(60), at(90))}, started=at(60), ended=at(90)))
     counting.end()
     assert counting.seconds() == 30
-    assert task.until == at(7200)
+    assert task.unread == [(T0 - MARGIN, at(7200))]
+
+
+# -- 13: an ended session is looked at once more ------------------------------------------------------------------
+
+
+def test_a_leave_that_is_recorded_after_the_end_was_read_is_not_over_counted_for_ever(counting: Counting) -> None:
+    """The ghost of the first reading left a minute before the end; the counter waits until the truth has caught up."""
+    counting.poll(at(0))
+    counting.poll(at(120), session("s", {"p": peer(at(0))}, ended=at(115)))
+    assert counting.seconds() == 115
+    truth = session("s", {"p": peer(at(0), at(55))}, ended=at(115))
+    counting.poll(at(180), truth)
+    assert [tracked.id for tracked in counting.now.to_look_at()] == []
+    counting.begin(at(240))
+    assert [tracked.id for tracked in counting.now.to_look_at()] == ["s"]
+    counting.see(truth)
+    counting.end()
+    assert settled_seconds(counting.ledger) == {"room": 55 * SECOND}
+    counting.poll(at(300), session("t", {"q": peer(at(240))}, started=at(240)))
+    assert counting.seconds() == 115
+    counting.poll(at(310), session("t", {"q": peer(at(240))}, started=at(240)))
+    assert counting.seconds() == 125
+
+
+def test_distributions_are_observed_when_the_end_is_first_read_and_not_again(counting: Counting) -> None:
+    counting.poll(at(0))
+    for poll in (120, 300, 400):
+        counting.poll(at(poll), session("s", {"p": peer(at(0), at(50))}, ended=at(115)))
+        counting.restart()
+        assert sum(counting.ledger.histograms["session_duration", ""].counts) == 1
+
+
+def test_a_session_that_ended_long_ago_is_settled_at_once(counting: Counting) -> None:
+    counting.since = T0 - HOUR
+    counting.poll(at(0), session("s", {"p": peer(at(-1800), at(-1200))}, started=at(-1800), ended=at(-1200)))
+    assert counting.ledger.tracked == {}
+    assert settled_seconds(counting.ledger) == {"room": 600 * SECOND}
+
+
+def test_an_ended_session_that_cannot_be_looked_at_again_is_settled_after_a_day(counting: Counting) -> None:
+    counting.poll(at(0))
+    counting.poll(at(120), session("s", {"p": peer(at(0), at(50))}, ended=at(115)))
+    counting.poll(at(120) + DAY)
+    assert "s" in counting.ledger.tracked
+    counting.poll(at(121) + DAY)
+    assert counting.ledger.tracked == {}
+    assert settled_seconds(counting.ledger) == {"room": 50 * SECOND}
 
 
 # -- 8: sessions that the API no longer knows ---------------------------------------------------------------------
@@ -412,7 +439,9 @@ def test_a_session_unknown_in_three_polls_is_settled_as_it_was_when_last_seen(co
         assert (counting.seconds(), counting.value("ended")) == (10, 0)
     counting.poll(at(100), unknown=["s"])
     assert (counting.seconds(), counting.value("seconds"), counting.value("ended")) == (10, 10 * SECOND, 1)
+    counting.poll(at(101) + 2 * DAY)
     assert counting.ledger.tracked == {}
+    assert settled_seconds(counting.ledger) == {"room": 10 * SECOND}
 
 
 def test_polls_in_which_it_is_unknown_are_counted_across_restarts(counting: Counting) -> None:
@@ -565,8 +594,8 @@ def test_a_value_on_a_bound_is_in_the_bucket_of_that_bound(counting: Counting) -
 
 def test_ended_sessions_are_forgotten_when_no_answer_can_show_them_any_more(counting: Counting) -> None:
     counting.poll(at(0))
-    counting.poll(at(30), session("s", {}, started=at(10), ended=at(20)))
-    counting.poll(at(60))
+    for poll in (30, 200):
+        counting.poll(at(poll), session("s", {}, started=at(10), ended=at(20)))
     assert list(counting.ledger.settled) == ["s"]
     later = at(10) + REACH_BACK + MARGIN
     counting.poll(later)
@@ -581,7 +610,7 @@ def test_a_session_of_a_room_that_turns_out_not_to_be_ours_is_forgotten(counting
     counting.begin(at(10))
     counting.see(session("s", {"p": peer(at(0))}))
     counting.see(session("t", {"p": peer(at(0), at(1))}, ended=at(5)))
-    counting.ledger.assign("room", None)
+    counting.now.assign("room", "room", None)
     counting.end()
     assert [len(known) for known in (counting.ledger.tracked, counting.ledger.accounts, counting.ledger.settled)] == [0, 0, 0]
     counting.restart()
@@ -592,20 +621,21 @@ def test_sessions_whose_room_has_no_account_yet_wait_for_it_across_restarts(coun
     counting.begin(at(30))
     counting.see(session("ended", {"p": peer(at(1), at(20))}, started=at(1), ended=at(20)))
     counting.see(session("running", {"p": peer(at(0))}))
-    counting.ledger.complete(at(30))
-    counting.ledger.finish(None, 0.0)
+    counting.ledger.coverage.complete(at(30))
+    counting.now.finish(None, 0.0)
     counting.commit()
     assert counting.committed == {}
     counting.restart()
-    assert counting.ledger.unassigned_rooms() == {"room": 1}
+    assert sorted(counting.ledger.unassigned) == ["ended", "running"]
     counting.poll(at(60), session("running", {"p": peer(at(0))}))
     assert (counting.seconds(), counting.value("started"), counting.value("ended")) == (79, 2, 1)
 
 
 def test_a_room_that_left_the_memory_comes_back_with_its_totals(counting: Counting) -> None:
     counting.poll(at(0))
-    counting.poll(at(30), session("s", {"p": peer(at(1), at(21))}, started=at(1), ended=at(21)))
+    for poll in (30, 200):
+        counting.poll(at(poll), session("s", {"p": peer(at(1), at(21))}, started=at(1), ended=at(21)))
     counting.ledger.close(room_account("room"))
     assert counting.ledger.accounts == {}
-    counting.poll(at(60), session("t", {"p": peer(at(50))}, started=at(50)))
+    counting.poll(at(230), session("t", {"p": peer(at(220))}, started=at(220)))
     assert (counting.seconds(), counting.value("started")) == (30, 2)

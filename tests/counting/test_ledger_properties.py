@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.counting.contribution import room_account
-from exporter.counting.ledger import MARGIN
+from exporter.counting.coverage import MARGIN
 from exporter.hms.records import Session as Record
 from exporter.hms.records import decode_session
 from exporter.simulator import Session, World, truth_of
@@ -150,7 +150,7 @@ class Play:
         before, answered = copy.deepcopy(self.witness), len(self.answers)
         counting.begin(self.now)
         known = [call for call in sorted(self.world.sessions, key=lambda call: call.order, reverse=True) if call.exists(self.now)]
-        horizon = counting.ledger.horizon
+        horizon = counting.ledger.coverage.horizon
         oldest = self.now - MARGIN if horizon is None else horizon
         running = [call for call in known if call.active(self.now)]
         ended = [call for call in known if not call.active(self.now) and call.created_at >= oldest]
@@ -165,21 +165,21 @@ class Play:
             for call in read:
                 self.see(call, trouble)
         if complete:
-            for tracked in counting.ledger.missing():
+            for tracked in counting.now.missing():
                 found = self.world.find_session(tracked.id, self.now)
                 if found is not None:
                     self.see(found, trouble)
-                elif tracked in counting.ledger.missing():  # no answer under way has shown it meanwhile
-                    counting.ledger.unknown(tracked.id)
+                elif tracked in counting.now.missing():  # no answer under way has shown it meanwhile
+                    counting.now.unknown(tracked.id)
                     self.witness.not_found(tracked.id)
-            counting.ledger.complete(self.now)
+            counting.ledger.coverage.complete(self.now)
             for task in list(counting.ledger.catch_ups):
                 self.catch_up(known, trouble)
                 assert task.until is not None
         if chance.random() < trouble:
             # The kill comes when all is counted and nothing stored.
             counting.assign()
-            counting.ledger.finish(None, 0.0)
+            counting.now.finish(None, 0.0)
             self.witness = before
             del self.answers[answered:]  # what came to the dead process does not come late to the next
             self.restart()
@@ -325,8 +325,8 @@ def test_gauges_equal_what_is_found_by_looking_at_every_record(chance: random.Ra
             known = [call for call in play.world.sessions if call.exists(play.now) and call.closed_at and call.closed_at > START]
             for call in known:
                 counting.see(call.encoded(play.now))
-            for tracked in counting.ledger.missing():
-                counting.ledger.unread(tracked.id)
+            for tracked in counting.now.missing():
+                counting.now.unread(tracked.id)
             counting.end()
             for room_id in play.rooms[:2]:
                 records = [decode_session(call.encoded(play.now), play.now)[0] for call in known if call.room_id == room_id]

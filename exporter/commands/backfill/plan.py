@@ -14,10 +14,10 @@ from exporter.commands.backfill.gather import Span
 from exporter.commands.backfill.series import Grid
 from exporter.config.config import Config, ConfigError, WorkspaceConfig, read_flag
 from exporter.config.readers import duration
-from exporter.counting.ledger import REACH_BACK, Entry
+from exporter.counting.coverage import REACH_BACK
 from exporter.counting.scope import Scope
 from exporter.state.soundness import StoreError
-from exporter.state.tables import ENTRY
+from exporter.state.tables import FOLLOWED, FollowedRow
 from exporter.state.view import StateView, look
 from exporter.times import micros, rfc3339
 
@@ -120,9 +120,8 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
     )
 
 
-def _entries(view: StateView, workspace: str) -> dict[str, Entry]:
-    rows = view.rows(ENTRY, "workspace = ?", (workspace,))
-    return {row.key: Entry(row.since, row.read_before, row.left, row.whole) for row in rows}
+def _entries(view: StateView, workspace: str) -> dict[str, FollowedRow]:
+    return {row.key: row for row in view.rows(FOLLOWED, "workspace = ? AND kind = 'entry'", (workspace,))}
 
 
 def moment(option: str, text: str, *, end: bool = False) -> int:

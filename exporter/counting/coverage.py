@@ -1,0 +1,373 @@
+"""From when each room counts, and how far its past has been read.
+
+Coverage belongs to rooms, and not to the text of the configuration.  Every entry that was ever in force is remembered, with
+what has been read for it; a room is covered by all entries that name it or match its name.  Two rules follow.
+
+- A room's counting begins once: with the first of its entries that came into force, by that entry's `since`.
+- A session that has ended counts only if its start is unread for *all* of the room's entries.  What one of them has read has
+  been counted, however the configuration is written today.
+
+A room that is renamed across patterns gets a record of its own, made of what its entries had read by then.
+
+What is unread is kept as spans of session starts, for that is what the API's listings are filtered by.  Pure; all times are
+the API's, in integer microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+
+import msgspec
+
+from exporter.counting import spans
+from exporter.counting.scope import Scope, is_wide, matches, may_overlap
+from exporter.counting.spans import FOREVER, Span
+from exporter.times import HOUR, SECOND
+
+LONGEST_SESSION = 12 * HOUR
+"""100ms ends a session after this long."""
+MARGIN = 2 * 60 * SECOND
+"""How far listings reach back behind what has been read: for records that the API shows late."""
+REACH_BACK = LONGEST_SESSION + HOUR
+"""A session that ended after some moment did not start longer than this before it."""
+LONGEST_DOUBT = HOUR
+"""How long the listing of running sessions may be incomplete before the front moves on without it."""
+
+Names = Callable[[str], str | None]
+"""A room's name by its id; `None` while it is not known."""
+
+
+class Followed(msgspec.Struct):
+    """What is remembered of an entry of the configuration, or of one room that was renamed.
+
+    Sessions that had ended by `since` do not count.  `entered` is the poll in which it came into force.  For it nothing that
+    started before `floor` has been read, nor what its catch-ups (`tasks`, by number) have yet to read.  `left` is the poll in
+    which it was taken out, and `parked` what was unread then; from `behind` on its own listing has failed.  `whole` is the first
+    poll that had read everything that counts: from then on its series rise by the present alone.
+    """
+
+    since: int
+    entered: int
+    floor: int
+    left: int | None = None
+    behind: int | None = None
+    whole: int | None = None
+    parked: list[Span] = []
+    tasks: list[int] = []
+
+
+class CatchUp(msgspec.Struct):
+    """A part of the past that is still to be read: sessions that started within `unread`.
+
+    While its last span has no end, sessions that run unseen may belong to it; the next whole poll closes it.  `cursor` is where
+    a listing goes on that is too long to be read at once.
+    """
+
+    number: int
+    begin: int
+    unread: list[Span]
+    cursor: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still grows."""
+        return bool(self.unread) and self.unread[-1][1] == FOREVER
+
+
+class Coverage:
+    """One workspace's coverage.  `changed` tells the store which entries, rooms and catch-ups to write."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Followed] = {}
+        self.rooms: dict[str, Followed] = {}
+        """Rooms that were renamed across patterns."""
+        self.tasks: dict[int, CatchUp] = {}
+        self.read_until: int | None = None
+        """Everything that had started by then has been seen, but for what is unread: the start of the last complete poll."""
+        self.changed: set[tuple[str, str]] = set()
+        """Of `entries` ("entry") and `rooms` ("room"), by key."""
+        self.changed_tasks: set[int] = set()
+        self._members: dict[int, list[tuple[str, str]]] = {}
+        self._wide_keys: list[str] = []
+        self._wide_of = 0
+
+    def committed(self) -> None:
+        """The changes are durable."""
+        self.changed, self.changed_tasks = set(), set()
+
+    # -- what counts ----------------------------------------------------------------------------------------------
+
+    @property
+    def horizon(self) -> int | None:
+        """Listings of ended sessions reach back to this start; `None` before the first complete poll."""
+        return None if self.read_until is None else self.read_until - MARGIN
+
+    def is_undecided(self, room_id: str, name: str | None) -> bool:
+        """Whether what counts for a room depends on its name, which is not known."""
+        return name is None and room_id not in self.rooms and any(key.startswith("~") for key in self.entries)
+
+    def counts(self, room_id: str, name: str | None, started: int, ended: int, read: Collection[str] = ()) -> bool:
+        """Whether an ended session that was never seen running is to be counted.
+
+        `read` are entries that had read this start when the session was seen, if the room could not be decided about then.
+        """
+        covering = self._covering(room_id, name)
+        if not covering:
+            return False
+        since = min(covering, key=lambda entry: entry[1].entered)[1].since
+        return ended > since and all(key not in read and self._is_unread(followed, started) for key, followed in covering)
+
+    def read_already(self, started: int) -> frozenset[str]:
+        """The patterns for which this start has been read: kept with a session whose room cannot be decided about yet."""
+        patterns = (item for item in self.entries.items() if item[0].startswith("~"))
+        return frozenset(key for key, followed in patterns if not self._is_unread(followed, started))
+
+    def may_show_again(self, room_id: str, name: str | None, started: int) -> bool:
+        """Whether an answer may still show a session that has been settled: its id must not be forgotten."""
+        if self.horizon is None or started >= self.horizon - REACH_BACK or (room_id and self.is_undecided(room_id, name)):
+            return True
+        if not room_id:  # settled by a version that did not keep the room
+            return any(spans.contains(task.unread, started) for task in self.tasks.values())
+        covering = self._covering(room_id, name)
+        return bool(covering) and all(self._is_unread(followed, started) for _, followed in covering)
+
+    def _covering(self, room_id: str, name: str | None) -> list[tuple[str, Followed]]:
+        own = self.rooms.get(room_id)
+        if own is not None:
+            return [(room_id, own)]
+        found = [(key, self.entries[key]) for key in self._wide if matches(key, room_id, name)]
+        if room_id in self.entries:
+            found.append((room_id, self.entries[room_id]))
+        return found
+
+    @property
+    def _wide(self) -> list[str]:
+        if self._wide_of != len(self.entries):
+            self._wide_keys, self._wide_of = [key for key in self.entries if is_wide(key)], len(self.entries)
+        return self._wide_keys
+
+    def _is_unread(self, followed: Followed, started: int) -> bool:
+        if started < followed.floor or (followed.behind is not None and started >= followed.behind):
+            return True
+        if followed.left is None and self.horizon is not None and started >= self.horizon:
+            return True
+        return spans.contains(followed.parked, started) or any(
+            spans.contains(self.tasks[number].unread, started) for number in followed.tasks if number in self.tasks
+        )
+
+    # -- the configuration ----------------------------------------------------------------------------------------
+
+    def configure(self, scope: Scope, since: int, now: int, name_of: Names) -> None:
+        """The configuration's entries as of `now`; for those that are new, sessions count that end after `since`.
+
+        One that comes back goes on from where it was taken out.
+        """
+        wanted = dict.fromkeys(scope.keys)
+        opened: dict[tuple[Span, ...], list[tuple[str, str]]] = {}
+        for key, followed in self.entries.items():
+            self._turn(("entry", key), followed, key in wanted, now, opened)
+        for room_id, followed in self.rooms.items():
+            self._turn(("room", room_id), followed, bool(scope.covers(room_id, name_of(room_id))), now, opened)
+        gone = [key for key, followed in self.entries.items() if followed.left is not None]
+        wide_gone = [key for key in gone if is_wide(key)]
+        for key in wanted:
+            if key in self.entries:
+                continue
+            # A room of this entry may have been in one that was taken out: what has passed since then counts for it.
+            others = gone if is_wide(key) else wide_gone
+            left = [self.entries[other].parked[0][0] for other in others if _may_share_a_room(key, other, name_of)]
+            floor = min([since - REACH_BACK, *left])
+            self.entries[key] = Followed(since, now, floor)
+            opened.setdefault(((floor, FOREVER),), []).append(("entry", key))
+        for unread, members in opened.items():
+            self._catch_up(list(unread), members)
+        self._drop_unwanted()
+
+    def renamed(self, room_id: str, before: str, after: str, scope: Scope, since: int, now: int) -> None:
+        """A room's name has changed at 100ms.  Into a pattern: it is followed from now on; out of one: no longer."""
+        old = self._covering(room_id, before)
+        if room_id not in self.rooms:
+            if {key for key, _ in old} == {key for key, _ in self._covering(room_id, after)}:
+                return
+            first = min((followed for _, followed in old), key=lambda followed: followed.entered, default=None)
+            own = (
+                Followed(since, now, since - REACH_BACK)
+                if first is None
+                else Followed(first.since, first.entered, first.since - REACH_BACK)
+            )
+            unread = [(own.floor, FOREVER)]
+            for _, followed in old:
+                unread = spans.common(unread, self._unread(followed))
+            own.left, own.parked = now, unread
+            self.rooms[room_id] = own
+            self.changed.add(("room", room_id))
+        opened: dict[tuple[Span, ...], list[tuple[str, str]]] = {}
+        self._turn(("room", room_id), self.rooms[room_id], bool(scope.covers(room_id, after)), now, opened)
+        for spans_, members in opened.items():
+            self._catch_up(list(spans_), members)
+        self._drop_unwanted()
+
+    def _turn(
+        self, subject: tuple[str, str], followed: Followed, wanted: bool, now: int, opened: dict[tuple[Span, ...], list[tuple[str, str]]]
+    ) -> None:
+        """An entry or room is in the configuration from now on, or no longer."""
+        if wanted == (followed.left is None):
+            return
+        self.changed.add(subject)
+        if wanted:
+            opened.setdefault(tuple(followed.parked), []).append(subject)
+            followed.left, followed.parked = None, []
+        else:
+            followed.parked = spans.without(self._unread(followed), -FOREVER, followed.floor - 1)
+            followed.left, followed.behind, followed.tasks = now, None, []
+            self._members.clear()
+
+    def _unread(self, followed: Followed) -> list[Span]:
+        """All that is unread for an entry or room."""
+        found = [(-FOREVER, followed.floor - 1), *followed.parked]
+        found += [span for number in followed.tasks if number in self.tasks for span in self.tasks[number].unread]
+        ends = [followed.behind, self.horizon if followed.left is None else None]
+        return spans.union([*found, *((begin, FOREVER) for begin in ends if begin is not None)])
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def begin(self, now: int, longest_gap: int) -> None:
+        """A poll begins.  After a pause longer than `longest_gap` µs the time between is read as a catch-up, beside the polls."""
+        horizon = self.horizon
+        if horizon is None:
+            return
+        if horizon > now:
+            # The API's clock was ahead, and what had been read by its word had not: as far as is remembered, it is read again.
+            self.read_until = min(now, horizon - REACH_BACK) + MARGIN
+        elif now - horizon > longest_gap:
+            self._catch_up([(horizon, FOREVER)], self._in_force())
+            self.read_until = None
+
+    def complete(self, begun_at: int, *, whole: bool = True, failed: Collection[str] = (), unread: Span | None = None) -> None:
+        """The poll that began at this API time has read the ended sessions, but for the rooms that `failed` and the starts `unread`.
+
+        `whole` tells whether all running sessions were seen too.  Where they were not, one may end unseen later; so the front
+        waits for an hour, and then moves on with that stretch of time left unread.
+        """
+        horizon = self.horizon
+        if not whole and not any(task.is_open for task in self.tasks.values()):
+            if horizon is None or begun_at - horizon <= LONGEST_DOUBT:
+                return
+            self._catch_up([(horizon - REACH_BACK, FOREVER)], self._in_force())
+        for key in failed:
+            followed = self.entries[key]
+            if followed.behind is None:
+                followed.behind = followed.floor if horizon is None else horizon
+                self.changed.add(("entry", key))
+        if unread is not None:
+            self._catch_up([unread], self._in_force())
+        self.read_until = begun_at if self.read_until is None else max(self.read_until, begun_at)
+        for task in self.tasks.values() if whole else ():
+            if task.is_open:
+                task.unread = spans.until(task.unread, begun_at)
+                self.changed_tasks.add(task.number)
+
+    def caught_up(self, key: str) -> None:
+        """The listing of a room that had failed has been read."""
+        followed = self.entries[key]
+        if followed.behind is not None:
+            followed.behind = None
+            self.changed.add(("entry", key))
+
+    def unread_spans(self, now: int) -> list[tuple[Span, list[CatchUp]]]:
+        """What of the past may be read, oldest first: spans, each with the catch-ups that want it.
+
+        Of a catch-up that is still open only what is older than any session that may run.
+        """
+        found: list[tuple[Span, CatchUp]] = []
+        for task in self.tasks.values():
+            readable = spans.until(task.unread, now - REACH_BACK) if task.is_open else task.unread
+            found += [(span, task) for span in readable]
+        together: list[tuple[Span, list[CatchUp]]] = []
+        for span, task in sorted(found, key=lambda item: item[0]):
+            if together and together[-1][0] == span:
+                together[-1][1].append(task)
+            else:
+                together.append((span, [task]))
+        return together
+
+    def rooms_of(self, tasks: Iterable[CatchUp]) -> list[str] | None:
+        """The rooms that catch-ups are for; `None` where they are not all known by their ids."""
+        found: dict[str, None] = {}
+        for task in tasks:
+            for kind, key in self._members_of(task.number):
+                if kind == "entry" and is_wide(key):
+                    return None
+                found[key] = None
+        return list(found)
+
+    def has_read(self, tasks: Iterable[CatchUp], first: int, last: int, now: int) -> None:
+        """All ended sessions that started from `first` to `last` have been seen, of the rooms of these catch-ups."""
+        for task in tasks:
+            task.unread = spans.without(task.unread, first, last)
+            task.cursor = ""
+            self.changed_tasks.add(task.number)
+            if not task.unread:
+                members = self._members_of(task.number)
+                del self.tasks[task.number]
+                for subject in members:
+                    followed = self._of(subject)
+                    followed.tasks = [number for number in followed.tasks if number != task.number]
+                    if followed.whole is None and not followed.tasks:
+                        followed.whole = now
+                    self.changed.add(subject)
+                self._members.clear()
+
+    def progress(self, now: int) -> float | None:
+        """How much of the past has been read, from 0 to 1; `None` when there is nothing to catch up with."""
+        if not self.tasks:
+            return None
+        whole = sum(max(now, task.begin + 1) - task.begin for task in self.tasks.values())
+        left = sum(spans.length(spans.until(task.unread, now)) for task in self.tasks.values())
+        return min(1.0, max(0.0, 1 - left / whole))
+
+    # -- catch-ups ------------------------------------------------------------------------------------------------
+
+    def _in_force(self) -> list[tuple[str, str]]:
+        found = [("entry", key) for key, followed in self.entries.items() if followed.left is None]
+        return found + [("room", room_id) for room_id, followed in self.rooms.items() if followed.left is None]
+
+    def _catch_up(self, unread: list[Span], members: Iterable[tuple[str, str]]) -> None:
+        members = list(members)
+        if not unread or not members:
+            return
+        number = max(self.tasks, default=0) + 1
+        self.tasks[number] = CatchUp(number, unread[0][0], unread)
+        self.changed_tasks.add(number)
+        for subject in members:
+            self._of(subject).tasks = [*self._of(subject).tasks, number]
+            self.changed.add(subject)
+        self._members[number] = members
+
+    def _drop_unwanted(self) -> None:
+        """Lets go of catch-ups that are for nobody any more."""
+        wanted = {number for followed in self._all() for number in followed.tasks}
+        for number in self.tasks.keys() - wanted:
+            del self.tasks[number]
+            self.changed_tasks.add(number)
+
+    def _all(self) -> Iterator[Followed]:
+        yield from self.entries.values()
+        yield from self.rooms.values()
+
+    def _of(self, subject: tuple[str, str]) -> Followed:
+        kind, key = subject
+        return self.entries[key] if kind == "entry" else self.rooms[key]
+
+    def _members_of(self, number: int) -> list[tuple[str, str]]:
+        if number not in self._members:
+            self._members[number] = [subject for subject in self._in_force() if number in self._of(subject).tasks]
+        return self._members[number]
+
+
+def _may_share_a_room(key: str, other: str, name_of: Names) -> bool:
+    """Whether two entries, one of them wide, may cover the same room."""
+    for wide, single in ((key, other), (other, key)):
+        if is_wide(wide) and not is_wide(single):
+            return matches(wide, single, name_of(single)) is not False
+    return may_overlap(key, other)

@@ -1,0 +1,239 @@
+"""One poll of a workspace, as the counting sees it: what has been read of whom, and what follows from that.
+
+A poll is `Poll(ledger, now, …)`, then `see` or `see_unchanged` for what was read, `unknown` for what the API no longer knows,
+`assign` for rooms that are new, then `finish`.  Seeing the same record again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from exporter.counting.accounts import AccountState, Gauges
+from exporter.counting.contribution import UNKNOWN_POLLS, Account, Tracked
+from exporter.counting.coverage import MARGIN
+from exporter.counting.ledger import Ledger
+from exporter.counting.peaks import Window
+from exporter.hms.records import Session
+from exporter.times import DAY, HOUR, MINUTE, calendar
+
+SETTLED_AT_ONCE = 15 * MINUTE
+"""A session whose end is older than this when it is first read is not looked at again: nothing is recorded so late."""
+LOOKED_FOR = DAY
+"""An ended session that cannot be looked at again within this time is settled as it was last seen."""
+MISSED_FOR = 2 * DAY
+"""A session that has vanished is taken up again if it comes back within this time."""
+ASKED_AGAIN = HOUR
+"""How often a session that has vanished is asked for."""
+
+
+class Poll:
+    """What lives for one poll, at the API's time `now`: nothing is credited beyond it."""
+
+    def __init__(self, ledger: Ledger, now: int, longest_gap: int) -> None:
+        self.ledger = ledger
+        self.now = now
+        self._read: set[str] = set()
+        self._window_start = now if ledger.now is None else ledger.now
+        ledger.now = now
+        ledger.coverage.begin(now, longest_gap)
+
+    # -- what has been read ---------------------------------------------------------------------------------------
+
+    def see_unchanged(self, digest: int) -> bool:
+        """Whether a running session's record with this digest is the one last seen; if so, it counts as seen now."""
+        tracked = self.ledger.by_digest.get(digest)
+        if tracked is None:
+            return False
+        self._observe(tracked, self.now)
+        return True
+
+    def see(self, session: Session, name: str | None, digest: int | None = None) -> None:
+        """A session's record has been read, running or ended; `name` is its room's, `None` while it is not known."""
+        ledger = self.ledger
+        if session.id in ledger.settled:
+            return
+        tracked = ledger.tracked.get(session.id)
+        had_ended = tracked is not None and tracked.ended is not None
+        if tracked is None:
+            read = None
+            if session.ended is not None:
+                if ledger.coverage.is_undecided(session.room_id, name):
+                    read = ledger.coverage.read_already(session.started)
+                elif not ledger.coverage.counts(session.room_id, name, session.started, session.ended):
+                    return
+            tracked = ledger.track(session, self.now)
+            tracked.read = read
+        elif tracked.ended is not None and session.ended is None and not tracked.vanished:
+            return  # an answer from before its end
+        else:
+            ledger.renew(tracked, session)
+        self._observe(tracked, self.now if session.ended is None else session.ended)
+        tracked.users = session.users
+        if tracked.digest is not None:
+            ledger.by_digest.pop(tracked.digest, None)
+        tracked.digest = digest if session.ended is None else None
+        if tracked.digest is not None:
+            ledger.by_digest[tracked.digest] = tracked
+        if tracked.account is not None and (session.ended is None or session.ended > self._window_start):
+            self._window(tracked.account).look_at(tracked.id, session.stays.values(), session.ended)
+        if had_ended or tracked.ended is not None:
+            ledger.move(tracked)
+        self._see_end(tracked)
+        ledger.changes.tracked.add(tracked.id)
+
+    def _see_end(self, tracked: Tracked) -> None:
+        if tracked.ended is None:
+            tracked.seen_ended = None
+        elif tracked.seen_ended is None:
+            tracked.seen_ended = self.now
+            tracked.looked = self.now - tracked.ended > SETTLED_AT_ONCE
+        elif self.now > tracked.seen_ended and self.now >= tracked.ended + MARGIN:
+            tracked.looked = True
+
+    def unknown(self, session_id: str) -> None:
+        """The API does not know this session any more.  With the third poll in a row it counts as ended when last seen."""
+        tracked = self.ledger.tracked[session_id]
+        if session_id in self._read:
+            return
+        self._read.add(session_id)
+        if tracked.ended is not None:
+            tracked.tried = self.now
+            tracked.looked = not tracked.vanished
+            return
+        self._fall_behind(tracked)
+        tracked.unknown += 1
+        self.ledger.changes.tracked.add(session_id)
+        if tracked.unknown >= UNKNOWN_POLLS:
+            tracked.update(tracked.recall(), max(tracked.observed, tracked.started))
+            tracked.seen_ended = tracked.tried = self.now
+            self.ledger.move(tracked)
+
+    def unread(self, session_id: str | None) -> None:
+        """The session is there, but its record made no sense: it keeps what it had contributed."""
+        if session_id is not None and session_id in self.ledger.tracked:
+            self._read.add(session_id)
+            self._fall_behind(self.ledger.tracked[session_id])
+
+    def missing(self) -> list[Tracked]:
+        """Sessions that were running and have not been seen in this poll."""
+        return [tracked for tracked in self.ledger.tracked.values() if tracked.ended is None and tracked.id not in self._read]
+
+    def to_look_at(self) -> list[Tracked]:
+        """Ended sessions that are due to be looked at once more, for leaves are recorded late; vanished ones from time to time."""
+        return [tracked for tracked in self.ledger.ended.values() if tracked.id not in self._read and self._is_due(tracked)]
+
+    def _is_due(self, tracked: Tracked) -> bool:
+        assert tracked.ended is not None
+        if tracked.vanished:
+            return self.now - tracked.tried >= ASKED_AGAIN
+        return not tracked.looked and self.now >= tracked.ended + MARGIN and tracked.seen_ended != self.now
+
+    # -- accounts -------------------------------------------------------------------------------------------------
+
+    def unassigned_rooms(self) -> dict[str, int]:
+        """Rooms with sessions that have no account yet, with the peers connected there now."""
+        rooms: dict[str, int] = {}
+        for tracked in self.ledger.unassigned.values():
+            rooms[tracked.room_id] = rooms.get(tracked.room_id, 0) + tracked.connected
+        return rooms
+
+    def assign(self, room_id: str, name: str | None, account: Account | None) -> None:
+        """The room's new sessions belong to this account from now on; `None`: the room is not followed, and they are forgotten."""
+        ledger = self.ledger
+        for tracked in [tracked for tracked in ledger.unassigned.values() if tracked.room_id == room_id]:
+            if account is None or not self._counts(tracked, name):
+                ledger.untrack(tracked)
+                continue
+            ledger.assign(tracked, account)
+            self._window(account).look_at(tracked.id, tracked.recall().stays.values(), tracked.ended)
+
+    def _counts(self, tracked: Tracked, name: str | None) -> bool:
+        if tracked.read is None or tracked.ended is None:
+            return True
+        return self.ledger.coverage.counts(tracked.room_id, name, tracked.started, tracked.ended, tracked.read)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def finish(self, fresh: Iterable[Account] | None, at: float) -> None:
+        """The poll has read what it could: settles what is over, and works out what is to be published.
+
+        `fresh` are the accounts whose running sessions are all known as of now (`None`: every one); their gauges are
+        renewed, `at` being the moment on the caller's clock.
+        """
+        ledger = self.ledger
+        self.settle()
+        for tracked in self.missing():
+            self._fall_behind(tracked)
+        rolled = ledger.calendar is not None and ledger.calendar != calendar(self.now)
+        for state in ledger.accounts.values():
+            if state.touched or state.sessions or state.held or rolled:
+                ledger.publish(state)
+        for account in list(ledger.accounts) if fresh is None else fresh:
+            found = ledger.accounts.get(account)
+            if found is not None:
+                self._gauge(found, at)
+
+    def settle(self) -> None:
+        """Measures the sessions that have ended, and adds up those that need not be looked at again."""
+        for tracked in [tracked for tracked in self.ledger.ended.values() if tracked.account is not None]:
+            if not tracked.measured:
+                self.ledger.measure(tracked)
+            since = self.now - (tracked.seen_ended if tracked.seen_ended is not None else self.now)
+            if tracked.looked or since > (MISSED_FOR if tracked.vanished else LOOKED_FOR):
+                self.ledger.settle(tracked)
+
+    def _observe(self, tracked: Tracked, now: int) -> None:
+        self._read.add(tracked.id)
+        tracked.observed = now
+        if tracked.unknown or tracked.behind:
+            tracked.unknown = 0
+            tracked.behind = False
+            self.ledger.changes.tracked.add(tracked.id)
+
+    def _fall_behind(self, tracked: Tracked) -> None:
+        if not tracked.behind:
+            tracked.behind = True
+            self.ledger.changes.tracked.add(tracked.id)
+
+    # -- gauges ---------------------------------------------------------------------------------------------------
+
+    def _window(self, account: Account) -> Window:
+        window = self.ledger.windows.get(account)
+        if window is None:
+            state = self.ledger.accounts.get(account)
+            read_at = state.read_at if state is not None and state.read_at is not None else self._window_start
+            window = self.ledger.windows[account] = Window(read_at)
+        return window
+
+    def _gauge(self, state: AccountState, at: float) -> None:
+        before = state.gauges
+        connected = sum([tracked.connected for tracked in state.sessions.values()])
+        as_before = (
+            before is not None
+            and state.account not in self.ledger.windows  # no record of it that is new
+            and (before.sessions, before.peak, len(before.peers)) == (len(state.sessions), connected, len(state.roles))
+        )
+        if not as_before:
+            gauges = self._gauges(state)
+            state.version += gauges != before
+            state.gauges = gauges
+        self.ledger.windows.pop(state.account, None)
+        state.read_at = self.now
+        state.fresh = at
+
+    def _gauges(self, state: AccountState) -> Gauges:
+        peers = dict.fromkeys(state.roles, 0)
+        users: frozenset[int] = frozenset()
+        window = self._window(state.account)
+        for tracked in state.sessions.values():
+            window.stand(tracked.id, tracked.connected)
+            users = users | tracked.users if users else tracked.users
+            for role, line in tracked.lines.items():
+                peers[role] += line.rate
+        return Gauges(
+            sessions=len(state.sessions),
+            oldest_start=min((tracked.started for tracked in state.sessions.values()), default=None),
+            peers=peers,
+            users=len(users),
+            peak=window.peak(),
+        )

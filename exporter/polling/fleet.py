@@ -1,0 +1,103 @@
+"""All workspaces: their threads, made and ended as the configuration wants it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from exporter.config.config import Config
+from exporter.logs import event
+from exporter.polling.worker import Worker
+from exporter.publish.budgets import BudgetBoard
+from exporter.publish.exposition import Exposition
+from exporter.publish.selfmetrics import SelfMetrics
+from exporter.publish.status import WorkspaceStatus
+from exporter.state.store import Store, StoreError
+
+_JOIN_SECONDS = 3.0
+
+
+class Fleet:
+    """The workspaces of a configuration, each with a thread of its own.
+
+    Making it restores and publishes what the store holds, one workspace after the other.  Raises `StoreError`.
+    """
+
+    def __init__(self, config: Config, store: Store, exposition: Exposition, metrics: SelfMetrics) -> None:
+        self._store = store
+        self._exposition = exposition
+        self._metrics = metrics
+        self._board = BudgetBoard(exposition, config.budgets)
+        self._stuck: set[str] = set()
+        self._workers = {workspace.name: self._worker(workspace.name, config) for workspace in config.workspaces}
+
+    def _worker(self, name: str, config: Config) -> Worker:
+        workspace = next(workspace for workspace in config.workspaces if workspace.name == name)
+        return Worker(workspace, config, self._store, self._exposition, self._metrics, self._board)
+
+    def start(self) -> None:
+        """Begins to wait for polls."""
+        for worker in self._workers.values():
+            worker.start()
+
+    def poll(self) -> None:
+        """Polls every workspace now, but for those whose last poll is still running."""
+        for worker in list(self._workers.values()):
+            worker.poll()
+
+    def configure(self, config: Config) -> None:
+        """Takes over a configuration, whole or not at all.  Raises `StoreError`, having changed nothing."""
+        wanted = {workspace.name: workspace for workspace in config.workspaces}
+        # What may fail comes first: after it, nothing can.
+        new: list[Worker] = []
+        try:
+            for name in wanted.keys() - self._workers.keys():
+                new.append(self._worker(name, config))  # noqa: PERF401 (those made before one that fails are withdrawn)
+        except StoreError:
+            for worker in new:
+                worker.withdraw()
+            raise
+        gone = [worker for name, worker in self._workers.items() if name not in wanted]
+        workers = {name: worker for name, worker in self._workers.items() if name in wanted}
+        for name, worker in workers.items():
+            worker.configure(wanted[name], config)
+        for worker in new:
+            worker.start()
+            workers[worker.name] = worker
+        self._workers = workers
+        self._board.configure(config.budgets)
+        for worker in new:
+            worker.poll()
+        _end(gone)
+        for worker in gone:
+            worker.withdraw()
+
+    def stop(self) -> None:
+        """Ends all threads; requests under way are cut off."""
+        _end(self._workers.values())
+
+    def status(self) -> tuple[WorkspaceStatus, ...]:
+        """How each workspace is."""
+        return tuple(worker.status for worker in list(self._workers.values()))
+
+    def stuck(self) -> dict[str, str]:
+        """The workspaces whose polls show no sign of life, with the reason."""
+        return {name: reason for name, worker in list(self._workers.items()) if (reason := worker.stuck()) is not None}
+
+    def watch(self) -> None:
+        """Says in the log which polls are stuck, once."""
+        stuck = self.stuck()
+        for name in stuck.keys() - self._stuck:
+            event("error", "poll loop is stuck", workspace=name, reason=stuck[name])
+        for name in self._stuck - stuck.keys():
+            event("info", "poll loop works again", workspace=name)
+        self._stuck = set(stuck)
+
+
+def _end(workers: Iterable[Worker]) -> None:
+    workers = list(workers)
+    for worker in workers:
+        worker.stop()
+    deadline = time.monotonic() + _JOIN_SECONDS
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,59 @@
+"""What the log says of a workspace's polls: a line when something begins, changes or ends, and not at every poll."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from exporter.hms.records import Rejection
+from exporter.logs import event
+
+_REJECTIONS_A_POLL = 20
+"""Lines for rejected records from one poll to the next: an answer can hold a thousand of them."""
+_CHANGES_APART = 60.0
+"""Seconds between two lines of a fault that keeps changing."""
+
+
+class Telling:
+    """The log of one workspace."""
+
+    def __init__(self, workspace: str, monotonic: Callable[[], float]) -> None:
+        self._workspace = workspace
+        self._monotonic = monotonic
+        self._fault: str | None = None
+        self._told: str | None = None
+        self._told_at = 0.0
+        self._rejected = 0
+        self._progress: float | None = None
+
+    def poll_ended(self, fault: str | None) -> None:
+        """A poll has ended: whole, or with this fault.
+
+        A fault is told when it begins and when it has ended.  One that changes from poll to poll is told once a minute at most.
+        """
+        now = self._monotonic()
+        if fault is None:
+            if self._fault is not None:
+                event("info", "polls succeed again", workspace=self._workspace)
+            self._told = None
+        elif fault != self._told and (self._fault is None or now - self._told_at >= _CHANGES_APART):
+            event("warn", "poll failed", workspace=self._workspace, reason=fault)
+            self._told, self._told_at = fault, now
+        self._fault = fault
+        untold, self._rejected = self._rejected - _REJECTIONS_A_POLL, 0
+        if untold > 0:
+            event("warn", "more records rejected", workspace=self._workspace, records=untold)
+
+    def rejected(self, rejection: Rejection) -> None:
+        """A record was rejected; of many at once only the first are told one by one."""
+        self._rejected += 1
+        if self._rejected <= _REJECTIONS_A_POLL:
+            told = {"kind": rejection.kind, "record": rejection.subject, "reason": rejection.reason}
+            event("warn", "record rejected", workspace=self._workspace, **told)
+
+    def past(self, progress: float | None) -> None:
+        """How far a catch-up has come: its beginning, its end, and every tenth of it are told."""
+        before, self._progress = self._progress, progress
+        if progress is not None and (before is None or int(progress * 10) > int(before * 10)):
+            event("info", "reading the past", workspace=self._workspace, done=f"{progress:.0%}")
+        elif progress is None and before is not None:
+            event("info", "the past has been read", workspace=self._workspace)
