@@ -66,7 +66,7 @@ def _measure(rooms: int, running: int, churn: int, *, plain: bool) -> tuple[int,
                 sessions.pop(5).close(now - 20 * SECOND)
                 sessions.append(_open(world, ids[running + number * churn + place], now - 10 * SECOND))
             dearest = max(dearest, _calls(api, poller.poll))
-            assert poller.health.fault is None, poller.health.fault
+            assert poller.status.reason is None, poller.status.reason
         if not plain:
             return dearest, None
         other = PlainExporter(api.base_url, management_token(world, now), dict.fromkeys(ids[:rooms], ""), CollectorRegistry())

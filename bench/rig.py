@@ -40,7 +40,7 @@ class Rig:
         """A poll, half a minute after the one before.  Raises `AssertionError` when it does not succeed."""
         self.now += INTERVAL
         self.poller.poll()
-        assert self.poller.health.fault is None, self.poller.health.fault
+        assert self.poller.status.reason is None, self.poller.status.reason
 
     def poll_and_compress(self) -> None:
         """A poll, and the first scrape after it, which compresses what has changed."""

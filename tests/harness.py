@@ -332,8 +332,11 @@ class Bench:
         """Everything that is scripted has ended, and has been read."""
         self.server.faults.clear()
         self.now = max([self.now, *(call.closed_at or 0 for call in self.world.sessions)])
-        for _ in range(10):
+        for _ in range(6):
             self.poll(30)
+        for _ in range(100):  # ended sessions are looked at again a page at a time
+            if self.poller.ledger.tracked:
+                self.poll(30)
         assert self.up()
         assert self.poller.ledger.coverage.tasks == {}
         assert self.poller.ledger.tracked == {}

@@ -139,7 +139,8 @@ class Reading:
         """Sessions that were running, and are in neither list: several at a time where a listing shows them, else one by one."""
         lost = self._missing(poll)
         if not self._choices.ended.rooms_only(self._started):
-            yield from self._in_windows(poll, lost, pages=len(lost))
+            # One alone is asked for by its id: that costs no more, and tells whether the API still knows it.
+            yield from self._in_windows(poll, lost, pages=len(lost), least=2)
         for tracked in self._missing(poll):
             yield from self._read_one(poll, tracked)
 
@@ -163,16 +164,19 @@ class Reading:
         except ApiError as error:
             self._failed(error)
 
-    def _in_windows(self, poll: Poll, wanted: list[Tracked], pages: int) -> Iterator[msgspec.Raw]:
-        """Ended sessions by listings of the moments around their starts, the fullest first, with at most so many pages."""
+    def _in_windows(self, poll: Poll, wanted: list[Tracked], pages: int, least: int = 1) -> Iterator[msgspec.Raw]:
+        """Ended sessions by listings of the moments around their starts, the fullest first, with at most so many pages.
+
+        Listings that would show fewer than `least` of them are left out.
+        """
         if not wanted:
             return
         ended = [tracked.started for tracked in poll.ledger.ended.values()]
         known = sorted([*ended, *(started for _, started in poll.ledger.settled.values())])
         for first, last in windows([tracked.started for tracked in wanted], known, self._choices.page_size):
             inside = {tracked.id for tracked in wanted if first <= tracked.started <= last}
-            if pages <= 0 or (len(inside) < 2 and len(wanted) == pages):
-                return  # one by one costs no more, and tells whether the API still knows them
+            if pages <= 0 or len(inside) < least:
+                return
             try:
                 for page in self._pages({"active": "false", "after": rfc3339(first, 3), "before": rfc3339(last + 999, 3)}):
                     pages -= page.ends

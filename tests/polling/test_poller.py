@@ -611,7 +611,7 @@ def cost(bench: Bench, seconds: float = 30) -> int:
     bench.server.clear()
     bench.now += round(seconds * SECOND)
     bench.poller.poll()
-    assert bench.poller.health.fault is None
+    assert bench.poller.status.reason is None
     return sum(bench.server.calls.values())
 
 
@@ -719,7 +719,7 @@ def play(folder: Path, what: str, seed: int) -> None:
                     bench.now += chance.choice((100, 4000, 50_000)) * SECOND
         bench.names = True
         bench.finish()
-        check(bench, what, min(entry.since for entry in bench.poller.ledger.entries.values()), start)
+        check(bench, what, min(entry.since for entry in bench.poller.ledger.coverage.entries.values()), start)
     finally:
         bench.close()
 

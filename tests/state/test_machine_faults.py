@@ -136,8 +136,8 @@ def test_a_file_put_in_the_place_of_the_state_file_is_never_overwritten(tmp_path
         stage.state_file.write_bytes(b"somebody's own")
         found = stage.poll()
         assert up(found) == 0
-        assert stage.poller.health.fault is not None
-        assert "another file has taken the place" in stage.poller.health.fault
+        assert stage.poller.status.reason is not None
+        assert "another file has taken the place" in stage.poller.status.reason
         assert sums(stage.look()) == sums(stage.watcher.look(before))
         assert stage.state_file.read_bytes() == b"somebody's own"
         stage.state_file.unlink()
@@ -336,8 +336,8 @@ def test_while_the_state_file_is_spoilt_counters_stand_and_nothing_is_written_to
             found = stage.poll(names=False)
             assert up(found) == 0
             assert sums(found) == before
-        assert stage.poller.health.fault is not None
-        assert "cut the state file or its log short, or written over it, while it was in use" in stage.poller.health.fault
+        assert stage.poller.status.reason is not None
+        assert "cut the state file or its log short, or written over it, while it was in use" in stage.poller.status.reason
         assert file.read_bytes() == spoilt
         file.write_bytes(sound)
         assert up(stage.poll()) == 1
@@ -435,8 +435,8 @@ def nothing_is_published_that_is_not_stored(stage: Stage, folder: Path, full: ob
             assert up(found) == 0
             assert sums(found) == before
             stage.clock.leap(30)
-        assert stage.poller.health.fault is not None
-        assert "the state file cannot be used" in stage.poller.health.fault
+        assert stage.poller.status.reason is not None
+        assert "the state file cannot be used" in stage.poller.status.reason
     assert up(stage.poll()) == 1
     stage.restart()
     finish(stage)
@@ -518,8 +518,8 @@ def test_while_another_program_locks_the_state_file_counters_stand_and_then_go_o
             found = stage.poll(names=False)
             assert up(found) == 0
             assert sums(found) == before
-            assert stage.poller.health.fault is not None
-            assert "in use by another program" in stage.poller.health.fault
+            assert stage.poller.status.reason is not None
+            assert "in use by another program" in stage.poller.status.reason
         assert up(stage.poll()) == 1
         finish(stage)
 
@@ -575,8 +575,8 @@ def stands_until(stage: Stage, mend: Callable[[], None], fault: str) -> None:
         found = stage.poll(names=False)
         assert up(found) == 0
         assert sums(found) == before
-    assert stage.poller.health.fault is not None
-    assert fault in stage.poller.health.fault
+    assert stage.poller.status.reason is not None
+    assert fault in stage.poller.status.reason
     mend()
     assert up(stage.poll()) == 1
     stage.restart()
