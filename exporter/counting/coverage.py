@@ -106,21 +106,25 @@ class Coverage:
         """Whether what counts for a room depends on its name, which is not known."""
         return name is None and room_id not in self.rooms and any(key.startswith("~") for key in self.entries)
 
-    def counts(self, room_id: str, name: str | None, started: int, ended: int, read: Collection[str] = ()) -> bool:
+    def counts(self, room_id: str, name: str | None, started: int, ended: int, read: Collection[str] | None = None) -> bool:
         """Whether an ended session that was never seen running is to be counted.
 
-        `read` are entries that had read this start when the session was seen, if the room could not be decided about then.
+        `read` is for one that had been seen before its room could be decided about: the entries that had read its start then.
         """
         covering = self._covering(room_id, name)
         if not covering:
             return False
         since = min(covering, key=lambda entry: entry[1].entered)[1].since
-        return ended > since and all(key not in read and self._is_unread(followed, started) for key, followed in covering)
+        if ended <= since:
+            return False
+        if read is not None:
+            return all(key not in read for key, _ in covering)
+        return all(self._is_unread(followed, started) for _, followed in covering)
 
-    def read_already(self, started: int) -> frozenset[str]:
-        """The patterns for which this start has been read: kept with a session whose room cannot be decided about yet."""
-        patterns = (item for item in self.entries.items() if item[0].startswith("~"))
-        return frozenset(key for key, followed in patterns if not self._is_unread(followed, started))
+    def read_already(self, room_id: str, started: int) -> frozenset[str]:
+        """The entries that have read this start: kept with a session whose room cannot be decided about yet."""
+        keys = [*self._wide, *([room_id] if room_id in self.entries else [])]
+        return frozenset(key for key in keys if not self._is_unread(self.entries[key], started))
 
     def may_show_again(self, room_id: str, name: str | None, started: int) -> bool:
         """Whether an answer may still show a session that has been settled: its id must not be forgotten."""

@@ -58,7 +58,7 @@ class Poll:
             read = None
             if session.ended is not None:
                 if ledger.coverage.is_undecided(session.room_id, name):
-                    read = ledger.coverage.read_already(session.started)
+                    read = ledger.coverage.read_already(session.room_id, session.started)
                 elif not ledger.coverage.counts(session.room_id, name, session.started, session.ended):
                     return
             tracked = ledger.track(session, self.now)

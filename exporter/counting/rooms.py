@@ -7,7 +7,7 @@ idle for long.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec import structs
@@ -72,8 +72,8 @@ class Rooms:
         self._waited: dict[str, int] = {}
         self._shown: dict[str, int] = {}
         """Discovered rooms with series of their own, since when (µs)."""
-        self._quiet: dict[str, int] = {}
-        """Of those: for how many polls nothing has changed."""
+        self._quiet: dict[str, tuple[int, int]] = {}
+        """Of those: for how many polls nothing but time has moved on, and the version of what is published."""
 
     # -- which rooms ----------------------------------------------------------------------------------------------
 
@@ -160,17 +160,18 @@ class Rooms:
         self._waited.pop(account.id, None)
         self.known.pop(account.id, None)
 
-    def end_poll(self, accounts: Mapping[Account, AccountState], changed: Container[Account], now: int) -> None:
-        """A poll has ended; `changed` are the accounts of which anything but time has moved on in it.
+    def end_poll(self, accounts: Mapping[Account, AccountState], now: int) -> None:
+        """A poll has ended.
 
         Rooms beyond `max_rooms`, and those that are no longer followed, lose their series once they have been quiet for some polls:
         by then their last increase has been scraped.  The busiest stay.
         """
         for room_id in self._shown:
-            account = room_account(room_id)
-            moved = account in changed or _runs(room_id, accounts)
-            self._quiet[room_id] = 0 if moved else self._quiet.get(room_id, 0) + 1
-        quiet = [room_id for room_id in self._shown if self._quiet[room_id] >= QUIET_POLLS]
+            state = accounts.get(room_account(room_id))
+            version = -1 if state is None else state.version
+            polls, before = self._quiet.get(room_id, (0, version))
+            self._quiet[room_id] = (0 if version != before or _runs(room_id, accounts) else polls + 1), version
+        quiet = [room_id for room_id in self._shown if self._is_quiet(room_id)]
         leaving = [room_id for room_id in quiet if self.covers(room_id) is False]
         beyond = len(self._shown) - len(leaving) - self.limits.max_rooms
         if beyond > 0:
@@ -185,6 +186,9 @@ class Rooms:
             if room_id not in self._shown and room_id not in self.scope.ids and 0 < room.fetched_at < now - REFRESH_AFTER:
                 del self.known[room_id]
 
+    def _is_quiet(self, room_id: str) -> bool:
+        return self._quiet.get(room_id, (0, 0))[0] >= QUIET_POLLS
+
     def _take_slot(self, room_id: str, busy: set[str], now: int) -> bool:
         """Whether a room with a new session has series of its own: a room in use goes before one that is idle."""
         if room_id in busy:
@@ -195,7 +199,7 @@ class Rooms:
             if len(busy) >= self.limits.max_rooms:
                 return False
             # An idle room gives way: at once if its last increase has been scraped, else in a few polls.
-            idle = [other for other in self._shown if other not in busy and self._quiet.get(other, 0) >= QUIET_POLLS]
+            idle = [other for other in self._shown if other not in busy and self._is_quiet(other)]
             if idle:
                 self.leave(room_account(min(idle, key=self._shown.__getitem__)))
         self._shown[room_id] = now

@@ -209,10 +209,9 @@ class WorkspacePoller:
     def _end(self, poll: Poll) -> None:
         """Makes the poll durable, and lets go of what has been idle for too long."""
         ledger, rooms = self.ledger, self.rooms
-        changed = frozenset(ledger.changes.accounts)
         ledger.forget(self._name_of)
         self._commit()
-        rooms.end_poll(ledger.accounts, changed, poll.now)
+        rooms.end_poll(ledger.accounts, poll.now)
         kept = self._publisher.rooms_of_budgets
         for account in rooms.idle(ledger.accounts, poll.now):
             if account.id in kept or rooms.label(account) in kept:
