@@ -171,7 +171,7 @@ class Client:
         except ConfigError as error:
             raise ApiError(str(error), refused=True) from error
         if math.isfinite(token.expires):
-            self._shared.observer.token_expiry(token.expires)
+            self._shared.observer.token_expiry(token.expires, minted=token.minted)
         return token.text
 
     def _renew(self, refused: str) -> bool:

@@ -20,7 +20,7 @@ class Observer(Protocol):
     def clock_skew(self, seconds: float) -> None:
         """The API's clock minus ours."""
 
-    def token_expiry(self, timestamp: float) -> None:
+    def token_expiry(self, timestamp: float, *, minted: bool) -> None:
         """When the token in use expires (Unix time of the API)."""
 
 
@@ -39,5 +39,5 @@ class Unobserved:
     def clock_skew(self, seconds: float) -> None:
         """Nothing."""
 
-    def token_expiry(self, timestamp: float) -> None:
+    def token_expiry(self, timestamp: float, *, minted: bool) -> None:
         """Nothing."""

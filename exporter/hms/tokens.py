@@ -18,10 +18,11 @@ _RENEW_BEFORE = 3600
 
 
 class Token(NamedTuple):
-    """A token and its expiry (Unix time by the API's clock; infinite when it does not say)."""
+    """A token, its expiry (Unix time by the API's clock; infinite when it does not say), and whether it was minted here."""
 
     text: str
     expires: float
+    minted: bool
 
 
 class Tokens:
@@ -49,7 +50,7 @@ class Tokens:
     def _make(self, now: int) -> Token:
         if isinstance(self._credentials, ManagementToken):
             text = self._credentials.token.reveal()
-            return Token(text, _expiry(text))
+            return Token(text, _expiry(text), minted=False)
         claims = {
             "access_key": self._credentials.access_key.reveal(),
             "type": "management",
@@ -60,9 +61,10 @@ class Tokens:
             "exp": now + LIFE,
         }
         try:
-            return Token(jwt.encode(claims, self._credentials.secret.reveal(), algorithm="HS256"), now + LIFE)
+            text = jwt.encode(claims, self._credentials.secret.reveal(), algorithm="HS256")
         except jwt.PyJWTError:
             raise ConfigError("the secret signs no token: expected the app secret as 100ms shows it, not a key of another kind") from None
+        return Token(text, now + LIFE, minted=True)
 
 
 def _expiry(text: str) -> float:

@@ -62,6 +62,12 @@ class SelfMetrics:
         self.token_expiry = self._add(
             Gauge, "hms_exporter_token_expiry_timestamp_seconds", "When the management token expires, as Unix time.", by
         )
+        self.token_minted = self._add(
+            Gauge,
+            "hms_exporter_token_minted",
+            "Whether the exporter mints its management token and renews it (1), or has a ready-made one that somebody must replace (0).",
+            by,
+        )
         self.clock_skew = self._add(
             Gauge, "hms_exporter_clock_skew_seconds", "The API's clock minus this machine's, from its Date header.", by
         )
@@ -146,6 +152,7 @@ class WorkspaceMetrics:
         """The API's clock minus ours."""
         self._metrics.clock_skew.labels(self._name).set(seconds)
 
-    def token_expiry(self, timestamp: float) -> None:
-        """When the token in use expires."""
+    def token_expiry(self, timestamp: float, *, minted: bool) -> None:
+        """When the token in use expires, and whether the exporter mints it."""
         self._metrics.token_expiry.labels(self._name).set(timestamp)
+        self._metrics.token_minted.labels(self._name).set(int(minted))

@@ -94,7 +94,7 @@ def test_the_metrics_about_itself_are_there_from_the_first_scrape(tmp_path: Path
             "hms_exporter_poll_duration_seconds_bucket", "hms_exporter_last_success_timestamp_seconds",
             "hms_exporter_poll_interval_seconds", "hms_exporter_api_requests_total", "hms_exporter_api_request_duration_seconds_count",
             "hms_exporter_api_retries_total", "hms_exporter_api_throttled_seconds_total", "hms_exporter_records_rejected_total",
-            "hms_exporter_token_expiry_timestamp_seconds", "hms_exporter_clock_skew_seconds",
+            "hms_exporter_token_expiry_timestamp_seconds", "hms_exporter_token_minted", "hms_exporter_clock_skew_seconds",
             "hms_exporter_config_last_reload_successful", "hms_exporter_config_last_reload_success_timestamp_seconds",
             "hms_exporter_build_info", "process_cpu_seconds_total", "process_open_fds", "python_info",
             "hms_rooms_configured", "hms_rooms_tracked", "hms_rooms_missing", "hms_rooms_overflowed",

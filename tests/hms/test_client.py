@@ -49,7 +49,7 @@ class Told:
     def clock_skew(self, seconds: float) -> None:
         self.skews.append(seconds)
 
-    def token_expiry(self, timestamp: float) -> None:
+    def token_expiry(self, timestamp: float, *, minted: bool) -> None:
         self.expiries.append(timestamp)
 
 

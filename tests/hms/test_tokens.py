@@ -76,7 +76,7 @@ def test_a_ready_made_token_is_used_as_it_is_and_its_expiry_read() -> None:
 
 @pytest.mark.parametrize("text", ["opaque", "a.b.c", jwt.encode({}, "k" * 32), jwt.encode({"exp": "soon"}, "k" * 32), "ey.ey.ey"])
 def test_a_ready_made_token_need_not_say_when_it_expires(text: str) -> None:
-    assert Tokens(ManagementToken(Secret(text))).current(NOW) == (text, float("inf"))
+    assert Tokens(ManagementToken(Secret(text))).current(NOW) == (text, float("inf"), False)
 
 
 def test_a_secret_in_a_file_is_read_for_each_new_token(tmp_path: Path) -> None:
@@ -142,6 +142,15 @@ def test_a_machine_whose_clock_is_wrong_still_gets_in(sim: SimulatedApi, offset:
     expiry = value(metrics, "hms_exporter_token_expiry_timestamp_seconds")
     assert expiry is not None
     assert 3600 - 5 < expiry - sim.clock() / SECOND < LIFE + 5, "good for an hour at least, by the API's clock"
+
+
+def test_a_token_is_told_to_be_minted_or_ready_made(sim: SimulatedApi, world: World) -> None:
+    """An alert must know whether somebody has to replace it."""
+    ready_made = ManagementToken(Secret(management_token(world, real_clock())))
+    for credentials, minted in ((PAIR, 1.0), (ready_made, 0.0)):
+        api, metrics = build(sim, credentials)
+        ask(api)
+        assert value(metrics, "hms_exporter_token_minted") == minted
 
 
 def test_a_clock_of_the_api_that_is_set_while_running_is_followed(sim: SimulatedApi) -> None:

@@ -173,7 +173,7 @@ def test_a_workspace_that_left_takes_its_series_along_and_no_others() -> None:
         workspace.retry()
         workspace.throttled(2.5)
         workspace.clock_skew(1.0)
-        workspace.token_expiry(2.0)
+        workspace.token_expiry(2.0, minted=True)
         workspace.duration.observe(1.0)
         workspace.polls.inc()
     before = rendered(metrics, TEXT).decode().splitlines()
