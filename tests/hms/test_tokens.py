@@ -69,7 +69,7 @@ def test_of_many_threads_with_a_refused_token_one_makes_the_new_one() -> None:
 def test_a_ready_made_token_is_used_as_it_is_and_its_expiry_read() -> None:
     text = jwt.encode({"exp": NOW + 7 * LIFE}, "a key that only 100ms has, of enough bytes", "HS256")
     tokens = Tokens(ManagementToken(Secret(text)))
-    assert tokens.current(NOW) == (text, NOW + 7 * LIFE)
+    assert tokens.current(NOW) == (text, NOW + 7 * LIFE, False)
     assert tokens.current(NOW + 8 * LIFE).text == text, "an expired one too: 100ms decides"
     assert not tokens.renew(text, NOW), "there is no other"
 
