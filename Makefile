@@ -17,6 +17,9 @@ PIP := -m pip install --quiet --disable-pip-version-check --no-input --require-h
 export HMS_TOOLS_DIR ?= $(CURDIR)/.tools/prometheus
 export HMS_TOOLS_DIR_2 ?= $(CURDIR)/.tools/prometheus-2
 
+# Where docs/alerts.md is published, for the links in alerts: make generate RUNBOOKS=https://wiki.example.org/hms-alerts
+RUNBOOKS ?=
+
 # More arguments for what a target runs: make demo ARGS=--web.listen-address=:9000, make quick ARGS='-k reload'
 ARGS ?=
 
@@ -57,7 +60,7 @@ soak: .venv/.dev ## days of simulated life in an hour, with faults
 
 generate: .venv/.dev ## write what is made from other files: dashboards, the Kubernetes rules
 	$(VENV) -m grafana
-	$(VENV) -m scripts.prometheusrule
+	$(VENV) -m scripts.prometheusrule $(RUNBOOKS)
 
 lock: .tools/venv/.installed ## write the lock files anew from pyproject.toml
 	$(LOCK) pyproject.toml -o requirements.lock

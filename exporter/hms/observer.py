@@ -21,7 +21,7 @@ class Observer(Protocol):
         """The API's clock minus ours."""
 
     def token_expiry(self, timestamp: float, *, minted: bool) -> None:
-        """When the token in use expires (Unix time of the API)."""
+        """When the token in use expires (Unix time of the API), and whether it was minted here."""
 
 
 class Unobserved:

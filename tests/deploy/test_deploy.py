@@ -192,7 +192,8 @@ def test_labels_ports_and_volumes_of_the_manifests_fit_together() -> None:
 def test_the_rules_find_the_job_under_the_name_that_the_cluster_gives_it() -> None:
     service, monitor = manifest("service.yaml"), manifest("servicemonitor.yaml")
     job = service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
-    assert set(re.findall(r'job="([^"]*)"', prometheusrule.manifest())) == {job}
+    (pattern,) = re.findall(r'up\{job=~"([^"]*)"', prometheusrule.manifest())
+    assert re.fullmatch(pattern, job)
 
 
 def test_the_configuration_of_the_cluster_is_one_and_its_paths_are_mounted(tmp_path: Path) -> None:

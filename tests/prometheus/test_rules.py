@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import yaml
 
 from exporter.publish.families import FAMILIES, sample_names
 from exporter.publish.selfmetrics import SelfMetrics
-from scripts import stack
+from scripts import prometheusrule, stack
 from tests.programs import require
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -44,6 +45,12 @@ RECORDED = {rule["record"]: rule for rule in _rules("record")}
 THRESHOLDS = {name for name in RECORDED if name.startswith("hms:threshold:")}
 
 
+RUNBOOKS = dict(
+    re.findall(r"(?ms)^## (\w+)\n(.*?)(?=^##+ |\Z)", (REPOSITORY / "docs" / "alerts.md").read_text(encoding="utf-8")),
+)
+"""The sections of docs/alerts.md by alert."""
+
+
 @GENERATIONS
 def test_promtool_and_amtool_accept_every_file(generation: Generation) -> None:
     promtool = require("promtool", generation=generation)
@@ -54,8 +61,13 @@ def test_promtool_and_amtool_accept_every_file(generation: Generation) -> None:
 
 @GENERATIONS
 @pytest.mark.parametrize("file", TEST_FILES, ids=lambda file: file.stem)
-def test_each_alert_fires_when_it_should_and_only_then(file: Path, generation: Generation) -> None:
-    _run(require("promtool", generation=generation), "test", "rules", file)
+def test_each_alert_fires_when_it_should_and_only_then(file: Path, generation: Generation, tmp_path: Path) -> None:
+    """On a copy with the default links, so that the tests hold after `make generate RUNBOOKS=...` too."""
+    for folder in ("rules", "tests"):
+        shutil.copytree(FOLDER / folder, tmp_path / folder)
+    alerts = tmp_path / "rules" / "hms-alerts.yml"
+    alerts.write_text(prometheusrule.linked(alerts.read_text(), prometheusrule.RUNBOOKS))
+    _run(require("promtool", generation=generation), "test", "rules", tmp_path / "tests" / file.name)
 
 
 def test_each_alert_is_tested_firing_and_at_rest() -> None:
@@ -80,9 +92,9 @@ def test_an_alert_says_what_is_wrong_how_bad_and_where_to_read_on(name: str) -> 
     assert annotations["summary"].endswith(".")
     assert "{{" in annotations["description"], "names neither what it is about nor how much"
     page, _, anchor = annotations["runbook_url"].partition("#")
-    headings = re.findall(r"(?m)^## (\w+)$", (REPOSITORY / page).read_text(encoding="utf-8"))
+    assert page.startswith("https://"), "dead in a message"
     assert anchor == name.lower()
-    assert name in headings
+    assert name in RUNBOOKS
 
 
 def test_an_alert_about_a_room_names_it() -> None:
@@ -100,38 +112,102 @@ def test_the_documentation_lists_every_alert_with_its_severity_and_no_other() ->
 
 def test_every_threshold_is_compared_with_and_every_one_compared_with_exists() -> None:
     """A threshold that is missing would silence its alert without a word."""
-    used = {name for rule in (*ALERTS.values(), *RECORDED.values()) for name in re.findall(r"hms:threshold:\w+", rule["expr"])}
+    expressions = [rule["expr"] for rule in (*ALERTS.values(), *RECORDED.values())]
+    used = {name for expr in expressions for name in re.findall(r"hms:threshold:\w+", expr)}
     assert used == THRESHOLDS
     set_in_one_place = [rule["record"] for group in _load(FOLDER / "rules" / "hms-thresholds.yml")["groups"] for rule in group["rules"]]
     assert sorted(set_in_one_place) == sorted(THRESHOLDS)
     assert all(re.fullmatch(r"vector\([0-9.]+\)", RECORDED[name]["expr"]) for name in THRESHOLDS)
 
 
+def test_a_threshold_that_exists_twice_is_still_one_number() -> None:
+    """`scalar` of two series, from federation or a second ruler, would be NaN, and its alert mute."""
+    for rule in (*ALERTS.values(), *RECORDED.values()):
+        bare = re.sub(r"scalar\(max\(hms:threshold:\w+\)\)", "", rule["expr"])
+        assert not re.search(r"hms:threshold:\w", bare), rule
+
+
+def test_the_alert_about_missing_thresholds_knows_how_many_there_are() -> None:
+    rule = ALERTS["HmsThresholdsMissing"]
+    assert f"< {len(THRESHOLDS)}\n" in rule["expr"] + "\n" or f"< {len(THRESHOLDS)} " in rule["expr"]
+    assert f"of the {len(THRESHOLDS)} series" in rule["annotations"]["description"]
+
+
+def test_alerts_compare_with_thresholds_and_not_with_numbers() -> None:
+    """But for what is 0 or 1 by its meaning: down, refused, used up, projected to be used up."""
+    states = {
+        "HmsExporterDown", "HmsWorkspaceMissing", "HmsConfigReloadFailed", "HmsBudgetUsedUp", "HmsBudgetNearlyUsed", "HmsBudgetPaceTooHigh",
+        "HmsCredentialsRejected", "HmsDataStale", "HmsTokenExpiring", "HmsSessionForgotten",
+    }  # fmt: skip
+    for name, rule in ALERTS.items():
+        if name == "HmsThresholdsMissing":
+            continue
+        expr = re.sub(r"(interval_seconds|day_of_week\(\)) *(>|<=|==|>=) *(bool )?\d+( <= \d+)?", "", rule["expr"])
+        numbers = set(re.findall(r"[<>=]=? *(\d[\d.]*)(?! *\*)", expr))
+        assert numbers <= ({"0", "1"} if name in states else set()), (name, numbers)
+
+
 def test_the_documentation_names_every_threshold_by_its_alert() -> None:
-    text = (REPOSITORY / "docs" / "alerts.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"(?ms)^## (\w+)\n(.*?)(?=^## |\Z)", text))
     for name, rule in ALERTS.items():
         for threshold in re.findall(r"hms:threshold:(\w+)", rule["expr"]):
-            assert f"`{threshold}`" in sections[name], (name, threshold)
+            assert f"`{threshold}`" in RUNBOOKS[name], (name, threshold)
+    for threshold in THRESHOLDS:
+        assert any(f"`{threshold.rpartition(':')[2]}`" in text for text in RUNBOOKS.values()), threshold
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_a_runbook_has_steps_a_query_an_end_false_alarms_and_a_dashboard(name: str) -> None:
+    text = RUNBOOKS[name]
+    assert "\n1. " in text
+    assert "```promql\n" in text
+    for part in ("Over when", "False alarms", "Dashboard"):
+        assert f"\n- **{part}:** " in text, part
+    (uid,) = re.findall(r"`/d/([\w-]+)`", text)
+    assert (REPOSITORY / "grafana" / "dashboards" / f"{uid}.json").exists()
+
+
+@GENERATIONS
+def test_the_queries_of_the_runbooks_are_promql_and_know_only_series_that_exist(generation: Generation, tmp_path: Path) -> None:
+    queries = [query for text in RUNBOOKS.values() for query in re.findall(r"(?s)```promql\n(.*?)\n```", text)]
+    rules = [{"record": "a:b:c", "expr": query, "labels": {"number": str(number)}} for number, query in enumerate(queries)]
+    file = tmp_path / "queries.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": rules}]}))
+    _run(require("promtool", generation=generation), "check", "rules", file)
+    for query in queries:
+        assert _asked(query) <= _known(), query
 
 
 def test_recorded_series_are_named_by_level_metric_and_operation() -> None:
     for name in RECORDED.keys() - THRESHOLDS:
-        assert re.fullmatch(r"(workspace|workspace_role|room):hms_[a-z_]+:[a-z0-9_]+", name), name
+        assert re.fullmatch(
+            r"(instance|job|workspace|workspace_role|workspace_code|workspace_period|room|budget):hms_[a-z_]+:[a-z0-9_]+", name
+        ), name
 
 
 def test_rules_know_only_metrics_that_exist() -> None:
-    own = {name for metric in SelfMetrics("0", "0").registry.collect() for name in _sample_names(metric.name, metric.type)}
-    known = own | {name for family in FAMILIES for name in sample_names(family)} | set(RECORDED) | {"up", "process_start_time_seconds"}
     for rule in (*ALERTS.values(), *RECORDED.values()):
-        expr = re.sub(r'"[^"]*"|\{[^}]*\}', "", rule["expr"])
-        asked = set(re.findall(r"(?<![:\w])(?:\w+:)?hms[\w:]*", expr))
-        assert asked <= known, asked - known
+        assert _asked(rule["expr"]) <= _known(), rule
 
 
 def test_the_shipped_configuration_scrapes_the_job_that_the_alert_watches() -> None:
     jobs = {job["job_name"] for job in _load(FOLDER / "prometheus.yml")["scrape_configs"]}
-    assert set(re.findall(r'job="([^"]+)"', ALERTS["HmsExporterDown"]["expr"])) <= jobs
+    (pattern,) = re.findall(r'up\{job=~"([^"]+)"', RECORDED["instance:hms_exporter_up:known"]["expr"])
+    assert any(re.fullmatch(pattern, job) for job in jobs)
+
+
+def test_links_to_runbooks_lead_where_they_are_told_to() -> None:
+    text = (FOLDER / "rules" / "hms-alerts.yml").read_text(encoding="utf-8")
+    elsewhere = prometheusrule.linked(text, "https://wiki.example.org/hms")
+    links = [
+        rule["annotations"]["runbook_url"] for group in yaml.safe_load(elsewhere)["groups"] for rule in group["rules"] if "alert" in rule
+    ]
+    assert links == [f"https://wiki.example.org/hms#{name.lower()}" for name in ALERTS]
+    assert prometheusrule.linked(elsewhere, prometheusrule.RUNBOOKS) == prometheusrule.linked(text, prometheusrule.RUNBOOKS)
+
+
+def test_a_link_that_would_be_dead_in_a_message_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert prometheusrule.main(["docs/alerts.md"]) == 2
+    assert "expected the address of a page" in capsys.readouterr().err
 
 
 def test_alertmanager_quiets_only_alerts_that_exist() -> None:
@@ -156,3 +232,13 @@ def _sample_names(name: str, kind: str) -> tuple[str, ...]:
     if kind == "histogram":
         return (f"{name}_bucket", f"{name}_count", f"{name}_sum")
     return (name,)
+
+
+def _asked(expr: str) -> set[str]:
+    """The series of ours that an expression asks for."""
+    return set(re.findall(r"(?<![:\w])(?:\w+:)?hms[\w:]*", re.sub(r'"[^"]*"|\{[^}]*\}', "", expr)))
+
+
+def _known() -> set[str]:
+    own = {name for metric in SelfMetrics("0", "0").registry.collect() for name in _sample_names(metric.name, metric.type)}
+    return own | {name for family in FAMILIES for name in sample_names(family)} | set(RECORDED)
