@@ -312,7 +312,7 @@ def test_live_metrics_are_as_client_python_writes_them_after_every_change(fmt: F
         lambda: workspace.request("/sessions", "500", 1e9),
         lambda: workspace.throttled(0.1),
         lambda: workspace.clock_skew(-1e-7),
-        lambda: workspace.token_expiry(1.7e9),
+        lambda: workspace.token_expiry(1.7e9, minted=True),
         lambda: workspace.catch_up.set(float("nan")),
         lambda: workspace.interval.dec(float("inf")),
         lambda: live.workspace("another", 5.0),
