@@ -60,6 +60,7 @@ def test_promtool_and_amtool_accept_every_file(generation: Generation) -> None:
 
 
 @GENERATIONS
+@pytest.mark.slow  # weeks of evaluations: three minutes for each Prometheus
 @pytest.mark.parametrize("file", TEST_FILES, ids=lambda file: file.stem)
 def test_each_alert_fires_when_it_should_and_only_then(file: Path, generation: Generation, tmp_path: Path) -> None:
     """On a copy with the default links, so that the tests hold after `make generate RUNBOOKS=...` too."""
