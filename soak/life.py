@@ -9,8 +9,8 @@ import random
 import threading
 from collections import Counter, defaultdict
 
-from exporter.simulator import Room, RoomQuery, Session, SessionQuery, Shape, UnknownCursorError
-from exporter.simulator.timeline import object_id
+from exporter.simulator import Nothing, Room, RoomQuery, Session, SessionQuery, Shape, UnknownCursorError
+from exporter.simulator.shape import object_id
 from exporter.simulator.workspace import select_rooms
 from exporter.times import HOUR, MINUTE, SECOND
 from soak.account import Distributions, RoomTruth, added, nothing, true_distributions, true_rooms
@@ -27,6 +27,7 @@ class Life:
         self.access_key = "soak-key"
         self.secret = "soak-secret-of-thirty-two-bytes-and-more"  # noqa: S105 (opens only the simulator)
         self.lock = threading.RLock()
+        self.beside = Nothing()
         self.sessions = 0
         """How many there have been."""
         self._rng = random.Random(seed)  # noqa: S311 (a repeatable life)
@@ -114,6 +115,10 @@ class Life:
         """The session of this id, if the API knows it."""
         session = self._sessions.get(session_id)
         return session if session is not None and session.exists(now) else None
+
+    def sessions_since(self, after: int, now: int) -> list[Session]:
+        """At least every session that has begun by `now` and was still running later than `after`."""
+        return [session for session in self._sessions.values() if session.created_at <= now]
 
     def list_rooms(self, query: RoomQuery, now: int) -> list[Room]:
         """At most `limit` rooms, newest first.  Raises `UnknownCursorError`."""

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import jwt
 import msgspec
 from jwt.types import Options
 
-from exporter.simulator.timeline import Record, Room, Session, fixed_id
-from exporter.simulator.workspace import RoomQuery, SessionQuery, UnknownCursorError, Workspace
+from exporter.simulator import beside_answers
+from exporter.simulator.replies import Call, Manners, Pages, RefusedError, Response, Twist, flag, moment
+from exporter.simulator.shape import Record
+from exporter.simulator.timeline import Room, Session
+from exporter.simulator.workspace import RoomQuery, SessionQuery, Workspace
 from exporter.times import SECOND, rfc3339
 
 LEEWAY: Final = 5 * SECOND
 """How far a token's times may lie on the wrong side of the server's clock."""
 
 _CLAIMS: Final = ["access_key", "type", "version", "jti", "iat", "nbf", "exp"]
-
-SMALLEST_PAGE: Final = 10
 
 PREFIX: Final = "/v2"
 
@@ -33,47 +33,8 @@ _ROUTES: Final = {
     "/rooms/<id>": re.compile(r"/rooms/([^/]+)"),
     "/active-rooms/<id>": re.compile(r"/active-rooms/([^/]+)"),
     "/active-rooms/<id>/peers": re.compile(r"/active-rooms/([^/]+)/peers"),
+    **beside_answers.ROUTES,
 }
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-Twist = Literal["repeated_cursor", "endless_pages", "repeated_item"]
-
-
-@dataclass(frozen=True, slots=True)
-class Manners:
-    """How the API behaves where its documentation is silent or contradicts itself.
-
-    `oversize`: a `limit` outside of 10 to `max_page_size` is refused with 400, or silently moved into that range;
-    `active_default`: what leaving `active` out means; `empty_data`: `data` when nothing was found;
-    `final_last`: what the last page has in `last`.
-    """
-
-    max_page_size: int = 100
-    oversize: Literal["refuse", "lower"] = "refuse"
-    active_default: Literal["true", "all"] = "true"
-    empty_data: Literal["null", "list"] = "null"
-    final_last: Literal["id", "empty", "absent"] = "id"
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An answer before it is put on the wire; length, date and encoding are added there."""
-
-    status: int
-    body: bytes
-    content_type: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What was asked: the path without its prefix, and the query's last value of each name."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    authorization: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +43,6 @@ class Answer:
 
     authorized: bool
     response: Response
-
-
-class _RefusedError(Exception):
-    """The call is answered with an error."""
-
-    def __init__(self, status: int, message: str, *details: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.response = error(status, message, *details, headers=headers)
-
-
-def error(status: int, message: str, *details: str, headers: Mapping[str, str] | None = None) -> Response:
-    """100ms's error document."""
-    body = msgspec.json.encode({"code": status, "message": message, "details": details or (message,)})
-    return Response(status, body, headers=headers or {})
 
 
 def route_of(path: str) -> str | None:
@@ -111,7 +58,7 @@ def answer(call: Call, workspaces: Sequence[Workspace], manners: Manners, now: i
         authorized = True
         with workspace.lock:
             return Answer(authorized, _Answering(workspace, manners, now, twist).to(call))
-    except _RefusedError as refused:
+    except RefusedError as refused:
         return Answer(authorized, refused.response)
 
 
@@ -119,25 +66,25 @@ def authorize(header: str | None, workspaces: Sequence[Workspace], now: int) -> 
     """The workspace that a valid management token opens; every claim is demanded and checked against the server's clock."""
     scheme, _, token = (header or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise _RefusedError(401, "authorization failed", "no bearer token")
+        raise RefusedError(401, "authorization failed", "no bearer token")
     try:
         access_key = jwt.decode(token, options={"verify_signature": False}).get("access_key")
         workspace = next((known for known in workspaces if known.access_key == access_key), None)
         if workspace is None:
-            raise _RefusedError(401, "authorization failed", "unknown access_key")
+            raise RefusedError(401, "authorization failed", "unknown access_key")
         # The times are checked below: PyJWT knows this machine's clock only, the simulated one may be hours away from it.
         options: Options = {"require": _CLAIMS, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
         claims = jwt.decode(token, workspace.secret, algorithms=["HS256"], options=options)
         uuid.UUID(claims["jti"])
         issued, begins, ends = (float(claims[name]) * SECOND for name in ("iat", "nbf", "exp"))
     except (jwt.InvalidTokenError, ValueError, TypeError, AttributeError) as fault:
-        raise _RefusedError(401, "authorization failed", f"invalid token: {type(fault).__name__}") from fault
+        raise RefusedError(401, "authorization failed", f"invalid token: {type(fault).__name__}") from fault
     if claims["type"] != "management" or claims["version"] != 2:
-        raise _RefusedError(401, "authorization failed", "not a management token of version 2")
+        raise RefusedError(401, "authorization failed", "not a management token of version 2")
     if max(issued, begins) > now + LEEWAY:
-        raise _RefusedError(401, "authorization failed", "token is not valid yet")
+        raise RefusedError(401, "authorization failed", "token is not valid yet")
     if ends < now - LEEWAY:
-        raise _RefusedError(401, "authorization failed", "token is expired")
+        raise RefusedError(401, "authorization failed", "token is expired")
     return workspace
 
 
@@ -155,20 +102,22 @@ class _Answering:
         self._workspace = workspace
         self._manners = manners
         self._now = now
-        self._twist = twist
+        self._pages = Pages(manners, now, twist)
 
     def to(self, call: Call) -> Response:
         """The answer."""
         route = route_of(call.path)
         if route is None:
-            raise _RefusedError(404, "not found")
+            raise RefusedError(404, "not found")
         if call.method != "GET":
-            raise _RefusedError(405, "method not allowed", headers={"Allow": "GET"})
+            raise RefusedError(405, "method not allowed", headers={"Allow": "GET"})
         match route:
             case "/sessions":
                 return self._sessions(call.query)
             case "/rooms":
                 return self._rooms(call.query)
+        if route in beside_answers.ROUTES:
+            return beside_answers.answer(call, route, self._workspace.beside, self._pages)
         pattern = _ROUTES[route].fullmatch(call.path)
         assert pattern is not None
         subject = pattern.group(1)
@@ -183,83 +132,36 @@ class _Answering:
                 return self._active_peers(subject)
 
     def _sessions(self, query: Mapping[str, str]) -> Response:
-        active = _flag(query, "active")
+        active = flag(query, "active")
         if active is None and self._manners.active_default == "true":
             active = True
-        after, before = _moment(query, "after"), _moment(query, "before")
+        after, before = moment(query, "after"), moment(query, "before")
 
         def select(limit: int, start: str | None) -> Sequence[Session]:
             wanted = SessionQuery(limit, active, query.get("room_id"), query.get("id"), after, before, start)
             return self._workspace.list_sessions(wanted, self._now)
 
-        return self._page(query, select, lambda session_id: self._workspace.find_session(session_id, self._now))
+        return self._pages.page(query, select, lambda session_id: self._workspace.find_session(session_id, self._now))
 
     def _rooms(self, query: Mapping[str, str]) -> Response:
-        enabled = _flag(query, "enabled") is not False
-        after, before = _moment(query, "after"), _moment(query, "before")
+        enabled = flag(query, "enabled") is not False
+        after, before = moment(query, "after"), moment(query, "before")
 
         def select(limit: int, start: str | None) -> Sequence[Room]:
             wanted = RoomQuery(limit, query.get("name"), enabled, query.get("template_id"), after, before, start)
             return self._workspace.list_rooms(wanted, self._now)
 
-        return self._page(query, select, lambda room_id: self._workspace.find_room(room_id, self._now))
-
-    def _page(
-        self,
-        query: Mapping[str, str],
-        select: Callable[[int, str | None], Sequence[Session | Room]],
-        find: Callable[[str], Session | Room | None],
-    ) -> Response:
-        limit = self._limit(query.get("limit"))
-        start = query.get("start") or None
-        try:
-            # One more than asked for tells whether this is the last page.
-            found = list(select(limit + 1, None if self._twist == "endless_pages" else start))
-        except UnknownCursorError as unknown:
-            raise _RefusedError(400, "invalid start", f"no such id: {unknown}") from unknown
-        if self._twist == "repeated_item" and start is not None:
-            again = find(start)
-            found[:0] = [again] if again is not None else []
-        final = len(found) <= limit
-        shown = found[:limit]
-        last = shown[-1].id if shown else None
-        if self._twist == "endless_pages" and shown:
-            final = False
-            shown = [shown[index % len(shown)] for index in range(limit)]
-            last = fixed_id(f"after {start}")
-        elif self._twist == "repeated_cursor" and start is not None:
-            last = start
-        data = b"[" + b",".join([item.encoded(self._now) for item in shown]) + b"]"
-        if not shown and self._manners.empty_data == "null":
-            data = b"null"
-        tail = b""
-        if last is not None and (not final or self._manners.final_last == "id" or self._twist is not None):
-            tail = b',"last":' + msgspec.json.encode(last)
-        elif self._manners.final_last == "empty":
-            tail = b',"last":""'
-        return Response(200, b'{"limit":%d,"data":%b%b}' % (limit, data, tail))
-
-    def _limit(self, text: str | None) -> int:
-        largest = self._manners.max_page_size
-        smallest = min(SMALLEST_PAGE, largest)
-        if text is None:
-            return smallest
-        wanted = int(text) if re.fullmatch(r"\d{1,9}", text) else -1
-        if smallest <= wanted <= largest:
-            return wanted
-        if wanted < 0 or self._manners.oversize == "refuse":
-            raise _RefusedError(400, "invalid limit", f"limit must be a number from {smallest} to {largest}")
-        return min(max(wanted, smallest), largest)
+        return self._pages.page(query, select, lambda room_id: self._workspace.find_room(room_id, self._now))
 
     def _one(self, item: Session | Room | None, kind: str) -> Response:
         if item is None:
-            raise _RefusedError(404, f"{kind} not found")
+            raise RefusedError(404, f"{kind} not found")
         return Response(200, item.encoded(self._now))
 
     def _running_in(self, room_id: str) -> Session:
         running = self._workspace.list_sessions(SessionQuery(1, active=True, room_id=room_id), self._now)
         if not running:
-            raise _RefusedError(404, "room is not active")
+            raise RefusedError(404, "room is not active")
         return running[0]
 
     def _active_room(self, room_id: str) -> Response:
@@ -277,23 +179,3 @@ class _Answering:
         session = self._running_in(room_id)
         peers = {peer.id: peer.record(self._now, session.shape) for peer in session.connected(self._now)}
         return Response(200, msgspec.json.encode({"peers": peers}))
-
-
-def _flag(query: Mapping[str, str], name: str) -> bool | None:
-    text = query.get(name)
-    if text is None:
-        return None
-    if text not in ("true", "false"):
-        raise _RefusedError(400, f"invalid {name}", f"{name} must be true or false")
-    return text == "true"
-
-
-def _moment(query: Mapping[str, str], name: str) -> int | None:
-    text = query.get(name)
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        return (moment - _EPOCH) // timedelta(microseconds=1)
-    except (ValueError, TypeError) as fault:  # TypeError: a time without its zone
-        raise _RefusedError(400, f"invalid {name}", f"{name} must be an RFC 3339 time") from fault

@@ -9,9 +9,12 @@ from hashlib import blake2b
 from operator import attrgetter
 from typing import Final
 
+from exporter.simulator.beside import UnknownCursorError
+from exporter.simulator.company_beside import CompanyBeside
 from exporter.simulator.programme import PROGRAMME, Offer, Plan, RoomDay
-from exporter.simulator.timeline import Room, Session, fixed_id, id_time, object_id
-from exporter.simulator.workspace import RoomQuery, SessionQuery, UnknownCursorError, select_rooms
+from exporter.simulator.shape import fixed_id, id_time, object_id
+from exporter.simulator.timeline import Room, Session
+from exporter.simulator.workspace import RoomQuery, SessionQuery, select_rooms
 from exporter.times import DAY, SECOND
 
 ACCESS_KEY: Final = "demo-access-key"
@@ -50,6 +53,8 @@ class Company:
             room = self._furnished(offer, _OPENING + index * DAY)
             self._rooms.append(room)
             self._plans[room.id] = offer.plan
+        self.beside = CompanyBeside(self, seed, self._first_day, {room.name_at(now): room.id for room in self._rooms})
+        """Recordings, streams and what else happens."""
 
     @property
     def rooms(self) -> list[Room]:
@@ -88,6 +93,17 @@ class Company:
         if created_at is None or not self._first_day * DAY <= created_at <= now:
             return None
         return next((session for session in self._begun_on(created_at // DAY) if session.id == session_id), None)
+
+    def sessions_since(self, after: int, now: int) -> list[Session]:
+        """At least every session that has begun by `now` and was still running later than `after`."""
+        first = max(self._first_day, after // DAY - _LONGEST_SESSION_DAYS)
+        days = range(first, now // DAY + 1)
+        return [
+            session
+            for day in days
+            for session in self._begun_on(day)
+            if session.created_at <= now and (session.closed_at is None or session.closed_at > after)
+        ]
 
     def list_rooms(self, query: RoomQuery, now: int) -> list[Room]:
         """At most `limit` rooms, newest first.  Raises `UnknownCursorError`."""

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from exporter.simulator.answers import Response, Twist, error
+from exporter.simulator.replies import Response, Twist, error
 from exporter.times import SECOND
 
 Kind = Literal[

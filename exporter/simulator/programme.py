@@ -13,7 +13,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
-from exporter.simulator.timeline import Peer, Session, Shape, object_id
+from exporter.simulator.shape import Shape, object_id
+from exporter.simulator.timeline import Peer, Session
 from exporter.times import DAY, HOUR, MINUTE, SECOND
 
 _FIRST: Final = (
@@ -35,6 +36,9 @@ _TEACHERS: Final = 100
 _STUDENTS: Final = 1_000
 _VIEWERS: Final = 10_000
 _CUSTOMERS: Final = 100_000
+
+RECORDER_ROLE: Final = "__internal_recorder"
+"""The role in which 100ms's own recorder joins."""
 
 _SHARE_OF_DROPS: Final = 0.05
 _SHARE_OF_LATE_LEAVES: Final = 0.04
@@ -69,10 +73,14 @@ class RoomDay:
 
     def open(self, at: int) -> Session:
         """A call begins."""
-        serial = int.from_bytes(blake2b(f"{self.room_id}/{len(self.sessions)}".encode(), digest_size=5).digest())
-        session = Session(id=object_id(at, serial), room_id=self.room_id, created_at=at, owner=self._owner, shape=Shape(), lock=self._lock)
+        session_id = self.session_id(len(self.sessions), at)
+        session = Session(id=session_id, room_id=self.room_id, created_at=at, owner=self._owner, shape=Shape(), lock=self._lock)
         self.sessions.append(session)
         return session
+
+    def session_id(self, index: int, at: int) -> str:
+        """The id of the day's call of this index (from 0), which begins at that moment."""
+        return object_id(at, int.from_bytes(blake2b(f"{self.room_id}/{index}".encode(), digest_size=5).digest()))
 
     def some(self, low: float, high: float) -> int:
         """A random time from `low` to `high` seconds, to the millisecond as 100ms records it."""
@@ -92,11 +100,11 @@ class RoomDay:
         peer = self.join(session, role, number, joined_at)
         if left_at - joined_at > 10 * MINUTE and rng.random() < _SHARE_OF_DROPS:
             lost_at = joined_at + self.some(120, 300)
-            peer.leave(lost_at, recorded_at=lost_at + _DROP_NOTICED_AFTER)
+            peer.leave(lost_at, recorded_at=lost_at + _DROP_NOTICED_AFTER, reason="ice connection state closed")
             peer = self.join(session, role, number, lost_at + self.some(4, 40))
         fate = rng.random()
         if fate < _SHARE_OF_LATE_LEAVES:
-            peer.leave(left_at, recorded_at=left_at + _DROP_NOTICED_AFTER)
+            peer.leave(left_at, recorded_at=left_at + _DROP_NOTICED_AFTER, reason="websocket closed")
         elif fate > _SHARE_OF_GHOSTS + _SHARE_OF_LATE_LEAVES:
             peer.leave(left_at)
         return peer
@@ -192,11 +200,15 @@ def lessons(school: int) -> Plan:
     return plan
 
 
+def conversation_times(day: RoomDay) -> list[tuple[int, int]]:
+    """When each hour of language practice begins and ends; to be drawn before anything else of the day."""
+    begins = [day.start + hour * HOUR + 30 * MINUTE + day.some(5, 20) for hour in range(24)]
+    return [(begin, begin + 59 * MINUTE + day.some(0, 20)) for begin in begins]
+
+
 def conversation(day: RoomDay) -> None:
     """Language practice round the clock: a new hour at each half past, people dropping in as they like."""
-    for hour in range(24):
-        begin = day.start + hour * HOUR + 30 * MINUTE + day.some(5, 20)
-        end = begin + 59 * MINUTE + day.some(0, 20)
+    for hour, (begin, end) in enumerate(conversation_times(day)):
         session = day.open(begin)
         day.stay(session, "teacher", _TEACHERS + 50 + hour // 4, begin + day.some(0.1, 1), end - day.some(0.1, 2))
         for _ in range(day.rng.randint(10, 22)):
@@ -206,11 +218,18 @@ def conversation(day: RoomDay) -> None:
         session.close(end)
 
 
+def webinar_times(day: RoomDay) -> list[tuple[int, int]]:
+    """When each webinar begins and ends; to be drawn before anything else of the day."""
+    begins = [day.start + hour * HOUR + day.some(0, 30) for hour in ((8, 13, 18), (10,), ())[max(0, day.weekday - 4)]]
+    return [(begin, begin + 50 * MINUTE + day.some(0, 900)) for begin in begins]
+
+
 def webinar(day: RoomDay) -> None:
-    """Three a working day before hundreds of viewers, some of whom are called on stage; a small one on Saturdays."""
-    for hour in ((8, 13, 18), (10,), ())[max(0, day.weekday - 4)]:
-        begin = day.start + hour * HOUR + day.some(0, 30)
-        end = begin + 50 * MINUTE + day.some(0, 900)
+    """Three a working day before hundreds of viewers, some of whom are called on stage; a small one on Saturdays.
+
+    They are recorded.  The recorder joins as a peer in every other one only: which it does is documented nowhere.
+    """
+    for index, (begin, end) in enumerate(webinar_times(day)):
         session = day.open(begin)
         for number, role in enumerate(("host", "host", "stage", "stage", "stage")):
             day.stay(session, role, _STAFF + number, begin + day.some(0.1, 20), end - day.some(0.1, 5))
@@ -222,7 +241,15 @@ def webinar(day: RoomDay) -> None:
                 called_at = viewer.joined_at + day.some(60, 240)
                 viewer.change_role("stage", called_at)
                 viewer.change_role("viewer", called_at + day.some(60, 240))
+        if index % 2 == 0:
+            session.join(RECORDER_ROLE, begin + 15 * SECOND, "beam", "Beam").leave(end - SECOND)
         session.close(end)
+
+
+def open_house_times(day: RoomDay) -> list[tuple[int, int]]:
+    """When each call of the open house begins and ends."""
+    begins = [day.start + hour * HOUR + SECOND // 2 for hour in range(0, 24, 2)]
+    return [(begin, begin + 2 * HOUR - 2 * SECOND) for begin in begins]
 
 
 def open_house(day: RoomDay) -> None:
@@ -231,11 +258,9 @@ def open_house(day: RoomDay) -> None:
     A visitor comes in each slot, and in each slot one of those who came a while ago leaves.
     """
     slot, crowd = 16 * SECOND, 16
-    for hour in range(0, 24, 2):
-        begin = day.start + hour * HOUR + SECOND // 2
-        end = begin + 2 * HOUR - 2 * SECOND
+    for index, (begin, end) in enumerate(open_house_times(day)):
         session = day.open(begin)
-        day.stay(session, "host", _STAFF + 40 + hour, begin + day.some(0.1, 0.5), end - day.some(0.1, 0.5))
+        day.stay(session, "host", _STAFF + 40 + 2 * index, begin + day.some(0.1, 0.5), end - day.some(0.1, 0.5))
         slots = (end - begin) // slot
         for first in range(-crowd, slots, crowd):
             leaving_in = day.rng.sample(range(first + crowd, first + 2 * crowd), crowd)

@@ -19,8 +19,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
-from exporter.simulator.answers import PREFIX, Call, Manners, Response, answer, error, route_of
+from exporter.simulator.answers import PREFIX, answer, route_of
 from exporter.simulator.faults import Fault, Faults, distort
+from exporter.simulator.replies import Call, Manners, Response, error
 from exporter.simulator.wire import Wire
 from exporter.simulator.workspace import Workspace
 from exporter.times import SECOND
@@ -195,8 +196,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         now = api.clock()
-        query = dict(parse_qsl(address.query, keep_blank_values=True))
-        call = Call(self.command, path, query, self.headers.get("Authorization"))
+        pairs = parse_qsl(address.query, keep_blank_values=True)
+        query = dict(pairs)
+        call = Call(self.command, path, query, self.headers.get("Authorization"), pairs)
         given = answer(call, api.workspaces, api.manners, now, fault.twist if fault is not None else None)
         response = given.response if fault is None else distort(given.response, fault, self.path, now)
         status = 0 if fault is not None and fault.kind == "reset" else response.status

@@ -6,68 +6,15 @@ shows what has been recorded by the moment it is asked for, no more.
 
 from __future__ import annotations
 
-import re
 import threading
 from bisect import bisect_right, insort
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from hashlib import blake2b
-from typing import Any, Final, Literal
 
 import msgspec
 
-from exporter.times import SECOND, rfc3339
-
-ZERO_TIME: Final = "0001-01-01T00:00:00Z"
-
-ABSENT: Final = object()
-"""As a value in `raw`: the record lacks this field."""
-
-Record = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Which of the ways that 100ms is known to write a record is used.
-
-    `peers`: an object keyed by peer id, a list, `null`, or no such field (the last two hide whatever peers there are);
-    `digits`: fractional digits of times, 0 to 9, or `None` for as many as needed (fewer than six cut what the timeline knows);
-    `connected`: what stands for `left_at` of a connected peer; `old_peers`: peers lack `id`, `session_id` and `user_id`.
-    """
-
-    peers: Literal["object", "list", "null", "absent"] = "object"
-    digits: int | None = None
-    connected: Literal["absent", "null", "zero"] = "absent"
-    old_peers: bool = False
-
-
-def object_id(created_at: int, serial: int) -> str:
-    """An id of 24 hex digits that rises with `created_at`, then with `serial` (of 44 bits)."""
-    seconds, fraction = divmod(created_at, SECOND)
-    return f"{seconds:08x}{fraction:05x}{serial:011x}"
-
-
-def id_time(text: str) -> int | None:
-    """The `created_at` in an id made by `object_id`; `None` for anything else."""
-    if not re.fullmatch("[0-9a-f]{24}", text):
-        return None
-    return int(text[:8], 16) * SECOND + int(text[8:13], 16)
-
-
-def fixed_id(name: str) -> str:
-    """24 hex digits that always are the same for the same name, for ids that no time belongs to."""
-    return blake2b(name.encode(), digest_size=12).hexdigest()
-
-
-def fixed_uuid(name: str) -> str:
-    """A UUID that always is the same for the same name."""
-    digits = blake2b(name.encode(), digest_size=16).hexdigest()
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
-
-
-def overridden(record: Record, raw: Mapping[str, object]) -> Record:
-    """The record with the fields of `raw` in place of its own, those that are `ABSENT` left out."""
-    return {key: value for key, value in {**record, **raw}.items() if value is not ABSENT} if raw else record
+from exporter.simulator.seeds import WEBHOOK_HEADERS, WEBHOOK_URL
+from exporter.simulator.shape import ZERO_TIME, Record, Shape, fixed_uuid, overridden
+from exporter.times import rfc3339
 
 
 class Room:
@@ -138,6 +85,7 @@ class Room:
             "size": 0,
             "max_duration_seconds": self.max_duration_seconds or 0,
             "created_at": rfc3339(self.created_at),
+            "webhook": {"url": WEBHOOK_URL, "headers": WEBHOOK_HEADERS},
         }
         return overridden(record, self.raw)
 
@@ -149,7 +97,7 @@ class Room:
 class Peer:
     """One stay of one person in a session.  Made by `Session.join`."""
 
-    __slots__ = ("_raw", "_roles", "_session", "id", "joined_at", "left_at", "name", "recorded_at", "user_id")
+    __slots__ = ("_raw", "_roles", "_session", "id", "joined_at", "left_at", "name", "reason", "recorded_at", "user_id")
 
     def __init__(self, session: Session, peer_id: str, user_id: str, name: str, role: str, joined_at: int) -> None:
         self.id = peer_id
@@ -158,6 +106,8 @@ class Peer:
         self.joined_at = joined_at
         self.left_at: int | None = None
         self.recorded_at: int | None = None
+        self.reason = ""
+        """Why the peer left, as webhooks tell it; empty until then."""
         self._roles = [(joined_at, role)]
         self._session = session
         self._raw: Mapping[str, object] = {}
@@ -181,7 +131,7 @@ class Peer:
         """The role that the peer holds, or held last."""
         return next((role for at, role in reversed(self._roles) if at <= now), self._roles[0][1])
 
-    def leave(self, at: int, recorded_at: int | None = None) -> None:
+    def leave(self, at: int, recorded_at: int | None = None, reason: str = "client request") -> None:
         """The peer is gone from `at`; until `recorded_at` the record still shows it connected.
 
         The end of a session records the leaves that have happened by then.  Raises `ValueError` if that cannot have happened.
@@ -191,6 +141,7 @@ class Peer:
             raise ValueError(f"peer {self.id} cannot leave at {at}")
         with self._session.lock:
             self.left_at = at
+            self.reason = reason
             self.recorded_at = at if recorded_at is None else max(at, recorded_at)
             self._session.touch()
 

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Protocol
 
+from exporter.simulator.beside import Beside, UnknownCursorError
 from exporter.simulator.timeline import Room, Session
-
-
-class UnknownCursorError(LookupError):
-    """The id after which a page is to start is none of this workspace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +46,13 @@ class Workspace(Protocol):
     secret: str
     lock: threading.RLock
     """Held while the workspace is read or changed, so that an answer shows one moment of it."""
+
+    @property
+    def beside(self) -> Beside:
+        """Its jobs and what else happens."""
+
+    def sessions_since(self, after: int, now: int) -> list[Session]:
+        """At least every session that has begun by `now` and was still running later than `after`."""
 
     def list_sessions(self, query: SessionQuery, now: int) -> list[Session]:
         """At most `limit` sessions, newest first.  Raises `UnknownCursorError`."""

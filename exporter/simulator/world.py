@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import heapq
 import threading
 from bisect import bisect_left, bisect_right, insort
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
-from exporter.simulator.timeline import Room, Session, Shape, fixed_id, fixed_uuid, object_id
+from exporter.simulator.beside import Scripted, UnknownCursorError
+from exporter.simulator.happenings import ClientEvent, Delivery, JoinFailure
+from exporter.simulator.jobs import Asset, AssetStatus, Job, Kind
+from exporter.simulator.jobs_truth import JobsTruth, jobs_truth_of
+from exporter.simulator.listing import Listing
+from exporter.simulator.shape import Shape, fixed_id, fixed_uuid, object_id
+from exporter.simulator.timeline import Room, Session
 from exporter.simulator.truth import Truth, truth_of
-from exporter.simulator.workspace import RoomQuery, SessionQuery, UnknownCursorError, select_rooms
+from exporter.simulator.workspace import RoomQuery, SessionQuery, select_rooms
 from exporter.times import SECOND
 
 LONG_AGO: Final = 1_640_995_200 * SECOND
 """2022-01-01: when rooms came to be for which nobody said otherwise."""
-
-# An index over more new events than this share of the sessions is built anew: sorting once beats many insertions.
-_REBUILD_SHARE: Final = 8
 
 _by_order = attrgetter("order")
 
@@ -39,7 +41,9 @@ class World:
         self._rooms: dict[str, Room] = {}
         self._rooms_in_order: list[Room] = []
         self._sessions: dict[str, Session] = {}
-        self._listing = _Listing()
+        self._listing = Listing()
+        self.beside = Scripted(self.lock)
+        """Jobs and what else happens."""
 
     @property
     def rooms(self) -> list[Room]:
@@ -102,6 +106,61 @@ class World:
             self._sessions[session_id] = session
             return session
 
+    def record(self, where: Session | Room, at: int, id: str | None = None, **more: str) -> Job:  # noqa: A002 -- the API's name
+        """A recording is asked for, in a call or in a room without one; `more` may hold `started_by`."""
+        return self._ask("recording", where, at, id, **more)
+
+    def stream(self, where: Session | Room, at: int, id: str | None = None, **more: str) -> Job:  # noqa: A002 -- the API's name
+        """A live stream (HLS) is asked for."""
+        return self._ask("live_stream", where, at, id, **more)
+
+    def push(self, where: Session | Room, at: int, id: str | None = None, **more: str) -> Job:  # noqa: A002 -- the API's name
+        """An external stream (RTMP) is asked for."""
+        return self._ask("external_stream", where, at, id, **more)
+
+    def asset(
+        self,
+        job: Job,
+        type: str,  # noqa: A002 -- the API's name
+        at: int,
+        *,
+        duration: float = 0,
+        size: int = 0,
+        status: AssetStatus = "completed",
+    ) -> Asset:
+        """A file of the recording is there, or has failed to be."""
+        with self.lock:
+            asset = Asset(object_id(at, self._next()), job.id, job.room_id, job.session_id, type, at, status, duration, size)
+            self.beside.assets.add(asset, asset.room_id)
+            return asset
+
+    def client_event(self, where: Session | Room, at: int, type: str = "client.join.failed", **fields: Any) -> ClientEvent:  # noqa: A002 -- the API's name
+        """A client reports something, in a call or before it was in one; `fields` as `ClientEvent` has them."""
+        with self.lock:
+            room_id, session_id = _place(where)
+            event = ClientEvent(fixed_uuid(f"event {self._next()}"), at, room_id, type, session_id or None, **fields)
+            self.beside.reported.add(event, room_id)
+            return event
+
+    def join_failure(self, room: Room, at: int, reason: str = "role not allowed", role: str = "guest") -> JoinFailure:
+        """Somebody could not enter: webhooks alone tell."""
+        with self.lock:
+            failure = JoinFailure(fixed_uuid(f"failure {self._next()}"), at, room.id, reason, role)
+            self.beside.refused.add(failure, room.id)
+            return failure
+
+    def delivery(self, room: Room, at: int, event: str = "session.open.success", error: str | None = None) -> Delivery:
+        """A webhook was sent, says `/analytics/webhooks`; with an `error` it did not arrive."""
+        with self.lock:
+            delivery = Delivery(fixed_uuid(f"delivery {self._next()}"), at, room.id, event, error)
+            self.beside.deliver(delivery)
+            return delivery
+
+    def jobs_truth(self, now: int) -> JobsTruth:
+        """What has truly become of all jobs by now; see `jobs_truth_of`."""
+        with self.lock:
+            return jobs_truth_of((job for shelf in self.beside.jobs.values() for job in shelf.by_id.values()), now)
+
     def truth(self, now: int, *, recorded: bool = False) -> Truth:
         """What has truly happened by now, vanished sessions included; see `truth_of`."""
         with self.lock:
@@ -140,68 +199,28 @@ class World:
         room = self._rooms.get(room_id)
         return room if room is not None and room.exists(now) else None
 
+    def sessions_since(self, after: int, now: int) -> list[Session]:
+        """At least every session that has begun by `now` and was still running later than `after`."""
+        with self.lock:
+            return [
+                session
+                for session in self._sessions.values()
+                if session.created_at <= now and (session.closed_at is None or session.closed_at > after)
+            ]
+
+    def _ask(self, kind: Kind, where: Session | Room, at: int, id_: str | None, **more: str) -> Job:
+        with self.lock:
+            room_id, session_id = _place(where)
+            job_id = id_ or object_id(at, self._next())
+            job = Job(kind, id=job_id, room_id=room_id, session_id=session_id, created_at=at, lock=self.lock, shape=self.shape, **more)
+            self.beside.jobs[kind].add(job, room_id)
+            return job
+
     def _next(self) -> int:
         self._serial += 1
         return self._serial
 
 
-class _Listing:
-    """Sessions in rising order, for each room and for all, by whether they run: a page is a slice, however many there are.
-
-    It is kept for one moment and moved on to the next by the events between the two.
-    """
-
-    def __init__(self) -> None:
-        self._now = 0
-        self._sessions: dict[str, Session] = {}
-        self._shown: dict[str, bool] = {}
-        self._entries: dict[tuple[str | None, bool | None], list[Session]] = {}
-        self._events: list[tuple[int, str]] = []
-
-    def expect(self, session: Session, at: int) -> None:
-        """The session begins, ends or vanishes at that moment."""
-        self._sessions[session.id] = session
-        heapq.heappush(self._events, (at, session.id))
-
-    def at(self, now: int, room_id: str | None, active: bool | None) -> list[Session]:
-        """The sessions that the API knows, running or not or both; not to be changed."""
-        if now < self._now:
-            self._rebuild(now)
-        self._now = now
-        due: set[str] = set()
-        while self._events and self._events[0][0] <= now:
-            due.add(heapq.heappop(self._events)[1])
-        if len(due) * _REBUILD_SHARE > len(self._sessions):
-            self._rebuild(now)
-        else:
-            for session_id in due:
-                self._move(self._sessions[session_id], now)
-        return self._entries.get((room_id, active), [])
-
-    def _move(self, session: Session, now: int) -> None:
-        before = self._shown.pop(session.id, None)
-        if before is not None:
-            for key in _keys(session, before):
-                entries = self._entries[key]
-                del entries[bisect_left(entries, session.order, key=_by_order)]
-        if session.exists(now):
-            active = self._shown[session.id] = session.active(now)
-            for key in _keys(session, active):
-                insort(self._entries.setdefault(key, []), session, key=_by_order)
-
-    def _rebuild(self, now: int) -> None:
-        self._shown = {}
-        self._entries = {}
-        self._events = []
-        for session in sorted(self._sessions.values(), key=_by_order):
-            moments = (session.created_at, session.closed_at, session.vanished_at)
-            self._events.extend((at, session.id) for at in moments if at is not None and at > now)
-            if session.exists(now):
-                active = self._shown[session.id] = session.active(now)
-                for key in _keys(session, active):
-                    self._entries.setdefault(key, []).append(session)
-        heapq.heapify(self._events)
-
-
-def _keys(session: Session, active: bool) -> tuple[tuple[str | None, bool | None], ...]:
-    return (None, active), (None, None), (session.room_id, active), (session.room_id, None)
+def _place(where: Session | Room) -> tuple[str, str]:
+    """The ids of the room and of the session, if there is one."""
+    return (where.room_id, where.id) if isinstance(where, Session) else (where.id, "")
