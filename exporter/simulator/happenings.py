@@ -134,11 +134,6 @@ class WebhookEvent:
     session_id: str
     data: Record
 
-    @property
-    def order(self) -> tuple[int, str]:
-        """Where the event stands among others, rising."""
-        return self.at, self.id
-
     def body(self, account: str, *, is_replay: bool = False) -> Record:
         """The document that is posted."""
         record: Record = {"version": "2.0", "id": self.id, "account_id": account, "timestamp": rfc3339(self.at), "type": self.type}

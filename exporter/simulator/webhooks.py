@@ -55,7 +55,8 @@ def webhook_events(workspace: Sources, after: int, until: int) -> list[WebhookEv
         events += _of_job(job, _place(workspace, job.room_id, until), after, until)
     for failure in workspace.beside.join_failures(after, until):
         events.append(_of_failure(failure, _place(workspace, failure.room_id, until)))
-    return sorted(events, key=attrgetter("order"))
+    # Stable: what happens in a call at the same moment stays in the order in which it comes about.
+    return sorted(events, key=attrgetter("at"))
 
 
 def _place(workspace: Sources, room_id: str, now: int) -> Record:
