@@ -71,7 +71,7 @@ def test_help_names_every_command_with_a_line_about_it(capsys: pytest.CaptureFix
         ("run", FLAGS),
         ("check", FLAGS | {"--live"}),
         ("demo", {"--web.listen-address", "--storage.path", "--log.level", "--log.format", "--seed"}),
-        ("simulate", {"--web.listen-address", "--seed"}),
+        ("simulate", {"--web.listen-address", "--seed", "--webhook-url", "--webhook-header", "--webhook-signature-secret"}),
         ("report", {"--config.file", "--storage.path", "--month", "--from", "--to", "--workspace", "--by", "--sort", "--format"}),
         (
             "backfill",
@@ -98,6 +98,16 @@ def test_every_command_is_a_module_of_its_name() -> None:
         (("run", "--live"), "hms-exporter run", "unrecognized arguments: --live"),
         (("check", "--month=2026-11"), "hms-exporter check", "unrecognized arguments: --month=2026-11"),
         (("demo", "--config.file=x"), "hms-exporter demo", "unrecognized arguments: --config.file=x"),
+        (
+            ("simulate", "--webhook-url=nowhere"),
+            "hms-exporter simulate",
+            "argument --webhook-url: expected a URL such as http://127.0.0.1:10101/webhooks/default",
+        ),
+        (
+            ("simulate", "--webhook-header=secret"),
+            "hms-exporter simulate",
+            "argument --webhook-header: expected NAME:VALUE, such as x-hms-token:abc",
+        ),
         (("report", "--sort=room"), "hms-exporter report", "argument --sort: invalid choice: 'room'"),
         (("backfill",), "hms-exporter backfill", "the following arguments are required: --from, --output"),
     ],

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 import threading
 import time
+from contextlib import ExitStack
+from urllib.parse import urlsplit
 
+from exporter import logs
 from exporter.commands.options import CommandFailed
 from exporter.config.config import ListenAddress, listen_address, read_flag
-from exporter.simulator import Company, SimulatedApi
+from exporter.simulator import Company, SimulatedApi, WebhookSender
 
 _FLAG = "--web.listen-address"
 _DEFAULT = ListenAddress("127.0.0.1", 10180)
@@ -20,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the command."""
     parser.add_argument(_FLAG, dest="address", metavar="HOST:PORT", help=f"where to answer (default: {_DEFAULT.host}:{_DEFAULT.port})")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="which made-up company (default: 1)")
+    parser.add_argument("--webhook-url", type=_url, metavar="URL", help="where to post webhooks of what happens")
+    parser.add_argument(
+        "--webhook-header", type=_header, action="append", default=[], metavar="NAME:VALUE", help="sent with each webhook; may be repeated"
+    )
+    parser.add_argument("--webhook-signature-secret", metavar="SECRET", help="signs each webhook")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,7 +49,33 @@ def run(options: argparse.Namespace) -> int:
         f"  HMS_ACCESS_KEY={company.access_key}\n"
         f"  HMS_SECRET={company.secret}\n"
     )
+    if options.webhook_url is not None:
+        sys.stdout.write(f"It posts webhooks to {options.webhook_url}\n")
+        logs.set_up("warn", "logfmt")
     sys.stdout.flush()
-    stop.wait()
-    api.stop()
+    with ExitStack() as until_stopped:
+        until_stopped.callback(api.stop)
+        if options.webhook_url is not None:
+            secret = options.webhook_signature_secret
+            sender = WebhookSender(company, options.webhook_url, headers=dict(options.webhook_header), signature_secret=secret)
+            until_stopped.enter_context(sender)
+        stop.wait()
     return 0
+
+
+def _url(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise argparse.ArgumentTypeError("expected a URL such as http://127.0.0.1:10101/webhooks/default")
+    return text
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, _, value = text.partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9-]+", name) or not re.fullmatch(r"[\x20-\x7e]+", value):
+        raise argparse.ArgumentTypeError("expected NAME:VALUE, such as x-hms-token:abc")
+    return name, value.strip()

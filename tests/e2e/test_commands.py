@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 import signal
 import socket
@@ -27,6 +29,7 @@ from tests.e2e.program import (
     wait_until,
     workspace,
 )
+from tests.receiver import Receiver
 
 
 def said(program: Program, pattern: str, seconds: float = 15) -> str:
@@ -87,6 +90,18 @@ def test_simulate_answers_as_100ms_does_and_the_exporter_can_be_pointed_at_it(tm
         with running(folder, f"--config.file={config}", events_only=False) as program:
             wait_until(lambda: total(program.metrics(), "hms_peers_active") > 10)
         assert simulator.stop(signal.SIGINT) == 0
+
+
+def test_simulate_posts_webhooks_to_a_url_with_its_secrets(tmp_path: Path) -> None:
+    with Receiver() as server:
+        options = ("--webhook-header=x-hms-token: t", "--webhook-signature-secret=s", f"--webhook-url={server.url}")
+        with running(tmp_path, "simulate", "--web.listen-address=127.0.0.1:0", *options, events_only=False) as simulator:
+            assert said(simulator, r"posts webhooks to (\S+)") == server.url
+            wait_until(lambda: len(server.seen) > 0, 40)
+            assert simulator.stop() == 0
+    headers, body = server.seen[0]
+    assert headers["x-hms-token"] == "t"
+    assert headers["x-100ms-signature"] == hmac.new(b"s", body, hashlib.sha256).hexdigest()
 
 
 def test_check_says_what_the_configuration_means_and_what_it_costs(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_records_pushes_and_streams_every_working_day(company: Company) -> None:
 
 def test_has_recordings_that_never_start_and_some_that_break_off(company: Company) -> None:
     truth = jobs_truth_of(jobs(company, "recording", FRIDAY), FRIDAY + HOUR)
-    key = "recording", room_id(company, "class-online-conversation")
+    key: tuple[Kind, str] = "recording", room_id(company, "class-online-conversation")
     assert (truth.requested[key], truth.started[key], truth.failed[key], truth.completed[key]) == (24, 22, 4, 20)
     unlucky = next(job for job in jobs(company, "recording", FRIDAY) if job.standing(job.created_at + 5 * MINUTE).started_at is None)
     assert unlucky.standing(unlucky.created_at + 10 * MINUTE).status == "starting"

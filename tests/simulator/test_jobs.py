@@ -206,7 +206,8 @@ class TestTruth:
         world.record(call, NOW - MINUTE).start(NOW - 30 * SECOND)
         world.record(call, NOW - MINUTE)
         world.record(call, NOW + 1)
-        truth, key = world.jobs_truth(NOW), ("recording", room.id)
+        truth = world.jobs_truth(NOW)
+        key: tuple[Kind, str] = "recording", room.id
         assert (truth.requested[key], truth.started[key], truth.completed[key], truth.failed[key]) == (5, 3, 1, 2)
         assert truth.us[key] == (60 + 10 + 30) * SECOND
         assert truth.active == {(*key, "running"): 1, (*key, "starting"): 1}
