@@ -8,7 +8,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Final, Protocol
@@ -41,6 +40,8 @@ _ERRORS: Final = (
 _SDKS: Final = ("web", "web", "android", "ios", "flutter")
 _REASONS: Final = ("role not allowed", "network disconnection", "duplicate peer id")
 _DAYS_KEPT: Final = 100
+_ERRORS_KEPT: Final = 4096
+_EVENTS_REACH_BACK: Final = 2 * DAY
 
 
 class _Calls(Protocol):
@@ -79,7 +80,7 @@ class CompanyBeside:
         self._days: OrderedDict[int, _MadeUp] = OrderedDict()
         self._sent: Shelf[Delivery] = Shelf()
         self._sending_since: int | None = None
-        self._errors = lru_cache(maxsize=4096)(self._errors_of)
+        self._errors_kept: OrderedDict[str, tuple[ClientEvent, ...]] = OrderedDict()
 
     def list_jobs(self, query: JobQuery, now: int) -> list[Job]:
         """At most `limit` jobs.  Raises `UnknownCursorError`."""
@@ -135,12 +136,13 @@ class CompanyBeside:
         return truly + made_up
 
     def client_events(self, query: EventQuery) -> list[ClientEvent]:
-        """All that clients reported that `query` asks for."""
+        """All that clients reported that `query` asks for; without a session, of the last two days alone: each must be made up."""
         if query.session_id is not None:
             session = self._calls.find_session(query.session_id, query.before)
             sessions = [session] if session is not None and session.room_id == query.room_id else []
         else:
-            wanted = SessionQuery(sys.maxsize, room_id=query.room_id, after=query.after - DAY // 2, before=query.before)
+            after = max(query.after, query.before - _EVENTS_REACH_BACK)
+            wanted = SessionQuery(sys.maxsize, room_id=query.room_id, after=after, before=query.before)
             sessions = self._calls.list_sessions(wanted, query.before)
         found = [event for session in sessions for event in self._errors(session)]
         return sorted(
@@ -202,8 +204,16 @@ class CompanyBeside:
                 self._days.popitem(last=False)
             return made
 
-    def _errors_of(self, session: Session) -> tuple[ClientEvent, ...]:
+    def _errors(self, session: Session) -> tuple[ClientEvent, ...]:
         """What went wrong for the people of a call, or kept them out of it."""
+        with self._calls.lock:
+            errors = self._errors_kept.pop(session.id, None)
+            self._errors_kept[session.id] = errors = self._errors_of(session) if errors is None else errors
+            while len(self._errors_kept) > _ERRORS_KEPT:
+                self._errors_kept.popitem(last=False)
+            return errors
+
+    def _errors_of(self, session: Session) -> tuple[ClientEvent, ...]:
         rng = random.Random(f"{self._seed}/{session.id}/errors")  # noqa: S311 -- a repeatable company, not cryptography
         errors = []
         for peer in session.peers:

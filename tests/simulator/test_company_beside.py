@@ -155,13 +155,13 @@ def test_tells_of_true_deliveries_from_the_first_on() -> None:
 
 def test_has_people_who_could_not_join_and_some_of_no_known_call(company: Company) -> None:
     webinar = room_id(company, "product-webinar")
-    events = company.beside.client_events(EventQuery(FRIDAY - 3 * DAY, FRIDAY, webinar))
+    events = company.beside.client_events(EventQuery(FRIDAY - 2 * DAY, FRIDAY, webinar))
     kinds = Counter(event.type for event in events)
     assert kinds["client.join.failed"] > 0
     assert len(kinds) == 5
     assert any(event.session_id is None for event in events)
     session_id = next(event.session_id for event in events if event.session_id is not None)
-    of_one = company.beside.client_events(EventQuery(FRIDAY - 3 * DAY, FRIDAY, webinar, session_id))
+    of_one = company.beside.client_events(EventQuery(FRIDAY - 2 * DAY, FRIDAY, webinar, session_id))
     assert of_one == [event for event in events if event.session_id == session_id]
     assert company.beside.client_events(EventQuery(0, FRIDAY, room_id(company, "open-house"), session_id)) == []
 
