@@ -132,7 +132,7 @@ def test_a_reload_that_fails_in_whatever_way_is_told_and_ends_nothing(config: Co
 def test_the_landing_pages_state_is_there_before_anything_runs(config: Config) -> None:
     status = Daemon(config, lambda: config).status()
     assert status.poll_interval == 1
-    assert status.workspaces == ()
+    assert [(workspace.name, workspace.state) for workspace in status.workspaces] == [("w", "waiting")]
     assert abs(status.started_at - time.time()) < 5
 
 

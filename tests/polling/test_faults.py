@@ -333,7 +333,8 @@ def test_a_list_that_always_has_another_page_with_something_new_ends_the_poll_in
         finally:
             server.shutdown()
     assert not up(found)
-    assert 2000 <= answered(found, "200") - answered(before, "200") <= 4000
+    # Two lists that never end, and the few calls for single sessions and windows that a poll makes besides.
+    assert 2000 <= answered(found, "200") - answered(before, "200") <= 4000 + 20
     assert stage.watcher.falls == []
 
 
@@ -530,7 +531,8 @@ def test_a_session_whose_record_is_wrong_for_a_while_costs_itself_and_is_exact_i
         running[0].raw = {field: value}
         running[-1].raw = {field: value}
         found = stage.poll()
-        assert up(found), (field, value)
+        # A session that is asked for by its id and answered as another, or none, is a failed request and no malformed record.
+        assert up(found) == (field != "id"), (field, value)
         invents_nothing(stage, found)
         stage.clock.leap(5)
     assert rejected(found, "peer" if field == "peers" else "session") > 0
