@@ -29,6 +29,8 @@ from exporter.web.server import HttpServer
 _LONGEST_SLEEP = 0.5
 """Seconds that the loop sleeps at most: it is its own sign of life."""
 _LOOP_STUCK_AFTER = 10.0
+_LONGEST_SILENCE = 1.0
+"""Seconds that the port waits for the stored counters: health checks want an answer within two."""
 _UPKEEP_SECONDS = 10.0
 
 _Command = Literal["stop", "reload", "reschedule", "restored"]
@@ -74,6 +76,11 @@ class Restoring:
     def start(self) -> None:
         """Begins; `done` is called at the end, in that thread."""
         self._thread.start()
+
+    def wait(self, seconds: float) -> None:
+        """Waits for the end, this long at most.  Raises `CannotRun` when the state cannot be used."""
+        if self._ended.wait(seconds):
+            self.result()
 
     def result(self) -> Fleet:
         """The workspaces as the state has them.  Raises `CannotRun` when it cannot be used."""
@@ -124,20 +131,24 @@ class Daemon:
     def run(self, ready: Callable[[str], None] | None = None) -> None:
         """Runs until SIGTERM or SIGINT; `ready` is told the address once it listens.  Raises `CannotRun` or `ConfigError`.
 
-        It listens before it reads the state, which may be large: health is answered meanwhile, and a signal obeyed.
+        It listens once the stored counters are published, so that no scrape misses them.  A large state takes longer than that
+        may wait: then it listens meanwhile, answers for its health, and obeys signals.
         """
         self._take_signals()
-        server = self._listen()
         restoring = Restoring(self._config, self._exposition, self._metrics, lambda: self._commands.put("restored"))
+        server: HttpServer | None = None
         try:
+            restoring.start()
+            restoring.wait(_LONGEST_SILENCE)
+            server = self._listen()
             if ready is not None:
                 ready(server.address)
             self._in_force()
-            restoring.start()
             self._loop(restoring)
         finally:
             restoring.stop()
-            server.stop()
+            if server is not None:
+                server.stop()
 
     def _listen(self) -> HttpServer:
         web = self._config.web
