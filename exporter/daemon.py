@@ -14,7 +14,7 @@ from typing import Literal
 
 import schedule
 
-from exporter import __version__, logs
+from exporter import __version__, logs, notify
 from exporter.config.config import Config, ConfigError
 from exporter.logs import event, failure
 from exporter.polling.fleet import Fleet
@@ -144,8 +144,10 @@ class Daemon:
             if ready is not None:
                 ready(server.address)
             self._in_force()
+            notify.tell("READY=1")
             self._loop(restoring)
         finally:
+            notify.tell("STOPPING=1")
             restoring.stop()
             if server is not None:
                 server.stop()
@@ -223,6 +225,8 @@ class Daemon:
     def _watch(self) -> None:
         if self._fleet is not None:
             self._fleet.watch()
+        if self.unhealthy() is None:
+            notify.tell("WATCHDOG=1")
 
     # -- what the HTTP face asks ----------------------------------------------------------------------------------
 

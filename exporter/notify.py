@@ -1,0 +1,23 @@
+"""What a supervisor such as systemd is told: that the exporter listens, that it still works, that it stops.
+
+The protocol is one datagram to the socket that NOTIFY_SOCKET names (sd_notify); without that variable nothing is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def tell(state: str) -> None:
+    """Sends a state such as `READY=1`.  A supervisor that does not listen is no fault of the exporter."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.setblocking(False)
+        try:
+            # Linux writes the name of an abstract socket with a leading zero byte.
+            channel.sendto(state.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+        except OSError:
+            return
