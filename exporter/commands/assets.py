@@ -1,0 +1,74 @@
+"""`hms-exporter dashboards DIR` and `hms-exporter rules DIR`: the files that Grafana and Prometheus load, written into a folder.
+
+An installed exporter carries them in its package, a clone of the project where they are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+Kind = Literal["dashboards", "rules"]
+Fate = Literal["written", "unchanged", "kept"]
+
+_IN_A_CLONE: Mapping[Kind, str] = {"dashboards": "grafana/dashboards", "rules": "prometheus/rules"}
+_SUFFIX: Mapping[Kind, str] = {"dashboards": ".json", "rules": ".yml"}
+_SAYS: Mapping[Fate, str] = {
+    "written": "written",
+    "unchanged": "is already there",
+    "kept": "differs and is kept; --force overwrites it",
+}
+
+
+class CannotWrite(Exception):
+    """The folder, or a file in it, cannot be written."""
+
+
+class Outcome(NamedTuple):
+    """What has become of one file."""
+
+    path: Path
+    fate: Fate
+
+    def __str__(self) -> str:
+        return f"{self.path}: {_SAYS[self.fate]}"
+
+
+def carried(kind: Kind) -> dict[str, bytes]:
+    """The files of this kind that the exporter carries, by name."""
+    package = files("exporter")
+    folder = package / "assets" / kind
+    if not folder.is_dir():
+        folder = package / ".." / _IN_A_CLONE[kind]
+    found = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.name.endswith(_SUFFIX[kind])}
+    return dict(sorted(found.items()))
+
+
+def write(kind: Kind, folder: Path, *, force: bool = False) -> list[Outcome]:
+    """Puts the files into `folder`, which is made.  One that is there and differs is kept, unless `force`.
+
+    Raises `CannotWrite`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"{folder}: cannot be made: {error.strerror}") from None
+    return [Outcome(folder / name, _put(folder / name, content, force=force)) for name, content in carried(kind).items()]
+
+
+def _put(path: Path, content: bytes, *, force: bool) -> Fate:
+    try:
+        if path.exists():
+            if path.read_bytes() == content:
+                return "unchanged"
+            if not force:
+                return "kept"
+        # Renamed into place: Grafana and Prometheus may read it at any time.
+        scratch = path.with_name(f".{path.name}.new")
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    except OSError as error:
+        raise CannotWrite(f"{path}: cannot be written: {error.strerror}") from None
+    return "written"
