@@ -1,4 +1,5 @@
-"""Writes the runbooks' links into the alerts, and deploy/kubernetes/prometheusrule.yaml: the rules as the Prometheus operator wants them.
+"""Writes the runbooks' links into the alerts, and the rules as the Prometheus operator wants them into
+deploy/kubernetes/prometheus-operator/prometheusrule.yaml.
 
     python -m scripts.prometheusrule [RUNBOOKS]
 
@@ -17,7 +18,7 @@ RULES = tuple(_ROOT / "prometheus/rules" / f"hms-{name}.yml" for name in ("thres
 ALERTS = _ROOT / "prometheus/rules/hms-alerts.yml"
 RUNBOOKS = "https://example.com/hms-exporter/docs/alerts.md"
 """A placeholder: a link in a message must be absolute, and only who publishes the page knows its address."""
-MANIFEST = _ROOT / "deploy/kubernetes/prometheusrule.yaml"
+MANIFEST = _ROOT / "deploy/kubernetes/prometheus-operator/prometheusrule.yaml"
 
 _HEAD = """\
 # Written by `make generate` from prometheus/rules; the numbers to adapt are in the group hms-thresholds.

@@ -1,0 +1,50 @@
+"""What the operations page promises of the state file and of the web configuration."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter.config.strict_yaml import ConfigError
+from exporter.counting.ledger import Ledger
+from exporter.state.store import Store
+from exporter.web import settings as webconfig
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_the_backup_command_makes_a_state_file_while_the_exporter_has_it(tmp_path: Path) -> None:
+    commands = re.findall(r"^python3 -c '(.*)'", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
+    assert len(commands) == 1
+    ledger = Ledger()
+    ledger.begin(1_772_438_400_000_000)
+    ledger.finish((), 0.0)
+    store = Store(tmp_path / "hms-exporter.db")
+    store.commit("default", ledger)
+    subprocess.run([sys.executable, "-c", commands[0]], cwd=tmp_path, check=True)
+    store.close()
+    copy = Store(tmp_path / "backup.db")
+    restored = Ledger()
+    copy.restore("default", restored)
+    copy.close()
+    assert restored.now == ledger.now
+    with sqlite3.connect(tmp_path / "backup.db") as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_the_example_of_a_web_configuration_is_one() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    example = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    text = example[1].replace("$2y$10$...", "$2y$10$" + 53 * "x").replace("  # client", "  client")
+    parsed = webconfig.parse(text, Path("/etc"), "web.yaml")
+    assert parsed.tls is not None
+    assert parsed.tls.client_allowed_sans == {"prometheus.example.org"}
+    assert parsed.users.keys() == {"prometheus"}
+    with pytest.raises(ConfigError, match="bcrypt"):
+        webconfig.parse(example[1], Path("/etc"), "web.yaml")
