@@ -30,6 +30,10 @@ demo: .venv/.run ## the exporter on a made-up company's rooms, without an accoun
 	@$(VENV) -m exporter demo $(ARGS)
 
 run: .venv/.run ## the exporter with config.yaml and the credentials in the environment
+	@if [ -z "$$HMS_ACCESS_KEY$$HMS_SECRET" ] && grep -q '{HMS_ACCESS_KEY}' config.yaml 2>/dev/null && [ -z "$(findstring --config.file,$(ARGS))" ]; then \
+		echo "config.yaml takes the credentials of your workspace from HMS_ACCESS_KEY and HMS_SECRET, which are not set." >&2; \
+		echo "  with an account:  HMS_ACCESS_KEY=... HMS_SECRET=... make run   (100ms dashboard, section Developer)" >&2; \
+		echo "  without:          make demo" >&2; exit 2; fi
 	@$(VENV) -m exporter run $(ARGS)
 
 stack: .venv/.dev ## the demo with Prometheus and Alertmanager beside it, and Grafana if it is installed
@@ -55,6 +59,15 @@ bench: .venv/.dev ## how fast, how frugal: one table at the end
 soak: .venv/.dev ## days of simulated life in an hour, with faults
 	$(VENV) -m soak $(ARGS)
 
+##@ Ship
+.PHONY: image dist
+
+image: ## the image, with docker, podman or buildah
+	@scripts/image
+
+dist: .venv/.dev .tools/venv/.installed ## a release in dist/: wheel, sdist, image, bill of materials, chart, dashboards, checksums
+	@$(VENV) -m scripts.dist
+
 ##@ Keep
 .PHONY: generate lock tools clean help
 
@@ -64,7 +77,7 @@ generate: .venv/.dev ## write what is made from other files: dashboards, the Kub
 
 lock: .tools/venv/.installed ## write the lock files anew from pyproject.toml
 	$(LOCK) pyproject.toml -o requirements.lock
-	$(LOCK) pyproject.toml --extra dev -o requirements-dev.lock
+	$(LOCK) pyproject.toml --group dev -o requirements-dev.lock
 	$(LOCK) --group build -o requirements-build.lock
 	$(LOCK) --group tools -o requirements-tools.lock
 

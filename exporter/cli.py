@@ -20,11 +20,13 @@ BAD_CONFIGURATION = 2
 
 COMMANDS = {
     "run": "run the exporter (the default)",
-    "check": "say what the configuration means and costs; --live tries it",
+    "check": "say what the configuration means and costs; --live tries it, --healthy asks the running exporter",
     "demo": "run the exporter against a simulated 100ms, in one process",
     "simulate": "run only the simulated 100ms API",
     "report": "show participant minutes by room, role and day, from the state file",
     "backfill": "write the past, read from the API, as OpenMetrics for promtool",
+    "dashboards": "write the dashboards for Grafana into a folder",
+    "rules": "write the alerts and recording rules for Prometheus into a folder",
 }
 """The name of each command, which is that of its module in `exporter.commands`, and its line of help."""
 

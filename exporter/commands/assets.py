@@ -5,10 +5,14 @@ An installed exporter carries them in its package, a clone of the project where 
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from exporter.commands.options import CommandFailed
 
 Kind = Literal["dashboards", "rules"]
 Fate = Literal["written", "unchanged", "kept"]
@@ -20,10 +24,6 @@ _SAYS: Mapping[Fate, str] = {
     "unchanged": "is already there",
     "kept": "differs and is kept; --force overwrites it",
 }
-
-
-class CannotWrite(Exception):
-    """The folder, or a file in it, cannot be written."""
 
 
 class Outcome(NamedTuple):
@@ -49,12 +49,12 @@ def carried(kind: Kind) -> dict[str, bytes]:
 def write(kind: Kind, folder: Path, *, force: bool = False) -> list[Outcome]:
     """Puts the files into `folder`, which is made.  One that is there and differs is kept, unless `force`.
 
-    Raises `CannotWrite`.
+    Raises `CommandFailed`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CannotWrite(f"{folder}: cannot be made: {error.strerror}") from None
+        raise CommandFailed(f"{folder}: cannot be made: {error.strerror}") from None
     return [Outcome(folder / name, _put(folder / name, content, force=force)) for name, content in carried(kind).items()]
 
 
@@ -70,5 +70,19 @@ def _put(path: Path, content: bytes, *, force: bool) -> Fate:
         scratch.write_bytes(content)
         scratch.replace(path)
     except OSError as error:
-        raise CannotWrite(f"{path}: cannot be written: {error.strerror}") from None
+        raise CommandFailed(f"{path}: cannot be written: {error.strerror}") from None
     return "written"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the folder, and the flag that overwrites."""
+    parser.usage = "%(prog)s DIR [options]"
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder; it is made")
+    parser.add_argument("--force", action="store_true", help="overwrite files that differ")
+
+
+def run(kind: Kind, options: argparse.Namespace) -> int:
+    """Writes the files and says what has become of each: exit code 1 when one was kept because it differs."""
+    outcomes = write(kind, options.folder, force=options.force)
+    sys.stdout.write("".join(f"{outcome}\n" for outcome in outcomes))
+    return int(any(outcome.fate == "kept" for outcome in outcomes))

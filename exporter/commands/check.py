@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 
-from exporter.commands.options import add_config_file, add_flags, load
+from exporter.commands import healthy
+from exporter.commands.options import add_config_file, add_flags, given_flags, load
 from exporter.config.config import Config, RoomById, RoomsByName, WorkspaceConfig, format_duration
 from exporter.counting.scope import Scope
 from exporter.hms.client import Api, Client
@@ -25,11 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the command: those of `run`, since that is what it checks."""
     add_config_file(parser)
     add_flags(parser)
-    parser.add_argument("--live", action="store_true", help="try each workspace's credentials and rooms")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--live", action="store_true", help="try each workspace's credentials and rooms")
+    way.add_argument("--healthy", action="store_true", help="ask the running exporter whether it is healthy")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Describes the configuration and, with `--live`, tries it: exit code 1 when 100ms does not accept it."""
+    """Describes the configuration and, with `--live`, tries it: exit code 1 when 100ms does not accept it.
+
+    With `--healthy` asks the running exporter instead: exit code 1 when it is not healthy.
+    """
+    if options.healthy:
+        return _ask(options)
     config = load(options)
     sys.stdout.write(describe(config))
     if not options.live:
@@ -38,6 +47,12 @@ def run(options: argparse.Namespace) -> int:
     report, good = try_live(config)
     sys.stdout.write(report)
     return 0 if good else 1
+
+
+def _ask(options: argparse.Namespace) -> int:
+    verdict = healthy.ask(healthy.door(healthy.configuration(options.config_file, os.environ, given_flags(options))))
+    sys.stdout.write(f"{verdict}\n")
+    return int(not verdict.healthy)
 
 
 def describe(config: Config) -> str:

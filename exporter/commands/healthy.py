@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
-from exporter.config.config import ConfigError, ListenAddress, WebConfig, load
+from exporter.config.config import Config, ConfigError, WebConfig, load, with_flags
+from exporter.config.readers import ListenAddress
 from exporter.web import settings
 
 PATIENCE_SECONDS = 5.0
@@ -51,22 +53,23 @@ class Door:
     certificate_wanted: bool = False
 
 
-def configuration(path: Path | None, environ: Mapping[str, str]) -> WebConfig:
+def configuration(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> WebConfig:
     """The section `web` of the configuration that the daemon would read; where there is none at all, as for `demo`, the defaults.
 
     Raises `ConfigError`.
     """
     credentials = ("HMS_ACCESS_KEY", "HMS_SECRET", "HMS_MANAGEMENT_TOKEN")
     nothing = path is None and not os.path.lexists("config.yaml") and not any(environ.get(name) for name in credentials)
-    return WebConfig() if nothing else load(path, environ).web
+    return with_flags(Config(()) if nothing else load(path, environ), flags).web
 
 
 def door(web: WebConfig) -> Door:
-    """Where and how to ask.  Raises `ConfigError` for a web configuration that is none, and for a port that only the log tells."""
-    addresses = (web.listen_address,)
-    for address in addresses:
-        if address.port == 0:
-            raise ConfigError("web.listen_address: port 0 is a free one that only the log tells; a health check needs a fixed port")
+    """Where and how to ask.  Raises `ConfigError` for a web configuration that is none, and for addresses that only the log tells."""
+    if web.systemd_socket:
+        raise ConfigError("--web.systemd-socket: only systemd knows these addresses; ask one of them with --web.listen-address")
+    addresses = web.listen_address
+    if any(address.port == 0 for address in addresses):
+        raise ConfigError("web.listen_address: port 0 is a free one that only the log tells; a health check needs a fixed port")
     if web.config_file is None:
         return Door(addresses)
     tls = settings.load(web.config_file).tls

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from exporter import cli
 from exporter.commands import assets
-from exporter.commands.assets import CannotWrite, Kind
+from exporter.commands.assets import Kind
+from exporter.commands.options import CommandFailed
 from tests.programs import require
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -62,8 +64,24 @@ def test_with_force_a_file_that_differs_is_overwritten_and_files_of_others_stay(
 
 def test_a_folder_that_cannot_be_made_and_a_file_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CannotWrite, match=r"/file: cannot be made: File exists$"):
+    with pytest.raises(CommandFailed, match=r"/file: cannot be made: File exists$"):
         assets.write("rules", tmp_path / "file")
     (tmp_path / "hms-alerts.yml").mkdir()
-    with pytest.raises(CannotWrite, match=r"/hms-alerts.yml: cannot be written: Is a directory$"):
+    with pytest.raises(CommandFailed, match=r"/hms-alerts.yml: cannot be written: Is a directory$"):
         assets.write("rules", tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_command_says_what_has_become_of_each_file_and_fails_for_one_that_is_kept(
+    kind: Kind, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "new"
+    first = min(KINDS[kind].iterdir()).name
+    assert cli.main([kind, str(folder)]) == 0
+    assert f"{folder}/{first}: written\n" in capsys.readouterr().out
+    (folder / first).write_text("mine")
+    assert cli.main([kind, str(folder)]) == 1
+    assert f"{folder}/{first}: differs and is kept; --force overwrites it\n" in capsys.readouterr().out
+    assert cli.main([kind, str(folder), "--force"]) == 0
+    assert cli.main([kind, str(tmp_path / "new" / first)]) == 1
+    assert capsys.readouterr().err == f"hms-exporter: {folder}/{first}: cannot be made: File exists\n"

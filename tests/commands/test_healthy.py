@@ -13,9 +13,11 @@ from typing import Any
 import bcrypt
 import pytest
 
+from exporter import cli
 from exporter.commands import healthy
 from exporter.commands.healthy import Door
-from exporter.config.config import ConfigError, ListenAddress, WebConfig
+from exporter.config.config import ConfigError, WebConfig
+from exporter.config.readers import ListenAddress
 from exporter.web.guard import Guard
 from exporter.web.server import HttpServer, Request, Response, text_response
 from tests.certificates import make_certificate
@@ -153,18 +155,35 @@ def test_a_handshake_refused_for_another_reason_is_none(tmp_path: Path) -> None:
 def test_the_configuration_of_the_daemon_tells_where_to_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pair = {"HMS_ACCESS_KEY": "key", "HMS_SECRET": "secret-of-enough-bytes-for-the-hash"}
-    assert healthy.configuration(None, pair) == WebConfig()
-    assert healthy.configuration(None, {}) == WebConfig(), "the demo runs without any configuration"
+    assert healthy.configuration(None, pair, {}) == WebConfig()
+    assert healthy.configuration(None, {}, {}) == WebConfig(), "the demo runs without any configuration"
     Path("config.yaml").write_text("workspaces: [{name: a, management_token: b}]\nweb: {listen_address: '127.0.0.1:9000'}\n")
-    assert healthy.door(healthy.configuration(None, {})).addresses == (ListenAddress("127.0.0.1", 9000),)
+    assert healthy.door(healthy.configuration(None, {}, {})).addresses == (ListenAddress("127.0.0.1", 9000),)
+    flags = {"--web.listen-address": [":9001", "[::1]:9001"]}
+    assert healthy.door(healthy.configuration(None, {}, flags)).addresses == (ListenAddress("", 9001), ListenAddress("::1", 9001))
+
+
+def test_the_command_tells_by_its_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HMS_ACCESS_KEY", "HMS_SECRET", "HMS_MANAGEMENT_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with face() as port:
+        assert cli.main(["check", "--healthy", f"--web.listen-address=127.0.0.1:{port}"]) == 0
+    assert cli.main(["check", "--healthy", f"--web.listen-address=127.0.0.1:{port}"]) == 1
+    told = capsys.readouterr()
+    assert told.out == f"Healthy: healthy\nNot healthy: 127.0.0.1:{port}: Connection refused\n"
+    assert cli.main(["check", "--healthy", "--config.file=missing.yaml"]) == 2
+    assert capsys.readouterr().err == "hms-exporter: missing.yaml: cannot be read: No such file or directory\n"
 
 
 @pytest.mark.parametrize("environ", [{}, {"HMS_ACCESS_KEY": "alone"}])
 def test_a_bad_configuration_is_one_here_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError):
-        healthy.configuration(None if environ else tmp_path / "missing.yaml", environ)
+        healthy.configuration(None if environ else tmp_path / "missing.yaml", environ, {})
     with pytest.raises(ConfigError, match="port 0"):
-        healthy.door(WebConfig(ListenAddress("", 0)))
+        healthy.door(WebConfig((ListenAddress("", 10100), ListenAddress("", 0))))
+    with pytest.raises(ConfigError, match="systemd"):
+        healthy.door(WebConfig(systemd_socket=True))
     with pytest.raises(ConfigError, match=r"web\.yml"):
         healthy.door(WebConfig(config_file=tmp_path / "web.yml"))

@@ -240,7 +240,7 @@ def test_the_exporter_is_scraped_once_by_annotation_or_by_the_operator(tmp_path:
     by_annotation = one(template(tmp_path, CREDENTIALS), "Service")
     assert by_annotation["metadata"]["annotations"] == {
         "prometheus.io/scrape": "true",
-        "prometheus.io/port": str(WebConfig().listen_address.port),
+        "prometheus.io/port": str(WebConfig().listen_address[0].port),
     }
     assert by_annotation["spec"]["publishNotReadyAddresses"] is True
     documents = template(tmp_path, EVERYTHING)

@@ -127,7 +127,7 @@ def test_the_base_needs_no_operator() -> None:
 
 def test_the_exporter_is_scraped_once_with_the_operator_and_without() -> None:
     annotations = one(BASE, "Service")["metadata"]["annotations"]
-    assert annotations == {"prometheus.io/scrape": "true", "prometheus.io/port": str(WebConfig().listen_address.port)}
+    assert annotations == {"prometheus.io/scrape": "true", "prometheus.io/port": str(WebConfig().listen_address[0].port)}
     assert "annotations" not in one(OPERATOR, "Service")["metadata"]
     assert len(of_kind(OPERATOR, "ServiceMonitor")) == 1
 
@@ -136,7 +136,7 @@ def test_labels_ports_and_volumes_fit_together() -> None:
     deployment, service, monitor = one(OPERATOR, "Deployment"), one(OPERATOR, "Service"), one(OPERATOR, "ServiceMonitor")
     template = deployment["spec"]["template"]
     container = template["spec"]["containers"][0]
-    port = {"name": "metrics", "containerPort": WebConfig().listen_address.port}
+    port = {"name": "metrics", "containerPort": WebConfig().listen_address[0].port}
     assert container["ports"] == [port]
     assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
     assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()

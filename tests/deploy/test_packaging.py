@@ -10,10 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
-import threading
 import tomllib
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +29,7 @@ RUNTIME = PROJECT["project"]["dependencies"]
 # What each lock file is made from.
 LOCKED = {
     "requirements.lock": RUNTIME,
-    "requirements-dev.lock": RUNTIME + PROJECT["project"]["optional-dependencies"]["dev"],
+    "requirements-dev.lock": RUNTIME + PROJECT["dependency-groups"]["dev"],
     "requirements-build.lock": PROJECT["dependency-groups"]["build"],
     "requirements-tools.lock": PROJECT["dependency-groups"]["tools"],
 }
@@ -237,53 +234,78 @@ def test_the_image_tells_the_exporter_its_revision(monkeypatch: pytest.MonkeyPat
     assert revision() == "1a2b3c"
 
 
-class Answering(HTTPServer):
-    """A web server on a free port that answers the health check with `status`."""
-
-    status = 200
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+def test_what_differs_from_commit_to_commit_comes_last_so_that_layers_stay() -> None:
+    first = next(index for index, step in enumerate(FINAL) if step.instruction == "ARG")
+    assert {step.instruction for step in FINAL[first:]} == {"ARG", "ENV", "LABEL"}
+    assert not texts(BUILD, "ARG")
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Answering
-
-    def do_GET(self) -> None:
-        self.send_response(self.server.status if self.path == "/-/healthy" else 404)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
+@pytest.mark.parametrize("label", ["title", "description", "licenses", "version", "revision", "source", "created"])
+def test_the_image_bears_the_usual_labels(label: str) -> None:
+    assert f"org.opencontainers.image.{label}=" in " ".join(texts(FINAL, "LABEL"))
 
 
-@pytest.fixture
-def answering() -> Iterator[Answering]:
-    with Answering() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def test_scripts_image_names_everything_that_the_image_is_told() -> None:
+    told = {text.partition("=")[0] for text in texts(FINAL, "ARG")}
+    assert set(re.findall(r"--build-arg \"(HMS_\w+)=", (ROOT / "scripts/image").read_text())) == told
 
 
-def test_the_health_check_of_the_image_succeeds_only_while_the_exporter_is_healthy(answering: Answering) -> None:
-    command = json.loads(texts(FINAL, "HEALTHCHECK")[0].partition("CMD ")[2])
+def test_the_health_check_of_the_image_is_the_exporters_own_command() -> None:
+    assert json.loads(texts(FINAL, "HEALTHCHECK")[0].partition("CMD ")[2]) == ["hms-exporter", "check", "--healthy"]
 
-    def check() -> int:
-        asked = command[-1].replace(":10100/", f":{answering.server_port}/")
-        return subprocess.run([sys.executable, *command[1:-1], asked], capture_output=True, check=False).returncode
 
-    assert ":10100/-/healthy" in command[-1]
-    assert check() == 0
-    answering.status = 503
-    assert check() != 0
+# -- the real image, where buildah can make one -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    """The image that .ci/run has built; its name."""
+    name = os.environ.get("HMS_IMAGE")
+    if name is None:
+        pytest.skip("HMS_IMAGE names no image; `.ci/run` builds one")
+    return name
+
+
+def in_image(image: str, *command: str) -> str:
+    made = subprocess.run(["buildah", "from", image], capture_output=True, text=True, check=True)
+    container = made.stdout.strip()
+    try:
+        ran = subprocess.run(
+            ["buildah", "run", "--isolation=chroot", container, "--", *command], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+    finally:
+        subprocess.run(["buildah", "rm", container], capture_output=True, check=False)
+
+
+def test_the_exporter_in_the_image_runs_as_nobody_and_carries_its_dashboards_and_rules(image: str) -> None:
+    assert re.fullmatch(r"hms-exporter \d+\.\d+\.\d+\n", in_image(image, "hms-exporter", "--version"))
+    assert in_image(image, "id", "-u") == "65532\n"
+    count = "from exporter.commands.assets import carried; print(len(carried('dashboards')), len(carried('rules')))"
+    expected = len(list((ROOT / "grafana/dashboards").glob("*.json"))), len(list((ROOT / "prometheus/rules").glob("*.yml")))
+    assert in_image(image, "python", "-c", count) == "{} {}\n".format(*expected)
+
+
+def test_the_demo_in_the_image_is_healthy_by_its_own_check(image: str) -> None:
+    script = """
+        hms-exporter demo & demo=$!
+        tries=0
+        until hms-exporter check --healthy; do tries=$((tries + 1)); [ $tries -lt 30 ] || exit 1; sleep 0.5; done
+        kill $demo; wait $demo
+        ! hms-exporter check --healthy
+    """
+    said = in_image(image, "sh", "-c", script)
+    assert "Healthy: healthy\n" in said
+    assert said.splitlines()[-1].startswith("Not healthy: 127.0.0.1:10100: Connection refused")
 
 
 # -- scripts ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("path", "shell"), [("scripts/fetch-tools", "sh"), (".ci/run", "bash")])
+@pytest.mark.parametrize(
+    ("path", "shell"), [("scripts/fetch-tools", "sh"), ("scripts/image", "sh"), ("scripts/base-image", "sh"), (".ci/run", "bash")]
+)
 def test_a_script_can_be_run_and_parsed(path: str, shell: str) -> None:
     assert (ROOT / path).stat().st_mode & stat.S_IXUSR
     assert subprocess.run([shell, "-n", ROOT / path], capture_output=True, text=True, check=False).stderr == ""
@@ -291,7 +313,14 @@ def test_a_script_can_be_run_and_parsed(path: str, shell: str) -> None:
 
 def test_no_file_of_the_packaging_names_a_registry() -> None:
     hosts = re.compile(r"(pypi|pythonhosted|debian|docker|ghcr|quay)\.(org|io)", re.IGNORECASE)
-    names = ["Makefile", "Dockerfile", ".ci/run", "pyproject.toml", *(f"scripts/{path.name}" for path in (ROOT / "scripts").iterdir())]
+    names = [
+        "Makefile",
+        "Dockerfile",
+        ".ci/run",
+        "pyproject.toml",
+        "hatch_build.py",
+        *(f"scripts/{path.name}" for path in (ROOT / "scripts").iterdir()),
+    ]
     assert [name for name in names if not fnmatch.fnmatch(name, "*__pycache__*") and hosts.search((ROOT / name).read_text())] == []
 
 

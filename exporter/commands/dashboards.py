@@ -1,0 +1,17 @@
+"""`hms-exporter dashboards DIR`: what Grafana loads, written into a folder."""
+
+from __future__ import annotations
+
+import argparse
+
+from exporter.commands import assets
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the folder, and the flag that overwrites."""
+    assets.add_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the dashboards: exit code 1 when a file was kept because it differs.  Raises `CommandFailed`."""
+    return assets.run("dashboards", options)

@@ -1,0 +1,152 @@
+"""What `make dist` writes: the same bytes twice, whole on a package index, and with everything in it that makes an exporter useful."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email import message_from_bytes
+from email.message import Message
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scripts import dist, imagearchive
+from tests.programs import require
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CHART = ROOT / "deploy/helm/hms-exporter"
+
+
+def build(folder: Path, repository: str = "") -> dict[str, bytes]:
+    """Wheel and sdist, as `make dist` makes them; their bytes by suffix."""
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "HMS_REPOSITORY_URL": repository}
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--directory", folder], cwd=ROOT, env=environ, check=True, capture_output=True
+    )
+    return {path.suffix: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return build(tmp_path_factory.mktemp("dist"))
+
+
+def metadata(wheel: bytes) -> Message:
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return message_from_bytes(archive.read(name))
+
+
+def test_twice_the_same_code_is_twice_the_same_bytes(tmp_path: Path, built: dict[str, bytes]) -> None:
+    assert build(tmp_path) == built
+
+
+def test_a_wheel_has_dashboards_and_rules_and_nothing_of_the_development(built: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(io.BytesIO(built[".whl"])) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        assets = {name: archive.read(name) for name in names if name.startswith("exporter/assets/") and name.endswith((".json", ".yml"))}
+    assert {name.partition("/")[0] for name in names} == {"exporter"}
+    for kind, folder, pattern in (("dashboards", "grafana/dashboards", "*.json"), ("rules", "prometheus/rules", "*.yml")):
+        found = {name.rpartition("/")[2]: content for name, content in assets.items() if f"/{kind}/" in name}
+        assert found == {path.name: path.read_bytes() for path in (ROOT / folder).glob(pattern)}
+
+
+def test_what_is_built_from_the_sdist_is_the_wheel(tmp_path: Path, built: dict[str, bytes]) -> None:
+    with tarfile.open(fileobj=io.BytesIO(built[".gz"])) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path / "wheel"]
+    subprocess.run(command, cwd=unpacked, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "wheel").iterdir()
+    assert wheel.read_bytes() == built[".whl"]
+
+
+def test_the_package_index_is_told_what_it_is_and_for_whom(built: dict[str, bytes]) -> None:
+    told = metadata(built[".whl"])
+    assert told["Description-Content-Type"] == "text/markdown"
+    assert "Programming Language :: Python :: 3.14" in told.get_all("Classifier", [])
+    assert "prometheus" in told["Keywords"]
+    assert not told.get_all("Provides-Extra"), "development tools are a dependency group"
+
+
+def test_the_readme_is_whole_on_the_package_index(tmp_path: Path, built: dict[str, bytes]) -> None:
+    relative = re.compile(r"\]\((?!https://|#)")
+    alone = str(metadata(built[".whl"]).get_payload())
+    assert "hms-exporter" in alone
+    assert not relative.search(alone)
+    told = metadata(build(tmp_path, "https://git.example.org/hms-exporter")[".whl"])
+    linked = str(told.get_payload())
+    assert not relative.search(linked)
+    assert "](https://git.example.org/hms-exporter/blob/HEAD/docs/" in linked
+    assert "Source, https://git.example.org/hms-exporter" in told.get_all("Project-URL", [])
+
+
+def test_the_chart_is_packed_as_helm_takes_it_and_always_alike(tmp_path: Path) -> None:
+    packed = dist.archive(dist.chart(), 1_700_000_000)
+    assert packed == dist.archive(dist.chart(), 1_700_000_000)
+    package = tmp_path / "hms-exporter.tgz"
+    package.write_bytes(packed)
+
+    def render(chart: Path) -> str:
+        command = [
+            require("helm"),
+            "template",
+            "hms",
+            str(chart),
+            "--set=existingSecret=hms,dashboards.enabled=true,prometheusRule.enabled=true",
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert render(package) == render(CHART)
+    with tarfile.open(package) as archive:
+        first = archive.next()
+        assert first is not None
+        assert first.name == "hms-exporter/Chart.yaml"
+        assert yaml.safe_load(archive.extractfile(first) or b"")["version"] == dist.version()
+
+
+def test_checksums_are_as_sha256sum_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "b").write_text("b")
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "SHA256SUMS").write_text(dist.sums([tmp_path / "b", tmp_path / "a"]))
+    checked = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert checked.stdout == "a: OK\nb: OK\n"
+
+
+def test_an_images_archive_keeps_its_layers_and_loses_its_containers_names(tmp_path: Path) -> None:
+    def saved(hostname: str) -> bytes:
+        config = {
+            "config": {"Hostname": hostname, "Image": "", "User": "65532"},
+            "container": hostname,
+            "rootfs": {"diff_ids": ["sha256:1"]},
+        }
+        files = {
+            "layer.tar": b"a layer",
+            "config.json": json.dumps(config).encode(),
+            "manifest.json": json.dumps([{"Config": "config.json", "RepoTags": ["hms-exporter:1"], "Layers": ["layer.tar"]}]).encode(),
+            "repositories": hostname.encode(),
+        }
+        path = tmp_path / hostname
+        with tarfile.open(path, "w") as archive:
+            for name, content in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        imagearchive.rewrite(path)
+        return path.read_bytes()
+
+    assert saved("one") == saved("two")
+    with tarfile.open(tmp_path / "one") as archive:
+        names = archive.getnames()
+        (image,) = json.load(archive.extractfile("manifest.json") or io.BytesIO())
+        assert (archive.extractfile("layer.tar") or io.BytesIO()).read() == b"a layer"
+        config = json.load(archive.extractfile(image["Config"]) or io.BytesIO())
+    assert names == ["layer.tar", image["Config"], "manifest.json"]
+    assert config == {"config": {"User": "65532"}, "rootfs": {"diff_ids": ["sha256:1"]}}
