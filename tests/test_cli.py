@@ -61,7 +61,7 @@ def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> tuple[str, set
 def test_help_names_every_command_with_a_line_about_it(capsys: pytest.CaptureFixture[str]) -> None:
     shown, flags = help_of(capsys)
     for name, line in COMMANDS.items():
-        assert re.search(rf"^ +{name} +{re.escape(line[:30])}", shown, re.MULTILINE)
+        assert re.search(rf"^ +{name}\s+{re.escape(line[:30])}", shown, re.MULTILINE)
     assert "--version" in flags
 
 
@@ -69,7 +69,7 @@ def test_help_names_every_command_with_a_line_about_it(capsys: pytest.CaptureFix
     ("command", "flags"),
     [
         ("run", FLAGS),
-        ("check", FLAGS | {"--live"}),
+        ("check", FLAGS | {"--live", "--healthy"}),
         ("demo", {"--web.listen-address", "--storage.path", "--log.level", "--log.format", "--seed"}),
         ("simulate", {"--web.listen-address", "--seed", "--webhook-url", "--webhook-header", "--webhook-signature-secret"}),
         ("report", {"--config.file", "--storage.path", "--month", "--from", "--to", "--workspace", "--by", "--sort", "--format"}),
@@ -78,6 +78,8 @@ def test_help_names_every_command_with_a_line_about_it(capsys: pytest.CaptureFix
             {"--config.file", "--storage.path", "--log.level", "--log.format", "--from", "--to", "--workspace", "--output", "--step"}
             | {"--label"},
         ),
+        ("dashboards", {"--force"}),
+        ("rules", {"--force"}),
     ],
 )
 def test_the_help_of_a_command_shows_its_own_flags_alone(command: str, flags: set[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,8 @@ from exporter.commands.healthy import Door
 from exporter.config.config import ConfigError, WebConfig
 from exporter.config.readers import ListenAddress
 from exporter.web.guard import Guard
-from exporter.web.server import HttpServer, Request, Response, text_response
+from exporter.web.http import Request, Response, text_response
+from exporter.web.server import HttpServer
 from tests.certificates import make_certificate
 
 HASH = bcrypt.hashpw(b"a password", bcrypt.gensalt(4)).decode()
@@ -34,10 +35,10 @@ def face(status: int = 200, text: str = "Healthy.", *, host: str = "127.0.0.1", 
 
     guard = None if config_file is None else Guard(config_file)
     handler = answer if guard is None else guard.protect(answer)
-    server = HttpServer(host, 0, handler, tls=guard if guard is not None and guard.encrypts else None)
+    server = HttpServer.at(host, 0, handler, tls=guard if guard is not None and guard.encrypts else None)
     server.start()
     try:
-        yield server.port
+        yield int(server.addresses[0].rpartition(":")[2])
     finally:
         server.stop()
 

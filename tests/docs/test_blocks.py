@@ -16,7 +16,7 @@ import pytest
 
 from exporter.simulator import Company, SimulatedApi
 from tests.docs.pages import PAGES, ROOT
-from tests.e2e.program import configure, environment, running, workspace
+from tests.e2e.program import configure, environment, running, wait_until, workspace
 from tests.programs import require
 
 _BLOCK = re.compile(
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         state = {"storage": {"path": "hms-exporter.db"}, "poll": {"since": yesterday}}
         configure(folder, api, workspace(access_key=company.access_key, secret=company.secret), **state)
         with running(folder, "--config.file=config.yaml") as program:
-            program.polled(2, seconds=60)
+            wait_until(lambda: program.value("hms_exporter_catch_up_ratio") == 1, 60, "the past has not been read")
             program.stop()
         for name in ("deploy", "grafana", "prometheus"):
             (folder / name).symlink_to(ROOT / name)
@@ -78,7 +78,7 @@ def test_there_are_blocks_and_each_one_that_is_not_run_says_why() -> None:
 @pytest.mark.parametrize("block", RUN, ids=lambda block: block.place)
 def test_a_block_of_the_documentation_does_what_it_says(folder: Path, block: Block) -> None:
     for name in _PROGRAMS:
-        if re.search(rf"^{name}\b", block.text, re.MULTILINE) and not (folder / "bin" / name).exists():
+        if re.search(rf"^ *{name}\b", block.text, re.MULTILINE) and not (folder / "bin" / name).exists():
             (folder / "bin" / name).symlink_to(require(name))
     yesterday = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%d")
     # Days and places that are examples.
