@@ -11,7 +11,7 @@ import json
 import sys
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def plain(config: dict[str, Any]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def rewrite(path: Path) -> None:
     scratch = path.with_name(path.name + ".new")
     with tarfile.open(path) as old, tarfile.open(scratch, "w", format=tarfile.USTAR_FORMAT) as new:
 
-        def member(name: str) -> io.BufferedIOBase:
+        def member(name: str) -> IO[bytes]:
             found = old.extractfile(name)
             assert found is not None, name
             return found

@@ -62,7 +62,7 @@ def test_what_is_built_from_the_sdist_is_the_wheel(tmp_path: Path, built: dict[s
     with tarfile.open(fileobj=io.BytesIO(built[".gz"])) as archive:
         archive.extractall(tmp_path, filter="data")
     (unpacked,) = tmp_path.iterdir()
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path / "wheel"]
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", f"{tmp_path}/wheel"]
     subprocess.run(command, cwd=unpacked, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, check=True, capture_output=True)
     (wheel,) = (tmp_path / "wheel").iterdir()
     assert wheel.read_bytes() == built[".whl"]

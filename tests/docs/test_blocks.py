@@ -55,8 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     company = Company(1, time.time_ns() // 1000)
     yesterday = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT00:00:00Z")
     with SimulatedApi([company]) as api:
-        state = {"storage": {"path": "hms-exporter.db"}, "poll": {"since": yesterday}}
-        configure(folder, api, workspace(access_key=company.access_key, secret=company.secret), **state)
+        credentials = workspace(access_key=company.access_key, secret=company.secret)
+        configure(folder, api, credentials, storage={"path": "hms-exporter.db"}, poll={"since": yesterday})
         with running(folder, "--config.file=config.yaml") as program:
             wait_until(lambda: program.value("hms_exporter_catch_up_ratio") == 1, 60, "the past has not been read")
             program.stop()
@@ -80,9 +80,12 @@ def test_a_block_of_the_documentation_does_what_it_says(folder: Path, block: Blo
     for name in _PROGRAMS:
         if re.search(rf"^ *{name}\b", block.text, re.MULTILINE) and not (folder / "bin" / name).exists():
             (folder / "bin" / name).symlink_to(require(name))
-    yesterday = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%d")
+    # Backfill ends more than three hours ago, and here before the live series begin.
+    past = (datetime.now(UTC) - timedelta(days=2)).strftime("%Y-%m-%d")
     # Days and places that are examples.
-    text = block.text.replace("/var/lib/prometheus", f"{folder}/prometheus-data").replace("--from 2026-08-01", f"--from {yesterday}")
+    text = block.text.replace("/var/lib/prometheus", f"{folder}/prometheus-data").replace(
+        "--from 2026-08-01", f"--from {past} --to {past} --step 5m"
+    )
     env = environment(PATH=f"{folder}/bin:{os.environ['PATH']}", HOME=str(folder))
     ran = subprocess.run(["sh", "-eu", "-c", text], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=100)
     assert ran.returncode == 0, ran.stderr
