@@ -197,6 +197,8 @@ class Daemon:
             try:
                 command = self._commands.get(timeout=min(_LONGEST_SLEEP, max(0.001, idle if idle is not None else 1.0)))
             except queue.Empty:
+                if self._fleet is None:  # restoring the state takes as long as it takes
+                    notify.tell("WATCHDOG=1")
                 continue
             if command == "stop":
                 event("info", "stopping")
