@@ -16,6 +16,7 @@ PACKAGE = ROOT / "exporter"
 # What each room may import from, itself apart.
 ARROWS = {
     "times": set(),
+    "notify": set(),
     "logs": {"times"},
     "config": {"times"},
     "hms": {"times", "logs", "config"},
@@ -24,7 +25,7 @@ ARROWS = {
     "publish": {"times", "logs", "config", "hms", "counting"},
     "polling": {"times", "logs", "config", "hms", "counting", "state", "publish"},
     "web": {"times", "logs", "config", "publish"},
-    "daemon": {"times", "logs", "config", "hms", "counting", "state", "publish", "polling", "web"},
+    "daemon": {"times", "logs", "notify", "config", "hms", "counting", "state", "publish", "polling", "web"},
     "simulator": {"times", "logs"},
 }
 ARROWS["commands"] = {*ARROWS}
