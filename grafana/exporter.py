@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from grafana.frame import DashboardPlan, RowPlan
-from grafana.panels import DATA_AGE, JOB, WORKSPACE, Query, lines, number, states, words
+from grafana.panels import LENGTH, PER_MINUTE, SHARE, lines, number, states, steps_of
+from grafana.promql import DATA_AGE, IS_EXPORTER, JOB, WORKSPACE, average, grown, once, per_minute, quantile, summed
 
-_STATE = words((1, "complete", "green"), (0, "incomplete", "red"))
+_OF_SEVERAL = "Of several exporters, the one with the most."
+_STATE = ((1, "complete", "green"), (0, "incomplete", "red"))
+
+
+def _least(metric: str) -> str:
+    return f"min({once(f'{metric}{{{WORKSPACE}}}')})"
+
+
+def _rooms(kind: str) -> str:
+    return summed(f"hms_rooms_{kind}{{{WORKSPACE}}}")
+
+
+def _of_process(expr: str) -> dict[str, str]:
+    return {"{{instance}}": f"max by (instance) ({expr} {IS_EXPORTER})"}
+
 
 _HEALTH = RowPlan(
     "Health",
@@ -13,51 +28,41 @@ _HEALTH = RowPlan(
         number(
             "Last poll",
             "Whether the last poll of every workspace read everything it wanted.",
-            Query(f"min(hms_up{{{WORKSPACE}}})", "last poll", "now"),
+            _least("hms_up"),
             unit="none",
             steps=(("red", None), ("green", 1)),
-            mappings=_STATE,
+            meanings=_STATE,
         ),
         number(
             "Data is this old",
-            "Time since the last poll that read everything, of the workspace where that is longest. Normal is up to one poll interval.",
-            Query(f"max({DATA_AGE})", "age", "now"),
-            unit="s",
-            decimals=0,
+            "Time since the last complete poll, of the workspace where that is longest. Normal is up to one poll interval.",
+            f"max({DATA_AGE})",
+            unit=LENGTH,
             steps=(("green", None), ("orange", 120), ("red", 600)),
         ),
         number(
             "Token expires in",
             "Where it is soonest. Tokens minted from a key pair are renewed an hour before; a ready-made one you must replace.",
-            Query(f"min(hms_exporter_token_expiry_timestamp_seconds{{{WORKSPACE}}}) - time()", "expires in", "now"),
-            unit="dtdurations",
-            decimals=0,
+            f"{_least('hms_exporter_token_expiry_timestamp_seconds')} - time()",
+            unit=LENGTH,
             steps=(("red", None), ("orange", 1800), ("green", 3600)),
         ),
         number(
             "Clock skew",
             "How far the exporter's clock is from the API's. Counting follows the API's, so a skew does no harm to the numbers.",
-            Query(
-                f"max(abs(hms_exporter_clock_skew_seconds{{{WORKSPACE}}}))",
-                "skew",
-                "now",
-            ),
+            f"max(abs(hms_exporter_clock_skew_seconds{{{WORKSPACE}}}))",
             unit="s",
             decimals=1,
             steps=(("green", None), ("orange", 30)),
         ),
-        number(
-            "Rooms with series",
-            "Rooms and groups of rooms that have series of their own.",
-            Query(f"sum(hms_rooms_tracked{{{WORKSPACE}}})", "rooms", "now"),
-        ),
+        number("Rooms with series", "Rooms and groups of rooms that have series of their own.", _rooms("tracked")),
         number(
             "Configuration",
             "Whether the configuration read last is in force.",
-            Query(f"min(hms_exporter_config_last_reload_successful{{{JOB}}})", "configuration", "now"),
+            f"min(hms_exporter_config_last_reload_successful{{{JOB}}})",
             unit="none",
             steps=(("red", None), ("green", 1)),
-            mappings=words((1, "in force", "green"), (0, "refused", "red")),
+            meanings=((1, "in force", "green"), (0, "refused", "red")),
         ),
     ],
 )
@@ -67,40 +72,36 @@ _POLLS = RowPlan(
     [
         lines(
             "How long polls take",
-            "Average and, of ten, the longest but one; dashed the interval: a poll that takes longer makes the next one be skipped.",
-            Query(
-                f"sum by (workspace) (rate(hms_exporter_poll_duration_seconds_sum{{{WORKSPACE}}}[$__rate_interval])) / "
-                f"sum by (workspace) (rate(hms_exporter_poll_duration_seconds_count{{{WORKSPACE}}}[$__rate_interval]))",
-                "{{workspace}} average",
-            ),
-            Query(
-                "histogram_quantile(0.9, sum by (workspace, le) "
-                f"(rate(hms_exporter_poll_duration_seconds_bucket{{{WORKSPACE}}}[$__rate_interval])))",
-                "{{workspace}} 90 %",
-            ),
-            Query(f"min by (workspace) (hms_exporter_poll_interval_seconds{{{WORKSPACE}}})", "{{workspace}} interval"),
+            "Average, and what nine of ten stay below; dashed the interval: a poll that takes longer makes the next one be skipped.",
+            {
+                "{{workspace}} average": average("hms_exporter_poll_duration_seconds", "workspace"),
+                "{{workspace}} 90 %": quantile(0.9, "hms_exporter_poll_duration_seconds", "workspace"),
+                "{{workspace}} interval": f"min by (workspace) ({once(f'hms_exporter_poll_interval_seconds{{{WORKSPACE}}}')})",
+            },
             unit="s",
-            dashed=".* interval",
+            compared=".* interval",
         ),
         lines(
             "Polls per minute",
-            "Polls that ended, those of them that did not read everything, and those not begun because the one before still ran.",
-            Query(f"sum(rate(hms_exporter_polls_total{{{WORKSPACE}}}[$__rate_interval])) * 60", "ended"),
-            Query(f"sum(rate(hms_exporter_poll_failures_total{{{WORKSPACE}}}[$__rate_interval])) * 60", "of those incomplete"),
-            Query(f"sum(rate(hms_exporter_polls_skipped_total{{{WORKSPACE}}}[$__rate_interval])) * 60", "skipped"),
-            unit="cpm",
+            f"Polls that ended, those of them that were incomplete, and those not begun because the one before still ran. {_OF_SEVERAL}",
+            {
+                "ended": per_minute("hms_exporter_polls_total", WORKSPACE),
+                "of those incomplete": per_minute("hms_exporter_poll_failures_total", WORKSPACE),
+                "skipped": per_minute("hms_exporter_polls_skipped_total", WORKSPACE),
+            },
+            unit=PER_MINUTE,
         ),
         lines(
             "Age of the data",
-            "Time since the last poll that read everything. A saw-tooth up to the poll interval is normal.",
-            Query(f"max by (workspace) ({DATA_AGE})", "{{workspace}}"),
+            "Time since the last complete poll. A saw-tooth up to the poll interval is normal.",
+            {"{{workspace}}": f"max by (workspace) ({DATA_AGE})"},
             unit="s",
         ),
         states(
             "Last poll read everything",
             "Green: the poll read all it wanted. Red: something was missing.",
-            Query(f"min by (workspace) (hms_up{{{WORKSPACE}}})", "{{workspace}}"),
-            mappings=_STATE,
+            {"{{workspace}}": f"max by (workspace) ({once(f'hms_up{{{WORKSPACE}}}')})"},
+            meanings=_STATE,
             width=12,
             height=8,
         ),
@@ -112,34 +113,33 @@ _CALLS = RowPlan(
     [
         lines(
             "Calls per minute, by endpoint",
-            "Requests to 100ms's API.",
-            Query(f"sum by (endpoint) (rate(hms_exporter_api_requests_total{{{WORKSPACE}}}[$__rate_interval])) * 60", "{{endpoint}}"),
-            unit="cpm",
+            f"Requests to 100ms's API. {_OF_SEVERAL}",
+            {"{{endpoint}}": per_minute("hms_exporter_api_requests_total", WORKSPACE, "endpoint")},
+            unit=PER_MINUTE,
             stacked=True,
         ),
         lines(
             "Calls per minute, by outcome",
             "HTTP status, or timeout (no whole answer in time), connection (none at all), malformed (not what was asked for). "
-            "429 means: too many calls.",
-            Query(f"sum by (code) (rate(hms_exporter_api_requests_total{{{WORKSPACE}}}[$__rate_interval])) * 60", "{{code}}"),
-            unit="cpm",
+            f"429 means: too many calls. {_OF_SEVERAL}",
+            {"{{code}}": per_minute("hms_exporter_api_requests_total", WORKSPACE, "code")},
+            unit=PER_MINUTE,
             stacked=True,
         ),
         lines(
             "Time to answer",
             "From the call to the last byte of the answer: 90 % are faster than this.",
-            Query(
-                "histogram_quantile(0.9, sum by (endpoint, le) "
-                f"(rate(hms_exporter_api_request_duration_seconds_bucket{{{WORKSPACE}}}[$__rate_interval])))",
-                "{{endpoint}}",
-            ),
+            {"{{endpoint}}": quantile(0.9, "hms_exporter_api_request_duration_seconds", "endpoint")},
             unit="s",
         ),
         lines(
             "Retries, and time spent waiting for 100ms",
-            "Retries per minute; and the share of the time in which the exporter waited because 100ms asked it to.",
-            Query(f"sum(rate(hms_exporter_api_retries_total{{{WORKSPACE}}}[$__rate_interval])) * 60", "retries per minute"),
-            Query(f"sum(rate(hms_exporter_api_throttled_seconds_total{{{WORKSPACE}}}[$__rate_interval]))", "seconds waited per second"),
+            "Retries per minute; and the share of the time spent waiting because 100ms asked for it, added up over workspaces.",
+            {
+                "retries per minute": per_minute("hms_exporter_api_retries_total", WORKSPACE),
+                "seconds waited per second": summed(f"rate(hms_exporter_api_throttled_seconds_total{{{WORKSPACE}}}[$__rate_interval])"),
+            },
+            unit="short",
         ),
     ],
 )
@@ -150,22 +150,24 @@ _DATA = RowPlan(
         lines(
             "Rooms",
             "Rooms with series of their own; named by the configuration; unknown to 100ms though named; beyond limits.max_rooms.",
-            Query(f"sum(hms_rooms_tracked{{{WORKSPACE}}})", "with series"),
-            Query(f"sum(hms_rooms_configured{{{WORKSPACE}}})", "configured"),
-            Query(f"sum(hms_rooms_missing{{{WORKSPACE}}})", "missing at 100ms"),
-            Query(f"sum(hms_rooms_overflowed{{{WORKSPACE}}})", "overflowed"),
+            {
+                "with series": _rooms("tracked"),
+                "configured": _rooms("configured"),
+                "missing at 100ms": _rooms("missing"),
+                "overflowed": _rooms("overflowed"),
+            },
             width=8,
         ),
-        lines(
+        steps_of(
             "Records rejected",
             "Sessions, peers and rooms in 100ms's answers that made no sense and were left out. Each is also logged once.",
-            Query(f"sum by (kind) (increase(hms_exporter_records_rejected_total{{{WORKSPACE}}}[$__rate_interval]))", "{{kind}}"),
+            {kind: grown("hms_exporter_records_rejected_total", f'{WORKSPACE}, kind="{kind}"') for kind in ("session", "peer", "room")},
             width=8,
         ),
         lines(
             "Samples in a scrape",
             "How many numbers Prometheus takes from the exporter each time.",
-            Query(f"sum by (instance) (scrape_samples_scraped{{{JOB}}})", "{{instance}}"),
+            _of_process(f"scrape_samples_scraped{{{JOB}}}"),
             width=8,
         ),
     ],
@@ -177,21 +179,21 @@ _PROCESS = RowPlan(
         lines(
             "Memory",
             "Memory that the exporter's process holds.",
-            Query(f"sum by (instance) (process_resident_memory_bytes{{{JOB}}})", "{{instance}}"),
+            _of_process(f"process_resident_memory_bytes{{{JOB}}}"),
             unit="bytes",
             width=8,
         ),
         lines(
             "CPU",
             "Processor time used, as a share of one core.",
-            Query(f"sum by (instance) (rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval]))", "{{instance}}"),
-            unit="percentunit",
+            _of_process(f"rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval])"),
+            unit=SHARE,
             width=8,
         ),
         lines(
             "Time to scrape",
             "How long Prometheus takes to fetch /metrics.",
-            Query(f"max by (instance) (scrape_duration_seconds{{{JOB}}})", "{{instance}}"),
+            _of_process(f"scrape_duration_seconds{{{JOB}}}"),
             unit="s",
             width=8,
         ),
@@ -203,7 +205,6 @@ PLAN = DashboardPlan(
     title="100ms / Exporter",
     description="The exporter itself: its polls, its calls to 100ms, the age of its data, its process.",
     since="now-3h",
-    refresh="30s",
     rows=(_HEALTH, _POLLS, _CALLS, _DATA, _PROCESS),
-    rooms=False,
+    rooms="hidden",
 )

@@ -1,69 +1,106 @@
-"""100ms / Overview: what is going on, against last week, and whether to believe it."""
+"""100ms / Overview: what is going on, against last week, what is wrong, and whether to believe it."""
 
 from __future__ import annotations
 
 from grafana.frame import DashboardPlan, RowPlan
-from grafana.panels import DATA_AGE, ROOM, WORKSPACE, Column, Query, grid, lines, number, rooms_table, states, words
+from grafana.links import EXPORTER, OVERVIEW_OF_CURVE, ROOM_OF_ROW, runbooks
+from grafana.panels import LENGTH, PER_MINUTE, Column, Label, grid, lines, number, rows, states
+from grafana.promql import (
+    ALERT_LABELS,
+    DATA_AGE,
+    HMS_ALERTS,
+    RECORDED,
+    WORKSPACE,
+    all_per_minute,
+    minutes,
+    now,
+    once,
+    over_time,
+    summed,
+)
 
-_BUSIEST = f"topk(25, sum by (workspace, room) (increase(hms_peer_seconds_total{{{ROOM}}}[$__range])))"
+_WEEK = "Last week's number appears after a week of collecting."
 
+_FIRING = f'ALERTS{{{HMS_ALERTS}, alertstate="firing"}}'
+_FIRING_FOR = f"time() - ALERTS_FOR_STATE{{{HMS_ALERTS}}} and ignoring (alertstate) {_FIRING}"
+# Without the rules nothing fires either; that must not look like peace.
+_NO_RULES = (
+    f'label_replace(absent(hms:threshold:stale_seconds) unless on () {_FIRING}, "alertname", "The alert rules are not loaded", "", "")'
+)
 
-def _of_busiest(expr: str) -> str:
-    return f"({expr}) and on (workspace, room) {_BUSIEST}"
+_RUNBOOK, _ANCHORS = runbooks()
 
+# The series of rooms with a running session, and nothing of the thousands of idle ones.
+_ROOM = "workspace, room"
+_RUNNING = f"on ({_ROOM}) ({summed(f'hms_sessions_active{{{WORKSPACE}}}', _ROOM)} > 0)"
+_START = once(f"hms_session_start_timestamp_seconds{{{WORKSPACE}}}")
+
+_RECORDED_PEERS = f"({summed(f'workspace:hms_peers_active:sum{{{RECORDED}}}')})"
+_BUSIEST = f"topk(20, {minutes(_ROOM, level='room')} > 0)"
+_BUSIEST_AT_END = minutes(_ROOM, level="room", at=" @ end()")
 
 _NOW = RowPlan(
     "Right now, and at this time last week",
     [
         number(
             "Sessions",
-            "Calls running at the last poll. Last week's number appears after a week of collecting.",
-            Query(f"sum(hms_sessions_active{{{ROOM}}})", "now", "now"),
-            Query(f"sum(hms_sessions_active{{{ROOM}}} offset 1w)", "last week", "now"),
-            names=True,
+            f"Calls running at the last poll. {_WEEK}",
+            {"now": now("hms_sessions_active", WORKSPACE), "last week": now("hms_sessions_active", WORKSPACE, ago="1w")},
+            width=5,
         ),
         number(
             "Peers",
-            "People connected at the last poll, one for each device. Last week's number appears after a week of collecting.",
-            Query(f"sum(hms_peers_active{{{ROOM}}})", "now", "now"),
-            Query(f"sum(hms_peers_active{{{ROOM}}} offset 1w)", "last week", "now"),
-            names=True,
+            f"Devices connected at the last poll. {_WEEK}",
+            {"now": now("hms_peers_active", WORKSPACE), "last week": now("hms_peers_active", WORKSPACE, ago="1w")},
+            width=5,
         ),
         number(
             "Users",
-            "Distinct user ids connected at the last poll, counted room by room: somebody with two devices in a room is one user there.",
-            Query(f"sum(hms_users_active{{{ROOM}}})", "now", "now"),
-            Query(f"sum(hms_users_active{{{ROOM}}} offset 1w)", "last week", "now"),
-            names=True,
+            f"People connected at the last poll: user ids, counted in each room. {_WEEK}",
+            {"now": now("hms_users_active", WORKSPACE), "last week": now("hms_users_active", WORKSPACE, ago="1w")},
+            width=5,
         ),
         number(
             "Most peers at once",
-            "The highest number of peers in all rooms together at any poll of the range shown.",
-            Query(f"max_over_time(sum(hms_peers_active{{{ROOM}}})[$__range:1m]) or sum(hms_peers_active{{{ROOM}}})", "peak", "now"),
-            width=3,
-        ),
-        number(
-            "Busiest room",
-            "The room with the most peers now.",
-            Query(f"topk(1, sum by (room) (hms_peers_active{{{ROOM}}}))", "{{room}}", "now"),
-            width=4,
-            names=True,
-        ),
-        number(
-            "Alerts",
-            "Alerts about 100ms and the exporter that are firing now. Prometheus's page of alerts shows which; each links to what to do.",
-            Query(f'count(ALERTS{{{WORKSPACE}, alertname=~"Hms.+", alertstate="firing"}}) or vector(0)', "firing", "now"),
-            width=2,
-            steps=(("green", None), ("orange", 1)),
+            "The most peers in all rooms together at any minute of the range shown, as the recording rules saw them.",
+            f"max_over_time({_RECORDED_PEERS}[$__range:1m]) or {now('hms_peers_active', WORKSPACE)}",
+            width=5,
         ),
         number(
             "Data is this old",
-            "Time since the last poll that read everything, of the workspace where that is longest. Normal is up to one poll interval.",
-            Query(f"max({DATA_AGE})", "age", "now"),
-            unit="s",
-            width=3,
-            decimals=0,
+            "Time since the last complete poll, of the workspace where that is longest. Normal is up to one poll interval.",
+            f"max({DATA_AGE})",
+            unit=LENGTH,
             steps=(("green", None), ("orange", 120), ("red", 600)),
+            link=EXPORTER,
+        ),
+    ],
+)
+
+_ALERTS = RowPlan(
+    "What is wrong",
+    [
+        rows(
+            "Alerts that are firing",
+            "Every alert about 100ms and the exporter that is firing now, of any workspace or of none. The runbook says what to do.",
+            [
+                Label("alertname", "Alert", wide=True),
+                Label("severity", "Severity"),
+                Label("workspace", "Workspace"),
+                Label("room", "Room", ROOM_OF_ROW),
+                Label("budget", "Budget"),
+                Label("runbook", "Runbook", _RUNBOOK, _ANCHORS, wide=True),
+            ],
+            [
+                Column(
+                    "For",
+                    f'label_replace(max by ({ALERT_LABELS}) ({_FIRING_FOR} or 0 * {_FIRING} or {_NO_RULES}), "runbook", "$1", "alertname", "(Hms.+)")',
+                    LENGTH,
+                )
+            ],
+            width=24,
+            height=6,
+            empty="No alert is firing",
         ),
     ],
 )
@@ -73,33 +110,38 @@ _TIME = RowPlan(
     [
         lines(
             "Peers by workspace",
-            "Peers connected at each poll; dashed, all of them together a week before.",
-            Query(f"sum by (workspace) (hms_peers_active{{{ROOM}}})", "{{workspace}}"),
-            Query(f"sum(hms_peers_active{{{ROOM}}} offset 1w)", "all, last week"),
-            dashed="all, last week",
+            "Devices connected at each poll; dashed, all of them together a week before.",
+            {
+                "{{workspace}}": over_time("hms_peers_active", "workspace", "workspace"),
+                "all, last week": over_time("hms_peers_active", "workspace", ago="1w"),
+            },
+            compared="all, last week",
             stacked=True,
+            link=OVERVIEW_OF_CURVE,
         ),
         lines(
             "Sessions by workspace",
             "Calls running at each poll; dashed, all of them together a week before.",
-            Query(f"sum by (workspace) (hms_sessions_active{{{ROOM}}})", "{{workspace}}"),
-            Query(f"sum(hms_sessions_active{{{ROOM}}} offset 1w)", "all, last week"),
-            dashed="all, last week",
+            {
+                "{{workspace}}": over_time("hms_sessions_active", "workspace", "workspace"),
+                "all, last week": over_time("hms_sessions_active", "workspace", ago="1w"),
+            },
+            compared="all, last week",
             stacked=True,
+            link=OVERVIEW_OF_CURVE,
         ),
         lines(
             "Peers by role",
-            "Peers connected at each poll, by the role they hold.",
-            Query(f"sum by (role) (hms_peers_active{{{ROOM}}})", "{{role}}"),
+            "Devices connected at each poll, by the role they hold.",
+            {"{{role}}": over_time("hms_peers_active", "workspace_role", "role")},
             stacked=True,
         ),
         lines(
             "Joins and leaves per minute",
-            "People coming (up) and going (down). A high bar downwards without one of the sessions ending is a network that drops people. "
-            "A room that Prometheus has not seen before brings its first joins uncounted here.",
-            Query(f"sum(rate(hms_peers_joined_total{{{ROOM}}}[$__rate_interval])) * 60", "joins"),
-            Query(f"sum(rate(hms_peers_left_total{{{ROOM}}}[$__rate_interval])) * 60", "leaves"),
-            unit="cpm",
+            "Peers that come (up) and go (down). Many leaves at once while sessions go on are a network that drops people. "
+            "The first joins of a room that Prometheus has not seen before are not in here.",
+            {"joins": all_per_minute("hms_peers_joined_total"), "leaves": all_per_minute("hms_peers_left_total")},
+            unit=PER_MINUTE,
             below_zero="leaves",
         ),
     ],
@@ -108,38 +150,34 @@ _TIME = RowPlan(
 _ROOMS = RowPlan(
     "Rooms",
     [
-        rooms_table(
-            "Busiest rooms",
-            "The 25 rooms with the most participant minutes in the range shown. A room's name opens its own dashboard.",
+        rows(
+            "Rooms in use",
+            "Every room with a running session. A room's name opens its own dashboard.",
+            [Label("workspace", "Workspace"), Label("room", "Room", ROOM_OF_ROW, wide=True)],
             [
-                Column("Participant minutes", f"{_BUSIEST} / 60", decimals=0),
-                Column("Peers now", _of_busiest(f"sum by (workspace, room) (hms_peers_active{{{ROOM}}})")),
-                Column("Most at once", _of_busiest(f"max by (workspace, room) (max_over_time(hms_peers_active_peak{{{ROOM}}}[$__range]))")),
-                Column("Sessions now", _of_busiest(f"sum by (workspace, room) (hms_sessions_active{{{ROOM}}})")),
-                Column(
-                    "Running for",
-                    _of_busiest(f"time() - min by (workspace, room) (hms_session_start_timestamp_seconds{{{ROOM}}})"),
-                    unit="dtdurations",
-                    decimals=0,
-                ),
+                Column("Peers", f"{summed(f'hms_peers_active{{{WORKSPACE}}}', _ROOM)} and {_RUNNING}", bar=True),
+                Column("Users", f"{summed(f'hms_users_active{{{WORKSPACE}}}', _ROOM)} and {_RUNNING}"),
+                Column("Sessions", f"{summed(f'hms_sessions_active{{{WORKSPACE}}}', _ROOM)} > 0"),
+                Column("Running for", f"time() - min by ({_ROOM}) ({_START}) and {_RUNNING}", LENGTH),
             ],
-            sort_by="Participant minutes",
-            width=14,
+            width=24,
+            height=10,
+        ),
+        rows(
+            "Busiest rooms",
+            "The 20 rooms with the most participant minutes in the range shown. A room's name opens its own dashboard.",
+            [Label("workspace", "Workspace"), Label("room", "Room", ROOM_OF_ROW, wide=True)],
+            [Column("Minutes", _BUSIEST, bar=True)],
             height=12,
         ),
         grid(
-            "Sessions started, hour by hour",
-            "When calls begin: a column for each hour, a row for each of the 20 rooms with the most sessions in the range shown.",
-            Query(
-                f"round(sum by (room) (increase(hms_sessions_started_total{{{ROOM}}}[1h]))) "
-                f"and on (room) topk(20, sum by (room) (increase(hms_sessions_started_total{{{ROOM}}}[$__range] @ end())))",
-                "{{room}}",
-            ),
+            "When the busiest rooms are used",
+            "Participant minutes hour by hour in the 20 busiest rooms of the range shown: the darker, the more.",
+            {"{{room}}": f"{minutes(_ROOM, '1h', 'room')} and on ({_ROOM}) topk(20, {_BUSIEST_AT_END})"},
             unit="string",
-            cell_unit="short",
-            width=10,
+            width=12,
             height=12,
-            min_step="1h",
+            every="1h",
         ),
     ],
 )
@@ -150,8 +188,8 @@ _TRUST = RowPlan(
         states(
             "Last poll read everything",
             "Green: the poll read all it wanted. Red: something was missing, and what is shown may be old; it catches up by itself.",
-            Query(f"min by (workspace) (hms_up{{{WORKSPACE}}})", "{{workspace}}"),
-            mappings=words((1, "complete", "green"), (0, "incomplete", "red")),
+            {"{{workspace}}": f"max by (workspace) ({once(f'hms_up{{{WORKSPACE}}}')})"},
+            meanings=((1, "complete", "green"), (0, "incomplete", "red")),
             width=24,
         ),
     ],
@@ -160,8 +198,9 @@ _TRUST = RowPlan(
 PLAN = DashboardPlan(
     uid="hms-overview",
     title="100ms / Overview",
-    description="Sessions, peers and users in the rooms of 100ms: now, over time, room by room.",
+    description="Sessions, peers and users of whole workspaces: now, over time and room by room, and the alerts that are firing.",
     since="now-24h",
-    refresh="30s",
-    rows=(_NOW, _TIME, _ROOMS, _TRUST),
+    rows=(_NOW, _ALERTS, _TIME, _ROOMS, _TRUST),
+    rooms="hidden",
+    recorded=True,
 )

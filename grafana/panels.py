@@ -1,5 +1,6 @@
 """The kinds of panels the dashboards are made of, each with its look decided once.
 
+Each takes a title, what it shows in a sentence, and its queries: PromQL by the name of its series, or PromQL alone.
 Numbers of this moment are asked as instant queries, not as the last point of a range: when the data stops, so does the number.
 """
 
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, TypeVar
 
-from grafana_foundation_sdk.builders import bargauge, common, dashboard, gauge, heatmap, prometheus, stat, statetimeline, table, timeseries
+from grafana_foundation_sdk.builders import common, dashboard, gauge, heatmap, prometheus, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common as common_models
 from grafana_foundation_sdk.models import dashboard as models
@@ -18,44 +19,31 @@ from grafana_foundation_sdk.models import prometheus as prometheus_models
 
 DATASOURCE = common_models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
-JOB = 'job=~"$job", instance=~"$instance"'
-WORKSPACE = f'{JOB}, workspace=~"$workspace"'
-ROOM = f'{WORKSPACE}, room=~"$room"'
+COUNT = "locale"  # 2,500,000: every digit, in the reader's own way of writing numbers
+LENGTH = "dtdhms"  # 08:30:00
+HOURS = "h"
+SHARE = "percentunit"
+PER_MINUTE = "cpm"
 
-# Before the first success it is counted from the process's start, as the rules do.
-_LAST_SUCCESS = f"hms_exporter_last_success_timestamp_seconds{{{WORKSPACE}}}"
-_START = f"process_start_time_seconds{{{JOB}}}"
-DATA_AGE = f"time() - ({_LAST_SUCCESS} > 0 or {_LAST_SUCCESS} * 0 + on (job, instance) group_left () {_START})"
+Queries = str | Mapping[str, str]
+"""PromQL; several by the names of their series, which may hold Grafana's {{label}}."""
 
 Step = tuple[str, float | None]
 """A colour, and the value from which on it holds (`None`: from the lowest)."""
 
 PLAIN: tuple[Step, ...] = (("blue", None),)
+FILLING: tuple[Step, ...] = (("green", None), ("orange", 0.8), ("red", 1))
+"""The colours of something that should not be used up."""
 
 _REF_IDS = "ABCDEFGHIJ"
 
+# A rate needs two samples.  Grafana makes its window four of these, so that targets scraped once a minute have curves too,
+# whatever the data source's settings say.
+_SCRAPE = "1m"
+# A step in which things are counted one by one.
+_COUNTED = "5m"
 
-@dataclass(frozen=True)
-class Query:
-    """A PromQL query; `legend` is Grafana's template for the name of its series."""
-
-    expr: str
-    legend: str = ""
-    shape: Literal["lines", "now", "rows", "buckets"] = "lines"
-
-    def built(self, ref_id: str) -> prometheus.Dataquery:
-        """The query as the panel holds it."""
-        built = prometheus.Dataquery().expr(self.expr).ref_id(ref_id).datasource(DATASOURCE)
-        built = built.legend_format(self.legend or "__auto")
-        match self.shape:
-            case "lines":
-                return built.range().format(prometheus_models.PromQueryFormat.TIME_SERIES)
-            case "now":
-                return built.instant().format(prometheus_models.PromQueryFormat.TIME_SERIES)
-            case "rows":
-                return built.instant().format(prometheus_models.PromQueryFormat.TABLE)
-            case "buckets":
-                return built.range().format(prometheus_models.PromQueryFormat.HEATMAP)
+_Shape = Literal["lines", "now", "rows", "buckets"]
 
 
 class _AnyPanel(Protocol):
@@ -66,6 +54,7 @@ class _AnyPanel(Protocol):
     def height(self, h: int) -> Self: ...
     def with_target(self, target: Builder[prometheus_models.Dataquery]) -> Self: ...
     def unit(self, unit: str) -> Self: ...
+    def interval(self, interval: str) -> Self: ...
     def thresholds(self, thresholds: Builder[models.ThresholdsConfig]) -> Self: ...
     def no_value(self, no_value: str) -> Self: ...
 
@@ -73,21 +62,7 @@ class _AnyPanel(Protocol):
 P = TypeVar("P", bound=_AnyPanel)
 
 
-def _dressed(
-    panel: P, title: str, description: str, queries: Sequence[Query], unit: str, size: tuple[int, int], steps: Sequence[Step] = PLAIN
-) -> P:
-    panel.title(title).description(description).datasource(DATASOURCE).span(size[0]).height(size[1]).unit(unit)
-    panel.thresholds(
-        dashboard.ThresholdsConfig()
-        .mode(models.ThresholdsMode.ABSOLUTE)
-        .steps([models.Threshold(value=value, color=colour) for colour, value in steps])
-    )
-    for ref_id, query in zip(_REF_IDS, queries, strict=False):
-        panel.with_target(query.built(ref_id))
-    return panel
-
-
-def optional(panel: P, without: str) -> P:
+def optional(without: str, panel: P) -> P:
     """The panel of something that need not be configured: `without` stands in it where it is not."""
     return panel.no_value(without)
 
@@ -95,29 +70,32 @@ def optional(panel: P, without: str) -> P:
 def number(
     title: str,
     description: str,
-    *queries: Query,
-    unit: str = "short",
+    queries: Queries,
+    *,
+    unit: str = COUNT,
     width: int = 4,
-    decimals: int | None = None,
+    decimals: int = 0,
     steps: Sequence[Step] = PLAIN,
-    mappings: Sequence[models.ValueMapping] = (),
-    names: bool = False,
+    meanings: Sequence[tuple[float, str, str]] = (),
+    link: str | None = None,
 ) -> stat.Panel:
     """A number of this moment, or a few beside each other with their names; coloured by `steps`."""
-    panel = _dressed(stat.Panel(), title, description, queries, unit, (width, 4), steps)
+    panel = _dressed(stat.Panel(), title, description, queries, "now", unit, (width, 4), steps)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     panel.color_mode(common_models.BigValueColorMode.VALUE).graph_mode(common_models.BigValueGraphMode.NONE)
-    panel.text_mode(common_models.BigValueTextMode.VALUE_AND_NAME if names else common_models.BigValueTextMode.VALUE)
-    if decimals is not None:
-        panel.decimals(decimals)
-    if mappings:
-        panel.mappings(list(mappings))
+    named = not isinstance(queries, str)
+    panel.text_mode(common_models.BigValueTextMode.VALUE_AND_NAME if named else common_models.BigValueTextMode.VALUE)
+    panel.decimals(decimals)
+    if meanings:
+        panel.mappings(_words(meanings))
+    if link:
+        panel.override_by_regexp(".*", _properties({"links": [{"title": "More", "url": link}]}))
     return panel
 
 
-def dial(title: str, description: str, query: Query, *, steps: Sequence[Step], width: int = 4) -> gauge.Panel:
+def dial(title: str, description: str, query: str, *, steps: Sequence[Step] = FILLING, width: int = 4) -> gauge.Panel:
     """A part of a whole: 0 to 1, shown as per cent."""
-    panel = _dressed(gauge.Panel(), title, description, [query], "percentunit", (width, 4), steps)
+    panel = _dressed(gauge.Panel(), title, description, query, "now", SHARE, (width, 4), steps)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     return panel.min(0).max(1).show_threshold_markers(True)
 
@@ -125,93 +103,74 @@ def dial(title: str, description: str, query: Query, *, steps: Sequence[Step], w
 def lines(
     title: str,
     description: str,
-    *queries: Query,
-    unit: str = "short",
+    queries: Queries,
+    *,
+    unit: str = COUNT,
     width: int = 12,
-    height: int = 8,
     stacked: bool = False,
     bars: bool = False,
     steps: Sequence[Step] | None = None,
-    dashed: str | None = None,
+    compared: str | None = None,
     below_zero: str | None = None,
-    min_step: str | None = None,
-    least: float | None = 0,
+    every: str = _SCRAPE,
+    link: str | None = None,
 ) -> timeseries.Panel:
-    """Curves over time.
+    """Curves over time; a name has the same colour in every panel.
 
-    `steps` draws lines at those values; `dashed` and `below_zero` are regular expressions over the names of the curves that
-    are drawn as a comparison and mirrored downwards; `least` is the axis's lowest value unless the data go below.
+    `steps` draws lines at those values; `compared` and `below_zero` are regular expressions over the names of the curves that
+    are drawn as a quiet comparison and mirrored downwards; `every` is the shortest step.
     """
-    panel = _dressed(timeseries.Panel(), title, description, queries, unit, (width, height), steps or PLAIN)
+    panel = _dressed(timeseries.Panel(), title, description, queries, "lines", unit, (width, 8), steps or PLAIN, every)
     panel.line_width(1).fill_opacity(80 if bars else 30 if stacked else 10).show_points(common_models.VisibilityMode.NEVER)
     panel.draw_style(common_models.GraphDrawStyle.BARS if bars else common_models.GraphDrawStyle.LINE)
-    panel.legend(
-        common.VizLegendOptions()
-        .show_legend(True)
-        .display_mode(common_models.LegendDisplayMode.TABLE)
-        .placement(common_models.LegendPlacement.BOTTOM)
-        .calcs(["sum"] if bars else ["lastNotNull", "max"])
-    )
+    panel.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+    panel.legend(_legend())
     panel.tooltip(common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI).sort(common_models.SortOrder.DESCENDING))
-    if least is not None and below_zero is None:
-        panel.axis_soft_min(least)
+    # Without it, a chart of zeros alone would run to 100.
+    panel.axis_soft_max(1)
+    if below_zero is None:
+        panel.axis_soft_min(0)
+    else:
+        panel.override_by_regexp(below_zero, _properties({"custom.transform": "negative-Y"})).axis_soft_min(-1)
     if stacked:
         panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL).group("A"))
     if steps:
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(common_models.GraphThresholdsStyleMode.DASHED))
-    if min_step:
-        panel.interval(min_step)
-    if dashed:
-        look = {"fill": "dash", "dash": [6, 6]}
-        panel.override_by_regexp(
-            dashed, _properties({"custom.lineStyle": look, "custom.fillOpacity": 0, "custom.stacking": {"mode": "none"}})
-        )
-    if below_zero:
-        panel.override_by_regexp(below_zero, _properties({"custom.transform": "negative-Y"}))
+    if compared:
+        panel.override_by_regexp(compared, _properties(_QUIET))
+    if link:
+        panel.override_by_regexp(".*", _properties({"links": [{"title": "More", "url": link}]}))
     return panel
 
 
-def bars_now(
+def steps_of(
     title: str,
     description: str,
-    query: Query,
+    queries: Queries,
     *,
-    unit: str,
-    width: int = 8,
-    height: int = 8,
-    steps: Sequence[Step] = PLAIN,
-    full: float | None = None,
-) -> bargauge.Panel:
-    """One bar for each series, at this moment; a bar of `full` fills its line, without it the longest does."""
-    panel = _dressed(bargauge.Panel(), title, description, [query], unit, (width, height), steps)
-    panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
-    panel.orientation(common_models.VizOrientation.HORIZONTAL).display_mode(common_models.BarGaugeDisplayMode.BASIC)
-    if full is not None:
-        panel.max(full)
-    return panel.min(0)
+    width: int = 12,
+    below_zero: str | None = None,
+    every: str = _COUNTED,
+) -> timeseries.Panel:
+    """What was counted in each step of the graph, as bars."""
+    stacked = below_zero is None
+    return lines(title, description, queries, width=width, bars=True, stacked=stacked, below_zero=below_zero, every=every)
 
 
 def states(
-    title: str, description: str, query: Query, *, mappings: Sequence[models.ValueMapping], width: int, height: int = 5
+    title: str, description: str, queries: Queries, *, meanings: Sequence[tuple[float, str, str]], width: int, height: int = 5
 ) -> statetimeline.Panel:
     """How a state changed over time, a line for each series."""
-    panel = _dressed(statetimeline.Panel(), title, description, [query], "none", (width, height))
-    panel.mappings(list(mappings)).merge_values(True).show_value(common_models.VisibilityMode.NEVER)
-    panel.legend(
-        common.VizLegendOptions()
-        .show_legend(True)
-        .display_mode(common_models.LegendDisplayMode.LIST)
-        .placement(common_models.LegendPlacement.BOTTOM)
-        .calcs([])
-    )
-    return panel
+    panel = _dressed(statetimeline.Panel(), title, description, queries, "lines", "none", (width, height), every=_SCRAPE)
+    panel.mappings(_words(meanings)).merge_values(True).show_value(common_models.VisibilityMode.NEVER)
+    return panel.legend(_legend())
 
 
 def grid(
-    title: str, description: str, query: Query, *, unit: str, cell_unit: str, width: int, height: int = 8, min_step: str | None = None
+    title: str, description: str, queries: Queries, *, unit: str, cell_unit: str = COUNT, width: int, height: int = 8, every: str = _SCRAPE
 ) -> heatmap.Panel:
     """Cells coloured by value: rows are buckets of `unit` or, when that is "string", the series by name; columns are times."""
-    panel = _dressed(heatmap.Panel(), title, description, [query], cell_unit, (width, height))
+    panel = _dressed(heatmap.Panel(), title, description, queries, "buckets", cell_unit, (width, height), every=every)
     panel.calculate(False).cell_gap(1).show_value(common_models.VisibilityMode.NEVER).hide_legend()
     panel.color(
         heatmap.HeatmapColorOptions()
@@ -224,66 +183,156 @@ def grid(
         .reverse(False)
     )
     panel.y_axis(heatmap.YAxisConfig().unit(unit).axis_placement(common_models.AxisPlacement.LEFT))
-    panel.cell_values(heatmap.CellValues().unit(cell_unit))
-    panel.tooltip(heatmap.HeatmapTooltip().mode(common_models.TooltipDisplayMode.SINGLE).y_histogram(False).show_color_scale(False))
-    if min_step:
-        panel.interval(min_step)
-    return panel
+    panel.cell_values(heatmap.CellValues().unit(cell_unit).decimals(0))
+    return panel.tooltip(heatmap.HeatmapTooltip().mode(common_models.TooltipDisplayMode.SINGLE).y_histogram(False).show_color_scale(False))
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers: its heading, the query that fills it, its unit."""
+    """A column of numbers: its heading, the query that fills it, its unit; with `bar` each also as a bar."""
 
     title: str
     expr: str
-    unit: str = "short"
-    decimals: int | None = None
+    unit: str = COUNT
+    decimals: int = 0
+    bar: bool = False
+    steps: Sequence[Step] = PLAIN
 
 
-def rooms_table(title: str, description: str, columns: Sequence[Column], *, sort_by: str, width: int = 24, height: int = 10) -> table.Panel:
-    """A line for each workspace and room; the room links to its own dashboard, for the same time and the same variables."""
-    panel = lines_of(("workspace", "room"), title, description, columns, sort_by=sort_by, width=width, height=height)
-    room = "var-workspace=${__data.fields.Workspace:percentencode}&var-room=${__data.fields.Room:percentencode}"
-    kept = "${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&${__url_time_range}"
-    target = f"/d/hms-room?{room}&{kept}"
-    panel.override_by_name("Room", _properties({"links": [{"title": "This room", "url": target}]}))
-    return panel
+@dataclass(frozen=True)
+class Label:
+    """A column of words: the label, its heading, where a click leads, and words to show in the place of some values."""
+
+    name: str
+    title: str
+    link: str | None = None
+    words: Mapping[str, str] | None = None
+    wide: bool = False
 
 
-def lines_of(
-    labels: Sequence[str], title: str, description: str, columns: Sequence[Column], *, sort_by: str, width: int, height: int
+def rows(
+    title: str,
+    description: str,
+    labels: Sequence[Label],
+    columns: Sequence[Column],
+    *,
+    width: int = 12,
+    height: int = 8,
+    empty: str | None = None,
 ) -> table.Panel:
-    """A table with a line for each combination of these labels, which are all that the columns' queries have."""
-    queries = [Query(column.expr, shape="rows") for column in columns]
-    panel = _dressed(table.Panel(), title, description, queries, "short", (width, height))
+    """A table with a line for each combination of these labels, most of the first column of numbers first."""
+    queries = {column.title: column.expr for column in columns}
+    panel = _dressed(table.Panel(), title, description, queries, "rows", COUNT, (width, height))
+    panel.cell_height(common_models.TableCellHeight.SM).min_width(80)
     panel.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
     # A single query's column is named Value, and one of several Value #A.
     names = ["Value"] if len(columns) == 1 else [f"Value #{ref_id}" for ref_id in _REF_IDS[: len(columns)]]
+    order = [*(label.name for label in labels), *names]
+    headings = [*(label.title for label in labels), *(column.title for column in columns)]
     panel.with_transformation(
         models.DataTransformerConfig(
             id_val="organize",
             options={
                 "excludeByName": {"Time": True},
-                "indexByName": {name: index for index, name in enumerate([*labels, *names])},
-                "renameByName": {
-                    **{label: label.title() for label in labels},
-                    **{name: column.title for name, column in zip(names, columns, strict=True)},
-                },
+                "indexByName": {name: index for index, name in enumerate(order)},
+                "renameByName": dict(zip(order, headings, strict=True)),
             },
         )
     )
-    panel.sort_by([common.TableSortByFieldState().display_name(sort_by).desc(True)])
+    panel.sort_by([common.TableSortByFieldState().display_name(columns[0].title).desc(True)])
+    for label in labels:
+        panel.override_by_name(label.title, _properties(_of_label(label)))
     for column in columns:
-        look: dict[str, object] = {"unit": column.unit}
-        if column.decimals is not None:
-            look["decimals"] = column.decimals
-        panel.override_by_name(column.title, _properties(look))
+        panel.override_by_name(column.title, _properties(_of_column(column)))
+    if empty:
+        panel.no_value(empty)
     return panel
 
 
-def words(*meanings: tuple[float, str, str]) -> list[models.ValueMapping]:
-    """Values shown as a word in a colour."""
+def _of_label(label: Label) -> dict[str, object]:
+    look: dict[str, object] = {"custom.minWidth": 260 if label.wide else 100}
+    if label.link:
+        look["links"] = [{"title": label.title, "url": label.link}]
+    if label.words:
+        look["mappings"] = [
+            {"type": "value", "options": {value: {"text": text, "index": index} for index, (value, text) in enumerate(label.words.items())}}
+        ]
+    return look
+
+
+def _of_column(column: Column) -> dict[str, object]:
+    look: dict[str, object] = {"unit": column.unit, "decimals": column.decimals}
+    if column.bar:
+        look["custom.cellOptions"] = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
+        look["min"] = 0
+        look["color"] = {"mode": "thresholds"}
+        look["thresholds"] = {"mode": "absolute", "steps": [{"color": colour, "value": value} for colour, value in column.steps]}
+        look["custom.minWidth"] = 200
+        if column.unit == SHARE:
+            look["max"] = 1
+    return look
+
+
+# A comparison: grey, dashed, not part of the stack.
+_QUIET: Mapping[str, object] = {
+    "color": {"mode": "fixed", "fixedColor": "#8e8e8e"},
+    "custom.lineStyle": {"fill": "dash", "dash": [4, 6]},
+    "custom.fillOpacity": 0,
+    "custom.stacking": {"mode": "none"},
+}
+
+
+def _dressed(
+    panel: P,
+    title: str,
+    description: str,
+    queries: Queries,
+    shape: _Shape,
+    unit: str,
+    size: tuple[int, int],
+    steps: Sequence[Step] = PLAIN,
+    every: str | None = None,
+) -> P:
+    panel.title(title).description(description).datasource(DATASOURCE).span(size[0]).height(size[1]).unit(unit)
+    panel.thresholds(
+        dashboard.ThresholdsConfig()
+        .mode(models.ThresholdsMode.ABSOLUTE)
+        .steps([models.Threshold(value=value, color=colour) for colour, value in steps])
+    )
+    if every:
+        panel.interval(every)
+    for ref_id, (legend, expr) in zip(_REF_IDS, ({title: queries} if isinstance(queries, str) else queries).items(), strict=False):
+        panel.with_target(_query(ref_id, legend, expr, shape, every))
+    return panel
+
+
+def _query(ref_id: str, legend: str, expr: str, shape: _Shape, every: str | None) -> prometheus.Dataquery:
+    query = prometheus.Dataquery().expr(expr).ref_id(ref_id).datasource(DATASOURCE)
+    query.legend_format("__auto" if shape == "rows" else legend)
+    if every:
+        query.interval(every)
+    match shape:
+        case "lines":
+            return query.range().format(prometheus_models.PromQueryFormat.TIME_SERIES)
+        case "now":
+            return query.instant().format(prometheus_models.PromQueryFormat.TIME_SERIES)
+        case "rows":
+            return query.instant().format(prometheus_models.PromQueryFormat.TABLE)
+        case "buckets":
+            return query.range().format(prometheus_models.PromQueryFormat.HEATMAP)
+
+
+def _legend() -> common.VizLegendOptions:
+    return (
+        common.VizLegendOptions()
+        .show_legend(True)
+        .display_mode(common_models.LegendDisplayMode.LIST)
+        .placement(common_models.LegendPlacement.BOTTOM)
+        .calcs([])
+    )
+
+
+def _words(meanings: Sequence[tuple[float, str, str]]) -> list[models.ValueMapping]:
     return [
         models.ValueMap(
             options={

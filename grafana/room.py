@@ -1,44 +1,32 @@
-"""100ms / Room: one room's life, or that of a few together."""
+"""100ms / Room: the life of one room."""
 
 from __future__ import annotations
 
 from grafana.frame import DashboardPlan, RowPlan
-from grafana.panels import ROOM, WORKSPACE, Query, Step, dial, grid, lines, number
+from grafana.panels import FILLING, HOURS, LENGTH, PER_MINUTE, dial, grid, lines, number, steps_of
+from grafana.promql import ROOM, WORKSPACE, grown, increase, minutes, now, once, per_minute, summed, zero
 
-_LIMIT_SECONDS = 43200
-_AGE = f"time() - min by (workspace, room) (hms_session_start_timestamp_seconds{{{ROOM}}})"
-_AGE_STEPS: tuple[Step, ...] = (("green", None), ("orange", 0.8), ("red", 0.95))
+_LIMIT_HOURS = 12
+_START = once(f"hms_session_start_timestamp_seconds{{{ROOM}}}")
+_AGE = f"(max(time() - {_START}) or {zero()})"
 
 _NOW = RowPlan(
     "Right now: $room",
     [
-        number("Sessions", "Calls running in the room at the last poll.", Query(f"sum(hms_sessions_active{{{ROOM}}})", "sessions", "now")),
-        number(
-            "Peers", "People connected at the last poll, one for each device.", Query(f"sum(hms_peers_active{{{ROOM}}})", "peers", "now")
-        ),
-        number(
-            "Users",
-            "Distinct user ids connected at the last poll.",
-            Query(f"sum(hms_users_active{{{ROOM}}})", "users", "now"),
-        ),
-        number(
-            "Running for",
-            "How long the longest of the running calls has been open; 0 while nothing runs.",
-            Query(f"max({_AGE}) or vector(0)", "running for", "now"),
-            unit="dtdurations",
-            decimals=0,
-        ),
+        number("Sessions", "Calls running in the room at the last poll.", now("hms_sessions_active")),
+        number("Peers", "Devices connected at the last poll.", now("hms_peers_active")),
+        number("Users", "People connected at the last poll: distinct user ids.", now("hms_users_active")),
+        number("Running for", "How long the longest of the running calls has been open; 0 while nothing runs.", _AGE, unit=LENGTH),
         dial(
             "Of the 12 h limit",
             "100ms ends a session after 12 hours. At 100 % everybody is thrown out; a room may have a shorter limit set at 100ms.",
-            Query(f"(max({_AGE}) or vector(0)) / {_LIMIT_SECONDS}", "used", "now"),
-            steps=_AGE_STEPS,
+            f"{_AGE} / {_LIMIT_HOURS * 3600}",
+            steps=(*FILLING[:2], ("red", 0.95)),
         ),
         number(
             "Participant minutes",
-            "The stays of all people added up, over the range shown: what 100ms bills.",
-            Query(f"sum(increase(hms_peer_seconds_total{{{ROOM}}}[$__range])) / 60", "minutes", "now"),
-            decimals=0,
+            "The stays of all peers added up, over the range shown: what 100ms bills.",
+            minutes(level="room", of=', room=~"$room"'),
         ),
     ],
 )
@@ -48,28 +36,27 @@ _PEOPLE = RowPlan(
     [
         lines(
             "Peers by role",
-            "Peers connected at each poll, by the role they hold.",
-            Query(f"sum by (role) (hms_peers_active{{{ROOM}}})", "{{role}}"),
+            "Devices connected at each poll, by the role they hold.",
+            {"{{role}}": summed(f"hms_peers_active{{{ROOM}}}", "role")},
             stacked=True,
         ),
         lines(
             "Peak between polls, and peers at the poll",
             "A poll sees who is there at that moment. The peak is worked out from times of joining and leaving: "
             "it also knows of those who came and went between two polls.",
-            Query(f"sum(hms_peers_active_peak{{{ROOM}}})", "most since the poll before"),
-            Query(f"sum(hms_peers_active{{{ROOM}}})", "at the poll"),
+            {"most since the poll before": now("hms_peers_active_peak"), "at the poll": now("hms_peers_active")},
         ),
         lines(
             "Joins per minute, by role",
-            "People coming, by the role they first held.",
-            Query(f"sum by (role) (rate(hms_peers_joined_total{{{ROOM}}}[$__rate_interval])) * 60", "{{role}}"),
-            unit="cpm",
+            "Peers that come, by the role they first held.",
+            {"{{role}}": per_minute("hms_peers_joined_total", ROOM, "role")},
+            unit=PER_MINUTE,
         ),
         lines(
             "Leaves per minute, by role",
-            "People going, by the role they last held.",
-            Query(f"sum by (role) (rate(hms_peers_left_total{{{ROOM}}}[$__rate_interval])) * 60", "{{role}}"),
-            unit="cpm",
+            "Peers that go, by the role they last held.",
+            {"{{role}}": per_minute("hms_peers_left_total", ROOM, "role")},
+            unit=PER_MINUTE,
         ),
     ],
 )
@@ -77,25 +64,19 @@ _PEOPLE = RowPlan(
 _SESSIONS = RowPlan(
     "Sessions",
     [
-        lines(
-            "Sessions running",
-            "Calls running at each poll.",
-            Query(f"sum by (workspace, room) (hms_sessions_active{{{ROOM}}})", "{{room}}"),
-            width=8,
-        ),
+        lines("Sessions running", "Calls running at each poll.", {"sessions": now("hms_sessions_active")}, width=8),
         lines(
             "How long the longest one has been open",
             "It climbs by an hour an hour and falls when the session ends. The lines: 11 h and the platform's limit of 12 h.",
-            Query(f"{_AGE} or sum by (workspace, room) (hms_sessions_active{{{ROOM}}} * 0)", "{{room}}"),
-            unit="dtdurations",
-            steps=(("green", None), ("orange", _LIMIT_SECONDS - 3600), ("red", _LIMIT_SECONDS)),
+            {"open for": f"{_AGE} / 3600"},
+            unit=HOURS,
+            steps=(("green", None), ("orange", _LIMIT_HOURS - 1), ("red", _LIMIT_HOURS)),
             width=8,
         ),
-        lines(
+        steps_of(
             "Sessions started and ended",
             "Calls that began (up) and ended (down) in each step of the graph.",
-            Query(f"sum(increase(hms_sessions_started_total{{{ROOM}}}[$__rate_interval]))", "started"),
-            Query(f"sum(increase(hms_sessions_ended_total{{{ROOM}}}[$__rate_interval]))", "ended"),
+            {"started": grown("hms_sessions_started_total"), "ended": grown("hms_sessions_ended_total")},
             below_zero="ended",
             width=8,
         ),
@@ -108,41 +89,29 @@ _LENGTHS = RowPlan(
         number(
             "Average session",
             "Wall-clock time of the sessions of the range shown, divided by their number; running ones count with what they have so far.",
-            Query(
-                f"sum(increase(hms_session_seconds_total{{{ROOM}}}[$__range])) / "
-                f"clamp_min(sum(increase(hms_sessions_ended_total{{{ROOM}}}[$__range])) + sum(hms_sessions_active{{{ROOM}}}), 1)",
-                "session",
-                "now",
-            ),
-            unit="dtdurations",
-            decimals=0,
+            f"{increase('hms_session_seconds_total')} / "
+            f"clamp_min({increase('hms_sessions_ended_total')} + {summed(f'hms_sessions_active{{{ROOM}}}')}, 1)",
+            unit=LENGTH,
         ),
         number(
             "Average stay",
             "Participant time of the range shown, divided by the number of stays; running ones count with what they have so far.",
-            Query(
-                f"sum(increase(hms_peer_seconds_total{{{ROOM}}}[$__range])) / "
-                f"clamp_min(sum(increase(hms_peers_left_total{{{ROOM}}}[$__range])) + sum(hms_peers_active{{{ROOM}}}), 1)",
-                "stay",
-                "now",
-            ),
-            unit="dtdurations",
-            decimals=0,
+            f"{increase('hms_peer_seconds_total')} / "
+            f"clamp_min({increase('hms_peers_left_total')} + {summed(f'hms_peers_active{{{ROOM}}}')}, 1)",
+            unit=LENGTH,
         ),
         grid(
             "Length of sessions in the whole workspace",
             "Sessions that ended, by their wall-clock length: the darker, the more. 100ms's rooms are too many for a distribution each.",
-            Query(f"sum by (le) (increase(hms_session_duration_seconds_bucket{{{WORKSPACE}}}[$__rate_interval]))", "{{le}}", "buckets"),
+            {"{{le}}": summed(f"increase(hms_session_duration_seconds_bucket{{{WORKSPACE}}}[$__rate_interval])", "le")},
             unit="s",
-            cell_unit="short",
             width=8,
         ),
         grid(
             "Length of stays in the whole workspace",
-            "Stays of people in sessions that ended, by their length: the darker, the more.",
-            Query(f"sum by (le) (increase(hms_peer_duration_seconds_bucket{{{WORKSPACE}}}[$__rate_interval]))", "{{le}}", "buckets"),
+            "Stays of peers in sessions that ended, by their length: the darker, the more.",
+            {"{{le}}": summed(f"increase(hms_peer_duration_seconds_bucket{{{WORKSPACE}}}[$__rate_interval])", "le")},
             unit="s",
-            cell_unit="short",
             width=8,
         ),
     ],
@@ -151,8 +120,9 @@ _LENGTHS = RowPlan(
 PLAN = DashboardPlan(
     uid="hms-room",
     title="100ms / Room",
-    description="One room's life: who is in it, since when, how far from the platform's limit. Choose it above; several are added up.",
+    description="The life of one room: who is in it, since when, how far from the platform's limit. Choose the room above.",
     since="now-6h",
-    refresh="30s",
     rows=(_NOW, _PEOPLE, _SESSIONS, _LENGTHS),
+    rooms="one",
+    recorded=True,
 )

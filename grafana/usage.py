@@ -1,50 +1,183 @@
-"""100ms / Usage and cost: participant minutes, by calendar and over any range, and what they come to."""
+"""100ms / Usage and cost: participant minutes, budgets and costs, by calendar and over any range."""
 
 from __future__ import annotations
 
 from grafana.frame import DashboardPlan, RowPlan, text_variable
-from grafana.money import BUDGETS, EACH, PRICES, WHO, at_price, minutes, months_end
-from grafana.panels import ROOM, Column, Query, bars_now, dial, lines, number, rooms_table
+from grafana.links import ROOM_OF_ROW, USAGE_OF_ROW
+from grafana.panels import FILLING, SHARE, Column, Label, dial, lines, number, optional, rows, steps_of
+from grafana.promql import JOB, WORKSPACE, calendar_minutes, minutes, once, summed, zero
 
-_MINUTES = f"sum(increase(hms_peer_seconds_total{{{ROOM}}}[$__range])) / 60"
-_BY_ROOM = f"sum by (workspace, room) (increase(hms_peer_seconds_total{{{ROOM}}}[$__range])) / 60"
-_SO_FAR = minutes("month", EACH)
+_NO_PRICES = "no prices configured"
+_NO_BUDGETS = "no budgets configured"
+
+_ROOMS = (Label("workspace", "Workspace"), Label("room", "Room", ROOM_OF_ROW, wide=True))
+_WORKSPACES = (Label("workspace", "Workspace", USAGE_OF_ROW),)
+_ROLES = (Label("role", "Role"),)
+
+# What tells workspaces apart.
+_EACH = "job, workspace"
+_SO_FAR = calendar_minutes("month", _EACH)
+# A month that has just begun would promise anything: its first hour counts whole.
+_MONTH_OVER = once(f'hms_usage_period_elapsed_ratio{{{WORKSPACE}, period="month"}}')
+_MONTHS_END = f"{_SO_FAR} / on ({_EACH}) clamp_min({_MONTH_OVER}, 1 / 744)"
 
 _CALENDAR = RowPlan(
     "By calendar (UTC), whatever the range above",
     [
-        number("Today", "Participant minutes since midnight UTC.", Query(minutes("day"), "today", "now"), decimals=0),
+        number("Today", "Participant minutes since midnight UTC.", f"{calendar_minutes('day')} or {zero()}", width=6),
         number(
             "This month so far",
             "Participant minutes since the first of the month.",
-            Query(minutes("month"), "this month", "now"),
-            decimals=0,
+            f"{calendar_minutes('month')} or {zero()}",
+            width=6,
         ),
         number(
             "This month at this pace",
             "Where the month ends if the rest of it goes like the part so far. Too low in the month in which collecting began.",
-            Query(f"sum({months_end()})", "month's end", "now"),
-            decimals=0,
+            f"sum({_MONTHS_END}) or {zero()}",
+            width=6,
         ),
-        number(
-            "So far, at the price above",
-            "What if: minutes of this month beyond the free ones of each workspace, times the price. Both are set above.",
-            Query(at_price(_SO_FAR), "so far", "now"),
-            unit="currencyUSD",
-            decimals=2,
+        optional(
+            _NO_PRICES,
+            number(
+                "Cost this month",
+                "This month's participant minutes by the exporter's `prices`, in all rooms of the workspaces. 100ms's bill decides.",
+                {"{{currency}}": summed(f"hms_usage_cost{{{WORKSPACE}}}", "currency")},
+                width=6,
+                decimals=2,
+            ),
         ),
-        number(
-            "At this pace and the price above",
-            "What if: what the month costs if the rest of it goes like the part so far. Too low in the month in which collecting began.",
-            Query(at_price(months_end()), "month's end", "now"),
-            unit="currencyUSD",
-            decimals=2,
+    ],
+)
+
+# A budget is of no workspace; two exporters of the same budgets tell the same.
+_USED = f"max by (budget) (hms_budget_used_ratio{{{JOB}}})"
+_OVER = f"max by (budget) (hms_budget_elapsed_ratio{{{JOB}}})"
+_SIZE = f"max by (budget) (hms_budget_peer_seconds{{{JOB}}}) / 60"
+# As with the month: the first hundredth of the period counts whole.
+_BUDGET_END = f"{_USED} / clamp_min({_OVER}, 0.01)"
+
+_BUDGETS = RowPlan(
+    "Budgets",
+    [
+        optional(
+            _NO_BUDGETS,
+            rows(
+                "Every budget",
+                "What is planned, what is used, and where it ends if the rest of its period goes like the part so far. "
+                "Over 100 % it will not last.",
+                [Label("budget", "Budget", wide=True)],
+                [
+                    Column("Used", _USED, SHARE, decimals=1, bar=True, steps=FILLING),
+                    Column("Time passed", _OVER, SHARE, decimals=1),
+                    Column("At the period's end", _BUDGET_END, SHARE, decimals=1, bar=True, steps=FILLING),
+                    Column("Used minutes", f"{_USED} * {_SIZE}"),
+                    Column("Planned minutes", _SIZE),
+                ],
+                width=24,
+                height=6,
+            ),
         ),
-        dial(
-            "Free allowance used",
-            "Minutes of this month in proportion to the free ones set above, of the workspace with the most. Every further one is billed.",
-            Query(f"max({_SO_FAR}) / $free", "used", "now"),
-            steps=(("green", None), ("orange", 0.8), ("red", 1)),
+        optional(
+            _NO_BUDGETS,
+            lines(
+                "Used, and time passed",
+                "Above its dashed line, which is the share of the period that is over, a budget is used faster than it should be.",
+                {"{{budget}}": _USED, "{{budget}}: time passed": _OVER},
+                unit=SHARE,
+                width=24,
+                compared=".*: time passed",
+            ),
+        ),
+    ],
+    folded=True,
+)
+
+_COST = summed(f"hms_usage_cost{{{WORKSPACE}}}", f"{_EACH}, currency")
+_DAY_AGO = summed(f"hms_usage_cost{{{WORKSPACE}}} offset 1d", f"{_EACH}, currency")
+_MINUTES_DAY_AGO = calendar_minutes("month", _EACH, ago="1d")
+# What a further minute costs: the last day's cost by the last day's minutes, for the free ones are used up but once.
+# Where nothing was used in that day, and on the first of a month, the average of the month so far.
+_FURTHER = (
+    f"(({_COST} - {_DAY_AGO} > 0) / on ({_EACH}) group_left () ({_SO_FAR} - {_MINUTES_DAY_AGO} > 0) "
+    f"or {_COST} / on ({_EACH}) group_left () clamp_min({_SO_FAR}, 1))"
+)
+_COST_END = f"sum by (currency) (({_COST} > 0) + {_FURTHER} * on ({_EACH}) group_left () ({_MONTHS_END} - {_SO_FAR}))"
+
+_PRICES = RowPlan(
+    "What this month costs, by the configured prices",
+    [
+        optional(
+            _NO_PRICES,
+            number(
+                "Cost at this pace",
+                "What the month costs if the rest of it goes like the part so far and each further minute costs what those of the last day "
+                "did. It has an answer once something is billed: while the free minutes last, nobody knows. "
+                "Too low in the month in which collecting began.",
+                {"{{currency}}": _COST_END},
+                width=6,
+                decimals=2,
+            ),
+        ),
+        optional(
+            _NO_PRICES,
+            number(
+                "A participant minute costs",
+                "The cost so far by the minutes so far, on average over roles, the free ones among them.",
+                {
+                    "{{currency}}": f"{summed(f'hms_usage_cost{{{WORKSPACE}}}', 'currency')} "
+                    f"/ on () group_left () clamp_min({calendar_minutes('month')}, 1)"
+                },
+                width=6,
+                decimals=5,
+            ),
+        ),
+        optional(
+            _NO_PRICES,
+            rows(
+                "Cost by role",
+                "Which roles this month's cost so far is for; the free minutes are taken off each in proportion.",
+                [*_ROLES, Label("currency", "Currency")],
+                [Column("Cost", summed(f"hms_usage_cost{{{WORKSPACE}}}", "role, currency"), decimals=2, bar=True)],
+                height=6,
+            ),
+        ),
+        optional(
+            _NO_PRICES,
+            lines(
+                "Cost through the month",
+                "How the cost of each workspace grew; it starts over with the month.",
+                {"{{workspace}}, {{currency}}": summed(f"hms_usage_cost{{{WORKSPACE}}}", "workspace, currency")},
+                width=24,
+            ),
+        ),
+    ],
+    folded=True,
+)
+
+_WHO = RowPlan(
+    "Who caused it, this month",
+    [
+        rows(
+            "Rooms of this month",
+            "The 50 rooms with the most participant minutes this month. A room's name opens its own dashboard.",
+            _ROOMS,
+            [Column("Minutes", f"topk(50, {calendar_minutes('month', 'workspace, room')} > 0)", bar=True)],
+            height=12,
+        ),
+        rows(
+            "This month by role",
+            "Which roles the participant minutes of this month went to.",
+            _ROLES,
+            [Column("Minutes", calendar_minutes("month", "role"), bar=True)],
+            height=6,
+        ),
+        rows(
+            "This month by workspace",
+            "Which workspaces the participant minutes of this month went to. A workspace's name shows it alone.",
+            _WORKSPACES,
+            [Column("Minutes", f"{calendar_minutes('month', 'workspace')} or {zero('workspace')}", bar=True)],
+            height=6,
         ),
     ],
 )
@@ -52,93 +185,108 @@ _CALENDAR = RowPlan(
 _RANGE = RowPlan(
     "In the range above",
     [
-        number("Total", "Participant minutes of the range shown.", Query(_MINUTES, "minutes", "now"), decimals=0, width=8),
+        number("Total", "Participant minutes of the range shown.", f"{minutes()} or {zero()}", width=12),
         number(
             "Sessions",
             "Calls that ended in the range shown, and those that still run.",
-            Query(
-                f"round(sum(increase(hms_sessions_ended_total{{{ROOM}}}[$__range])) + sum(hms_sessions_active{{{ROOM}}}))",
-                "sessions",
-                "now",
-            ),
-            width=8,
+            f"round(({summed(f'increase(hms_session_duration_seconds_count{{{WORKSPACE}}}[$__range])')} or {zero()}) "
+            f"+ ({summed(f'hms_sessions_active{{{WORKSPACE}}}')} or {zero()}))",
+            width=12,
         ),
-        number(
-            "Value",
-            "Minutes of the range shown times the price, the free allowance left aside.",
-            Query(f"{_MINUTES} * $price", "value", "now"),
-            unit="currencyUSD",
-            decimals=2,
-            width=8,
-        ),
-        lines(
+        steps_of(
             "Participant minutes by workspace",
-            "The stays of all people added up, in each step of the graph: what 100ms bills.",
-            Query(f"sum by (workspace) (increase(hms_peer_seconds_total{{{ROOM}}}[$__interval])) / 60", "{{workspace}}"),
-            bars=True,
-            stacked=True,
-            min_step="1h",
+            "The stays of all peers added up, in each step of the graph: what 100ms bills.",
+            {"{{workspace}}": minutes("workspace", "$__interval")},
+            every="1h",
         ),
-        lines(
+        steps_of(
             "Participant minutes by role",
             "The same by role: 100ms's prices differ between those who publish and those who only watch.",
-            Query(f"sum by (role) (increase(hms_peer_seconds_total{{{ROOM}}}[$__interval])) / 60", "{{role}}"),
-            bars=True,
-            stacked=True,
-            min_step="1h",
+            {"{{role}}": minutes("role", "$__interval")},
+            every="1h",
+        ),
+        rows(
+            "Rooms that cost most",
+            "The 50 rooms with the most participant minutes in the range shown. A room's name opens its own dashboard.",
+            _ROOMS,
+            [Column("Minutes", f"topk(50, {minutes('workspace, room', level='room')} > 0)", bar=True)],
+            height=12,
+        ),
+        rows(
+            "Total by role",
+            "Which roles the minutes of the range shown went to.",
+            _ROLES,
+            [Column("Minutes", minutes("role"), bar=True)],
+            height=6,
+        ),
+        rows(
+            "Total by workspace",
+            "Which workspaces the minutes of the range shown went to. A workspace's name shows it alone.",
+            _WORKSPACES,
+            [Column("Minutes", f"{minutes('workspace')} or {zero('workspace')}", bar=True)],
+            height=6,
         ),
     ],
 )
 
-_WHERE = RowPlan(
-    "Who and where, in the range above",
+
+def _at_price(by_workspace: str) -> str:
+    return f"sum(clamp_min({by_workspace} - $free, 0)) * $price"
+
+
+_WHAT_IF = RowPlan(
+    "What if: at the price and the free minutes typed in above, whatever is configured",
     [
-        rooms_table(
-            "Rooms that cost most",
-            "The 50 rooms with the most participant minutes in the range shown. A room's name opens its own dashboard.",
-            [
-                Column("Participant minutes", f"topk(50, {_BY_ROOM})", decimals=0),
-                Column("Share", f"topk(50, {_BY_ROOM}) / on () group_left () ({_MINUTES})", unit="percentunit", decimals=1),
-                Column("Value", f"topk(50, {_BY_ROOM}) * $price", unit="currencyUSD", decimals=2),
-            ],
-            sort_by="Participant minutes",
-            width=14,
-            height=12,
+        number(
+            "The month so far",
+            "Minutes of this month beyond the free ones of each workspace, times the price.",
+            _at_price(_SO_FAR),
+            width=6,
+            unit="currencyUSD",
+            decimals=2,
         ),
-        bars_now(
-            "Total by role",
-            "Which roles the minutes of the range shown went to.",
-            Query(f"sort_desc(sum by (role) (increase(hms_peer_seconds_total{{{ROOM}}}[$__range])) / 60)", "{{role}}", "now"),
-            unit="short",
-            width=10,
-            height=6,
+        number(
+            "The month at this pace",
+            "What the month would cost if the rest of it goes like the part so far. Too low in the month in which collecting began.",
+            _at_price(_MONTHS_END),
+            width=6,
+            unit="currencyUSD",
+            decimals=2,
         ),
-        bars_now(
-            "Total by workspace",
-            "Which workspaces the minutes of the range shown went to.",
-            Query(f"sort_desc(sum by (workspace) (increase(hms_peer_seconds_total{{{ROOM}}}[$__range])) / 60)", "{{workspace}}", "now"),
-            unit="short",
-            width=10,
-            height=6,
+        number(
+            "The range above",
+            "Minutes of the range shown times the price, the free ones left aside.",
+            f"{minutes()} * $price",
+            width=6,
+            unit="currencyUSD",
+            decimals=2,
+        ),
+        dial(
+            "Free minutes used",
+            "Minutes of this month in proportion to the free ones, of the workspace with the most. Every further one would be billed.",
+            f"max({_SO_FAR}) / $free",
+            width=6,
         ),
     ],
+    folded=True,
 )
 
 PLAN = DashboardPlan(
     uid="hms-usage",
     title="100ms / Usage and cost",
-    description="Participant minutes, budgets and costs, by workspace, room and role, in UTC. The boxes above are for what-ifs.",
+    description="Participant minutes, budgets and costs, by workspace, room and role, in UTC. The boxes above are for the last row.",
     since="now-7d",
-    refresh="5m",
-    rows=(_CALENDAR, BUDGETS, PRICES, WHO, _RANGE, _WHERE),
+    rows=(_CALENDAR, _BUDGETS, _PRICES, _WHO, _RANGE, _WHAT_IF),
     variables=(
         text_variable(
             "price",
-            "Price per minute (USD)",
+            "What if: USD a minute",
             "0.004",
-            "What a participant minute might cost beyond the free ones; the exporter's `prices` have panels of their own.",
+            "A price for the last row alone; `prices` in the exporter's configuration make the costs.",
         ),
-        text_variable("free", "Free minutes a month", "10000", "Participant minutes a month and workspace that are not billed."),
+        text_variable("free", "What if: free minutes a month", "10000", "Minutes a month and workspace that the last row does not bill."),
     ),
     timezone="utc",
+    rooms="hidden",
+    recorded=True,
 )
