@@ -28,4 +28,5 @@ def runbooks() -> tuple[str, dict[str, str]]:
     pages = {url.partition("#")[0] for url in urls.values()}
     if len(pages) != 1:
         raise ValueError(f"{_RULES.name}: every runbook_url must be on one page, but these are: {', '.join(sorted(pages))}")
-    return f"{pages.pop()}#${{__value.text}}", {name: url.partition("#")[2] for name, url in sorted(urls.items())}
+    no_alert = {"No alert is firing": "", "The alert rules are not loaded": ""}
+    return f"{pages.pop()}#${{__value.text}}", {name: url.partition("#")[2] for name, url in sorted(urls.items())} | no_alert

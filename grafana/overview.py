@@ -9,6 +9,7 @@ from grafana.promql import (
     ALERT_LABELS,
     DATA_AGE,
     HMS_ALERTS,
+    RAW,
     RECORDED,
     WORKSPACE,
     all_per_minute,
@@ -17,16 +18,17 @@ from grafana.promql import (
     once,
     over_time,
     summed,
+    zero,
 )
 
 _WEEK = "Last week's number appears after a week of collecting."
 
 _FIRING = f'ALERTS{{{HMS_ALERTS}, alertstate="firing"}}'
-_FIRING_FOR = f"time() - ALERTS_FOR_STATE{{{HMS_ALERTS}}} and ignoring (alertstate) {_FIRING}"
-# Without the rules nothing fires either; that must not look like peace.
-_NO_RULES = (
-    f'label_replace(absent(hms:threshold:stale_seconds) unless on () {_FIRING}, "alertname", "The alert rules are not loaded", "", "")'
-)
+_FIRING_FOR = f"time() - ALERTS_FOR_STATE{{{HMS_ALERTS}}} and ignoring (alertstate) {_FIRING} or 0 * {_FIRING}"
+# A line of its own when nothing fires; without the rules nothing does either, and that must not look like peace.
+_NO_RULES = 'label_replace(absent(hms:threshold:stale_seconds), "alertname", "The alert rules are not loaded", "", "")'
+_NOTHING = 'label_replace(vector(0), "alertname", "No alert is firing", "", "")'
+_ALERTS_NOW = f"max by ({ALERT_LABELS}) ({_FIRING_FOR}) or (0 * {_NO_RULES} or on () {_NOTHING}) unless on () {_FIRING}"
 
 _RUNBOOK, _ANCHORS = runbooks()
 
@@ -35,6 +37,7 @@ _ROOM = "workspace, room"
 _RUNNING = f"on ({_ROOM}) ({summed(f'hms_sessions_active{{{WORKSPACE}}}', _ROOM)} > 0)"
 _START = once(f"hms_session_start_timestamp_seconds{{{WORKSPACE}}}")
 
+_RAW_PEERS = f"({summed(f'hms_peers_active{{{WORKSPACE}, {RAW}}}')})"
 _RECORDED_PEERS = f"({summed(f'workspace:hms_peers_active:sum{{{RECORDED}}}')})"
 _BUSIEST = f"topk(20, {minutes(_ROOM, level='room')} > 0)"
 _BUSIEST_AT_END = minutes(_ROOM, level="room", at=" @ end()")
@@ -62,8 +65,8 @@ _NOW = RowPlan(
         ),
         number(
             "Most peers at once",
-            "The most peers in all rooms together at any minute of the range shown, as the recording rules saw them.",
-            f"max_over_time({_RECORDED_PEERS}[$__range:1m]) or {now('hms_peers_active', WORKSPACE)}",
+            "The most peers in all rooms together at any minute of the range shown.",
+            f"max_over_time({_RAW_PEERS}[$__range:$__interval]) or max_over_time({_RECORDED_PEERS}[$__range:1m]) or {zero()}",
             width=5,
         ),
         number(
@@ -92,15 +95,10 @@ _ALERTS = RowPlan(
                 Label("runbook", "Runbook", _RUNBOOK, _ANCHORS, wide=True),
             ],
             [
-                Column(
-                    "For",
-                    f'label_replace(max by ({ALERT_LABELS}) ({_FIRING_FOR} or 0 * {_FIRING} or {_NO_RULES}), "runbook", "$1", "alertname", "(Hms.+)")',
-                    LENGTH,
-                )
+                Column("For", f'label_join({_ALERTS_NOW}, "runbook", "", "alertname")', LENGTH),
             ],
             width=24,
             height=6,
-            empty="No alert is firing",
         ),
     ],
 )

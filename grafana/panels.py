@@ -218,7 +218,6 @@ def rows(
     *,
     width: int = 12,
     height: int = 8,
-    empty: str | None = None,
 ) -> table.Panel:
     """A table with a line for each combination of these labels, most of the first column of numbers first."""
     queries = {column.title: column.expr for column in columns}
@@ -244,8 +243,6 @@ def rows(
         panel.override_by_name(label.title, _properties(_of_label(label)))
     for column in columns:
         panel.override_by_name(column.title, _properties(_of_column(column)))
-    if empty:
-        panel.no_value(empty)
     return panel
 
 
