@@ -81,8 +81,8 @@ def assembled(plan: DashboardPlan) -> models.Dashboard:
     )
     finished = board.build()
     for variable in finished.templating.list_val or () if finished.templating else ():
-        # What is found out anew for each range has no place in a link.
-        variable.skip_url_sync = True if variable.name == UNRECORDED else None
+        if variable.name == UNRECORDED:
+            variable.skip_url_sync = True  # found out anew for each range, it has no place in a link
     finished.panels = placed(plan.rows)
     return finished
 

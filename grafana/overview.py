@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana.frame import DashboardPlan, RowPlan
-from grafana.links import EXPORTER, OVERVIEW_OF_CURVE, ROOM_OF_ROW, runbooks
+from grafana.links import EXPORTER, OVERVIEW_OF_CURVE, ROOM_OF_ALERT, ROOM_OF_ROW, runbooks
 from grafana.panels import LENGTH, PER_MINUTE, Column, Label, grid, lines, number, rows, states
 from grafana.promql import (
     ALERT_LABELS,
@@ -28,7 +28,8 @@ _FIRING_FOR = f"time() - ALERTS_FOR_STATE{{{HMS_ALERTS}}} and ignoring (alertsta
 # A line of its own when nothing fires; without the rules nothing does either, and that must not look like peace.
 _NO_RULES = 'label_replace(absent(hms:threshold:stale_seconds), "alertname", "The alert rules are not loaded", "", "")'
 _NOTHING = 'label_replace(vector(0), "alertname", "No alert is firing", "", "")'
-_ALERTS_NOW = f"max by ({ALERT_LABELS}) ({_FIRING_FOR}) or (0 * {_NO_RULES} or on () {_NOTHING}) unless on () {_FIRING}"
+_EACH_ALERT = f"max by ({ALERT_LABELS}) ({_FIRING_FOR}) or (0 * {_NO_RULES} or on () {_NOTHING}) unless on () {_FIRING}"
+_ALERTS_NOW = f'max by (alertname, severity, workspace, about) (label_join({_EACH_ALERT}, "about", "", "room", "budget"))'
 
 _RUNBOOK, _ANCHORS = runbooks()
 
@@ -90,8 +91,7 @@ _ALERTS = RowPlan(
                 Label("alertname", "Alert", wide=True),
                 Label("severity", "Severity"),
                 Label("workspace", "Workspace"),
-                Label("room", "Room", ROOM_OF_ROW),
-                Label("budget", "Budget"),
+                Label("about", "Room or budget", ROOM_OF_ALERT, wide=True),
                 Label("runbook", "Runbook", _RUNBOOK, _ANCHORS, wide=True),
             ],
             [
@@ -154,7 +154,6 @@ _ROOMS = RowPlan(
             [Label("workspace", "Workspace"), Label("room", "Room", ROOM_OF_ROW, wide=True)],
             [
                 Column("Peers", f"{summed(f'hms_peers_active{{{WORKSPACE}}}', _ROOM)} and {_RUNNING}", bar=True),
-                Column("Users", f"{summed(f'hms_users_active{{{WORKSPACE}}}', _ROOM)} and {_RUNNING}"),
                 Column("Sessions", f"{summed(f'hms_sessions_active{{{WORKSPACE}}}', _ROOM)} > 0"),
                 Column("Running for", f"time() - min by ({_ROOM}) ({_START}) and {_RUNNING}", LENGTH),
             ],
@@ -166,6 +165,7 @@ _ROOMS = RowPlan(
             "The 20 rooms with the most participant minutes in the range shown. A room's name opens its own dashboard.",
             [Label("workspace", "Workspace"), Label("room", "Room", ROOM_OF_ROW, wide=True)],
             [Column("Minutes", _BUSIEST, bar=True)],
+            width=14,
             height=12,
         ),
         grid(
@@ -173,7 +173,7 @@ _ROOMS = RowPlan(
             "Participant minutes hour by hour in the 20 busiest rooms of the range shown: the darker, the more.",
             {"{{room}}": f"{minutes(_ROOM, '1h', 'room')} and on ({_ROOM}) topk(20, {_BUSIEST_AT_END})"},
             unit="string",
-            width=12,
+            width=10,
             height=12,
             every="1h",
         ),

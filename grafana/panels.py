@@ -25,6 +25,9 @@ HOURS = "h"
 SHARE = "percentunit"
 PER_MINUTE = "cpm"
 
+NONE = "none"
+"""What an empty table and an empty cell say: that there is nothing, where Grafana would say that data are missing."""
+
 Queries = str | Mapping[str, str]
 """PromQL; several by the names of their series, which may hold Grafana's {{label}}."""
 
@@ -222,7 +225,7 @@ def rows(
     """A table with a line for each combination of these labels, most of the first column of numbers first."""
     queries = {column.title: column.expr for column in columns}
     panel = _dressed(table.Panel(), title, description, queries, "rows", COUNT, (width, height))
-    panel.cell_height(common_models.TableCellHeight.SM).min_width(80)
+    panel.cell_height(common_models.TableCellHeight.SM).min_width(80).no_value(NONE)
     panel.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
     # A single query's column is named Value, and one of several Value #A.
     names = ["Value"] if len(columns) == 1 else [f"Value #{ref_id}" for ref_id in _REF_IDS[: len(columns)]]

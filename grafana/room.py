@@ -7,6 +7,7 @@ from grafana.panels import FILLING, HOURS, LENGTH, PER_MINUTE, dial, grid, lines
 from grafana.promql import ROOM, WORKSPACE, grown, increase, minutes, now, once, per_minute, summed, zero
 
 _LIMIT_HOURS = 12
+_THIS_ROOM = ', room=~"$room"'
 _START = once(f"hms_session_start_timestamp_seconds{{{ROOM}}}")
 _AGE = f"(max(time() - {_START}) or {zero()})"
 
@@ -26,7 +27,7 @@ _NOW = RowPlan(
         number(
             "Participant minutes",
             "The stays of all peers added up, over the range shown: what 100ms bills.",
-            minutes(level="room", of=', room=~"$room"'),
+            f"{minutes(level='room', of=_THIS_ROOM)} or {zero()}",
         ),
     ],
 )

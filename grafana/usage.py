@@ -163,6 +163,7 @@ _WHO = RowPlan(
             "The 50 rooms with the most participant minutes this month. A room's name opens its own dashboard.",
             _ROOMS,
             [Column("Minutes", f"topk(50, {calendar_minutes('month', 'workspace, room')} > 0)", bar=True)],
+            width=14,
             height=12,
         ),
         rows(
@@ -170,6 +171,7 @@ _WHO = RowPlan(
             "Which roles the participant minutes of this month went to.",
             _ROLES,
             [Column("Minutes", calendar_minutes("month", "role"), bar=True)],
+            width=10,
             height=6,
         ),
         rows(
@@ -177,6 +179,7 @@ _WHO = RowPlan(
             "Which workspaces the participant minutes of this month went to. A workspace's name shows it alone.",
             _WORKSPACES,
             [Column("Minutes", f"{calendar_minutes('month', 'workspace')} or {zero('workspace')}", bar=True)],
+            width=10,
             height=6,
         ),
     ],
@@ -196,7 +199,7 @@ _RANGE = RowPlan(
         steps_of(
             "Participant minutes by workspace",
             "The stays of all peers added up, in each step of the graph: what 100ms bills.",
-            {"{{workspace}}": minutes("workspace", "$__interval")},
+            {"{{workspace}}": f"{minutes('workspace', '$__interval')} or {zero('workspace')}"},
             every="1h",
         ),
         steps_of(
@@ -210,6 +213,7 @@ _RANGE = RowPlan(
             "The 50 rooms with the most participant minutes in the range shown. A room's name opens its own dashboard.",
             _ROOMS,
             [Column("Minutes", f"topk(50, {minutes('workspace, room', level='room')} > 0)", bar=True)],
+            width=14,
             height=12,
         ),
         rows(
@@ -217,6 +221,7 @@ _RANGE = RowPlan(
             "Which roles the minutes of the range shown went to.",
             _ROLES,
             [Column("Minutes", minutes("role"), bar=True)],
+            width=10,
             height=6,
         ),
         rows(
@@ -224,6 +229,7 @@ _RANGE = RowPlan(
             "Which workspaces the minutes of the range shown went to. A workspace's name shows it alone.",
             _WORKSPACES,
             [Column("Minutes", f"{minutes('workspace')} or {zero('workspace')}", bar=True)],
+            width=10,
             height=6,
         ),
     ],
@@ -231,7 +237,7 @@ _RANGE = RowPlan(
 
 
 def _at_price(by_workspace: str) -> str:
-    return f"sum(clamp_min({by_workspace} - $free, 0)) * $price"
+    return f"(sum(clamp_min({by_workspace} - $free, 0)) or {zero()}) * $price"
 
 
 _WHAT_IF = RowPlan(
@@ -256,7 +262,7 @@ _WHAT_IF = RowPlan(
         number(
             "The range above",
             "Minutes of the range shown times the price, the free ones left aside.",
-            f"{minutes()} * $price",
+            f"({minutes()} or {zero()}) * $price",
             width=6,
             unit="currencyUSD",
             decimals=2,
@@ -264,7 +270,7 @@ _WHAT_IF = RowPlan(
         dial(
             "Free minutes used",
             "Minutes of this month in proportion to the free ones, of the workspace with the most. Every further one would be billed.",
-            f"max({_SO_FAR}) / $free",
+            f"(max({_SO_FAR}) or {zero()}) / $free",
             width=6,
         ),
     ],

@@ -73,6 +73,7 @@ def grafana_environment(folder: Path, address: str, prometheus: str) -> dict[str
     host, _, port = address.rpartition(":")
     return {
         "HMS_PROMETHEUS_URL": f"http://{prometheus}",
+        "HMS_SCRAPE_INTERVAL": _read(PROMETHEUS / "prometheus.yml")["global"]["scrape_interval"],
         "HMS_DASHBOARDS": str(GRAFANA / "dashboards"),
         "GF_PATHS_PROVISIONING": str(GRAFANA / "provisioning"),
         "GF_PATHS_DATA": str(folder / "grafana"),

@@ -41,8 +41,13 @@ def dashboards() -> dict[str, Json]:
 
 
 def panels(dashboard: Json) -> list[Json]:
-    """The panels of a dashboard, rows left out."""
-    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    """The panels of a dashboard, those in folded rows too; the rows left out."""
+    return [panel for panel in boxes(dashboard) if panel["type"] != "row"]
+
+
+def boxes(dashboard: Json) -> list[Json]:
+    """Everything that has a place: rows, panels, and the panels in folded rows."""
+    return [box for panel in dashboard["panels"] for box in (panel, *panel.get("panels", ()))]
 
 
 def panel_queries() -> list[PanelQuery]:
@@ -52,6 +57,19 @@ def panel_queries() -> list[PanelQuery]:
         for dashboard in dashboards().values()
         for panel in panels(dashboard)
         for target in panel["targets"]
+    ]
+
+
+def looked_up() -> list[str]:
+    """The PromQL of variables that depend on an answer, and of annotations."""
+    return [
+        *(
+            variable["query"]["query"].removeprefix("query_result(").removesuffix(")")
+            for dashboard in dashboards().values()
+            for variable in dashboard["templating"]["list"]
+            if variable["type"] == "query" and variable["query"]["query"].startswith("query_result(")
+        ),
+        *(annotation["expr"] for dashboard in dashboards().values() for annotation in dashboard["annotations"]["list"]),
     ]
 
 
@@ -68,7 +86,7 @@ def filled(expr: str, values: Mapping[str, str]) -> str:
 def _variable_queries() -> Iterator[VariableQuery]:
     for dashboard in dashboards().values():
         for variable in dashboard["templating"]["list"]:
-            if variable["type"] == "query":
+            if variable["type"] == "query" and not variable["query"]["query"].startswith("query_result("):
                 found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
                 assert found is not None, variable
                 yield VariableQuery(dashboard["title"], variable["name"], found[1], found[2])

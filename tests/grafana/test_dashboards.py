@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import dashboard as models
@@ -16,7 +17,7 @@ from grafana_foundation_sdk.models import units
 from exporter.publish.families import FAMILIES, sample_names
 from exporter.publish.selfmetrics import SelfMetrics
 from grafana.build import rendered
-from tests.dashboards import FOLDER, REPOSITORY, Json, dashboards, panels
+from tests.dashboards import FOLDER, REPOSITORY, Json, boxes, dashboards, panels
 
 DASHBOARDS = dashboards()
 EACH = pytest.mark.parametrize("board", DASHBOARDS.values(), ids=DASHBOARDS)
@@ -90,21 +91,23 @@ def test_what_all_dashboards_are_asked_by(board: Json) -> None:
         assert variable["type"] == "query"
         assert variable["datasource"]["uid"] == "${datasource}"
         assert variable["label"] == name.title()
+        assert variable["refresh"] == 2
+        if name == "room" and board["uid"] == "hms-room":
+            continue  # one at a time, see below
         assert variable["multi"] is True
         assert variable["includeAll"] is True
         assert variable["allValue"] == ".+"
-        assert variable["refresh"] == 2
     for variable in variables.values():
         assert variable["description"]
 
 
 @EACH
 def test_every_variable_is_used_and_every_one_used_exists(board: Json) -> None:
-    """A hidden one is there for the links to other dashboards, which carry its value along."""
-    asked = set(re.findall(r"\$\{?(\w+)", json.dumps([board["panels"], board["templating"]])))
+    """A hidden room is there for the links to other dashboards, which carry its value along."""
+    asked = set(re.findall(r"\$\{?(\w+)", json.dumps([board["panels"], board["templating"], board["annotations"]])))
     built_in = {name for name in asked if name.startswith("__")}
-    shown = {name for name, variable in _variables(board).items() if variable.get("hide") != 2}
-    assert asked - built_in == shown
+    hidden = {name for name, variable in _variables(board).items() if variable.get("hide") == 2}
+    assert asked - built_in == _variables(board).keys() - (hidden & {"room"})
 
 
 @EACH
@@ -120,7 +123,7 @@ def test_no_panel_overlaps_another_or_leaves_the_grid(board: Json) -> None:
 
 @EACH
 def test_panels_have_ids_and_titles_of_their_own_and_queries_theirs(board: Json) -> None:
-    everything = board["panels"]
+    everything = boxes(board)
     assert len({panel["id"] for panel in everything}) == len(everything)
     titles = [panel["title"] for panel in panels(board)]
     assert len(set(titles)) == len(titles)
@@ -143,39 +146,47 @@ def test_a_panel_says_what_it_shows(board: Json, panel: Json) -> None:
 
 @EACH_PANEL
 def test_a_query_can_be_narrowed_down_by_what_the_dashboard_asks(board: Json, panel: Json) -> None:
-    """Linter: target-job-rule, target-instance-rule; and so for workspace and room, where a metric has them."""
+    """Linter: target-job-rule, target-instance-rule; and so for workspace and room, where a metric and the dashboard have them."""
     selectors = _selectors(panel)
     assert selectors
     for selector in selectors:
-        for name in ("job", "instance"):
-            assert f'{name}=~"${name}"' in selector["labels"], selector[0]
         metric = selector["metric"]
-        if metric.startswith("hms_") and not metric.startswith(("hms_exporter_config", "hms_exporter_build", "hms_budget")):
-            assert 'workspace=~"$workspace"' in selector["labels"], selector[0]
-        # Costs are of whole workspaces, and so is the usage that they are compared with.
-        if metric in _OF_ROOMS and not any(other["metric"] == "hms_usage_cost" for other in selectors):
+        # Alerts and recorded series may have no instance, alerts no job either.
+        optional = {"ALERTS": ("job", "instance", "workspace"), "ALERTS_FOR_STATE": ("job", "instance", "workspace")}.get(
+            metric, ("instance",) if ":" in metric else ()
+        )
+        for name in ("job", "instance"):
+            assert f'{name}=~"${name}{"|" if name in optional else ""}"' in selector["labels"], selector[0]
+        if metric.startswith("ALERTS") or (
+            metric.startswith(("hms_", "room:", "workspace"))
+            and not metric.startswith(("hms_exporter_config", "hms_exporter_build", "hms_budget"))
+        ):
+            assert f'workspace=~"$workspace{"|" if "workspace" in optional else ""}"' in selector["labels"], selector[0]
+        if board["uid"] == "hms-room" and (metric in _OF_ROOMS or metric.startswith("room:")):
             assert 'room=~"$room"' in selector["labels"], selector[0]
 
 
 @EACH_PANEL
 def test_counters_are_compared_over_time(board: Json, panel: Json) -> None:
-    """Linter: target-rate-interval-rule, target-counter-agg-rule."""
+    """Linter: target-rate-interval-rule, target-counter-agg-rule; what is counted in steps is the difference of two moments."""
     for target in panel["targets"]:
         for call, window in re.findall(r"\b(rate|irate)\([^()]*\[([^\]]+)\]", target["expr"]):
             assert window == "$__rate_interval", (call, target["expr"])
-        for selector in _SELECTOR.finditer(target["expr"]):
+        differences = re.sub(
+            r"max without \([\w, ]+\) \((\w+\{[^}]*\})\) - max without \([\w, ]+\) \(\1 offset \$__interval\)", "", target["expr"]
+        )
+        for selector in _SELECTOR.finditer(differences):
             if selector["metric"].endswith(("_total", "_sum", "_count", "_bucket")):
-                assert re.search(r"\b(rate|increase)\($", target["expr"][: selector.start()]), target["expr"]
+                assert re.search(r"\b(rate|increase)\($", differences[: selector.start()]), target["expr"]
 
 
 @EACH_PANEL
 def test_a_panel_asks_only_for_metrics_that_exist(board: Json, panel: Json) -> None:
-    assert {selector["metric"] for selector in _selectors(panel)} <= _KNOWN
-    # A metric named without labels would not be seen above.
+    assert {selector["metric"] for selector in _selectors(panel)} <= _KNOWN | _RECORDED.keys()
+    # A metric named without labels would not be seen above; the presence of one threshold says that the rules are there.
     for target in panel["targets"]:
-        assert len(re.findall(r"\bhms_\w+", target["expr"])) == len(
-            [1 for found in _SELECTOR.finditer(target["expr"]) if "hms_" in found[0]]
-        )
+        text = target["expr"].replace("absent(hms:threshold:stale_seconds)", "")
+        assert len(re.findall(r"\b(?:\w+:)?hms_\w+", text)) == len([1 for found in _SELECTOR.finditer(text) if "hms_" in found["metric"]])
 
 
 @EACH_PANEL
@@ -187,7 +198,7 @@ def test_numbers_of_this_moment_are_asked_at_this_moment(board: Json, panel: Jso
 
 @EACH_PANEL
 def test_curves_have_names(board: Json, panel: Json) -> None:
-    if panel["type"] in {"timeseries", "heatmap", "state-timeline", "bargauge"}:
+    if panel["type"] in {"timeseries", "heatmap", "state-timeline"}:
         for target in panel["targets"]:
             assert target["legendFormat"] != "__auto"
             for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
@@ -198,7 +209,7 @@ def test_curves_have_names(board: Json, panel: Json) -> None:
 def test_what_need_not_be_configured_is_not_called_missing_data(board: Json, panel: Json) -> None:
     """Without `budgets` and `prices` their panels say so, and without them nothing else does."""
     asked = {selector["metric"] for selector in _selectors(panel)}
-    expected = None
+    expected = "none" if panel["type"] == "table" else None
     if "hms_usage_cost" in asked:
         expected = "no prices configured"
     elif any(metric.startswith("hms_budget") for metric in asked):
@@ -224,11 +235,12 @@ def test_rooms_in_tables_lead_to_their_dashboard() -> None:
         for panel in panels(board)
         if panel["type"] == "table"
         for override in panel["fieldConfig"]["overrides"]
+        if override["matcher"]["options"] in {"Room", "Room or budget"}
         for setting in override["properties"]
         if setting["id"] == "links"
         for link in setting["value"]
     ]
-    assert len(links) == 3
+    assert len(links) == 5
     for link in links:
         assert link.startswith("/d/hms-room?")
         for kept in (
@@ -261,4 +273,10 @@ _PUBLISHED = {name for family in FAMILIES for name in sample_names(family)}
 _OF_ROOMS = {
     name for name in _PUBLISHED if re.match(r"hms_(sessions|session_start|session_seconds|peers|peer_seconds|users|usage_peer)_", name)
 }
-_KNOWN = _OWN | _PUBLISHED | {"ALERTS", "scrape_samples_scraped", "scrape_duration_seconds"}
+_KNOWN = _OWN | _PUBLISHED | {"ALERTS", "ALERTS_FOR_STATE", "scrape_samples_scraped", "scrape_duration_seconds"}
+
+_RECORDED: dict[str, str] = {
+    rule["record"]: rule["expr"]
+    for group in yaml.safe_load((REPOSITORY / "prometheus" / "rules" / "hms-recording.yml").read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+}
