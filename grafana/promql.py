@@ -44,6 +44,11 @@ def zero(by: str = "") -> str:
     return f"0 * sum{_grouped(by)} ({complete} == 1)"
 
 
+def nobody() -> str:
+    """A curve of zeros in the place of curves by role, where no role has been seen yet."""
+    return f'on () label_replace({zero()}, "role", "nobody", "", "")'
+
+
 def now(metric: str, where: str = ROOM, by: str = "", ago: str = "") -> str:
     """A gauge of rooms at this moment, or some time `ago`; 0 while nothing runs."""
     offset = f" offset {ago}" if ago else ""
@@ -57,12 +62,15 @@ def over_time(metric: str, level: str, by: str = "", ago: str = "") -> str:
     raw = summed(f"{metric}{{{WORKSPACE}, {RAW}}}{offset}", by)
     recorded = summed(f"{level}:{metric}:sum{{{RECORDED}}}{offset}", by)
     curve = f"{raw} or {recorded}"
-    return curve if ago or by == "role" else f"{curve} or {zero(by)}"
+    if ago:
+        return curve
+    return f"{curve} or {nobody()}" if by == "role" else f"{curve} or {zero(by)}"
 
 
 def per_minute(counter: str, where: str, by: str = "") -> str:
     """How fast a counter rises."""
-    return f"{summed(f'rate({counter}{{{where}}}[$__rate_interval])', by)} * 60"
+    rate = f"{summed(f'rate({counter}{{{where}}}[$__rate_interval])', by)} * 60"
+    return f"{rate} or {nobody()}" if by == "role" else rate
 
 
 def all_per_minute(counter: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana.frame import DashboardPlan, RowPlan
 from grafana.panels import FILLING, HOURS, LENGTH, PER_MINUTE, dial, grid, lines, number, steps_of
-from grafana.promql import ROOM, WORKSPACE, grown, increase, minutes, now, once, per_minute, summed, zero
+from grafana.promql import ROOM, WORKSPACE, grown, increase, minutes, nobody, now, once, per_minute, summed, zero
 
 _LIMIT_HOURS = 12
 _THIS_ROOM = ', room=~"$room"'
@@ -38,7 +38,7 @@ _PEOPLE = RowPlan(
         lines(
             "Peers by role",
             "Devices connected at each poll, by the role they hold.",
-            {"{{role}}": summed(f"hms_peers_active{{{ROOM}}}", "role")},
+            {"{{role}}": f"{summed(f'hms_peers_active{{{ROOM}}}', 'role')} or {nobody()}"},
             stacked=True,
         ),
         lines(

@@ -25,7 +25,7 @@ import yaml
 from exporter.simulator import Company, SimulatedApi, World
 from exporter.times import HOUR, MINUTE, SECOND
 from scripts import stack
-from tests.dashboards import EVERYTHING, REPOSITORY, filled, panel_queries, variable_queries
+from tests.dashboards import EVERYTHING, REPOSITORY, filled, looked_up, panel_queries, variable_queries
 from tests.programs import require
 
 pytestmark = pytest.mark.slow
@@ -34,10 +34,10 @@ Generation = Literal[2, 3]
 
 _WEEK = 7 * 86400
 _SPECIAL_ROOM = 'Tea & "biscuits" (4 p.m.)'
-_WAITING = {"rate_interval": "1m", "interval": "1h", "range": "15m"}
+_WAITING = {"rate_interval": "1m", "interval": "15s", "range": "15m"}
 _VARIABLES = {
     **{f"__{name}": value for name, value in _WAITING.items()},
-    **dict.fromkeys(("job", "instance", "workspace", "room"), EVERYTHING),
+    **dict.fromkeys(("job", "instance", "workspace", "room", "unrecorded"), EVERYTHING),
     "price": "0.004",
     "free": "10000",
 }
@@ -275,6 +275,10 @@ def test_the_shipped_configuration_in_the_real_programs(picture: Picture) -> Non
     assert picture.silent(queries_of_panels(_VARIABLES)) == []
     assert picture.silent(queries_of_panels(one_room, within="$room")) == []
     assert picture.silent(documented_queries()) == []
+    # Once from the series of the rooms, as above, and once from the recorded ones alone.
+    assert picture.silent(queries_of_panels({**_VARIABLES, "unrecorded": ""}, within="$unrecorded")) == []
+    for expr in looked_up():
+        picture.values(filled(expr, _VARIABLES))
     for query in variable_queries():
         parameters = {"match[]": filled(query.selector, _VARIABLES)}
         assert picture.prometheus(f"label/{query.label}/values", **parameters), query
