@@ -69,11 +69,15 @@ dist: .venv/.dev .tools/venv/.installed ## a release in dist/: wheel, sdist, ima
 	@$(VENV) -m scripts.dist
 
 ##@ Keep
-.PHONY: generate lock tools clean help
+.PHONY: generate pictures lock tools clean help
 
 generate: .venv/.dev ## write what is made from other files: dashboards, the Kubernetes rules
-	$(VENV) -m grafana
 	$(VENV) -m scripts.prometheusrule $(RUNBOOKS)
+	$(VENV) -m grafana
+	$(VENV) -m grafana --portable dist/dashboards
+
+pictures: .venv/.dev ## draw the dashboards' pictures in docs/images again (node, npm, chromium)
+	$(VENV) -m scripts.pictures $(ARGS)
 
 lock: .tools/venv/.installed ## write the lock files anew from pyproject.toml
 	$(LOCK) pyproject.toml -o requirements.lock
