@@ -34,6 +34,7 @@ BUILD = stack.REPOSITORY / "build" / "pictures"
 IMAGES = stack.REPOSITORY / "docs" / "images"
 
 _PAST = timedelta(days=15)
+_WEEK = timedelta(days=7)
 
 
 class Picture(NamedTuple):
@@ -123,11 +124,14 @@ def _start_company(folder: Path, processes: stack.Processes, programs: dict[str,
     processes.wait("exporter", f"http://{exporter}/-/healthy")
     while 'hms_exporter_catch_up_ratio{workspace="demo"} 1.0\n' not in _page(f"http://{exporter}/metrics"):
         time.sleep(1)
+    # Backfill stops three hours ago; the company's week before has no such end, so the past is drawn from there.
     labels = ["--label=job=hms-exporter", f"--label=instance={exporter}"]
-    past = [*command, "backfill", f"--from={now - _PAST:%Y-%m-%d}", "--step=1m", *labels, f"--output={folder}/past.om"]
+    span = [f"--from={now - _PAST - _WEEK:%Y-%m-%d}", f"--to={now - _WEEK:%Y-%m-%dT%H:%M:%SZ}"]
+    past = [*command, "backfill", *span, "--step=1m", *labels, f"--output={folder}/past.om"]
     subprocess.run(past, check=True, stdin=subprocess.DEVNULL)  # noqa: S603
+    _a_week_later(folder / "past.om", folder / "shifted.om")
     blocks = [programs["promtool"], "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=162h"]
-    subprocess.run([*blocks, f"{folder}/past.om", f"{folder}/prometheus"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+    subprocess.run([*blocks, f"{folder}/shifted.om", f"{folder}/prometheus"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
     settings = stack.prometheus_config(exporter, prometheus, "127.0.0.1:9")
     settings["global"] = {"scrape_interval": "5s", "evaluation_interval": "5s"}
     processes.start(
@@ -136,6 +140,14 @@ def _start_company(folder: Path, processes: stack.Processes, programs: dict[str,
     processes.wait("prometheus", f"http://{prometheus}/-/ready")
     time.sleep(minutes * 60)
     return prometheus
+
+
+def _a_week_later(source: Path, target: Path) -> None:
+    """The same samples with times a week later."""
+    with source.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as out:
+        for line in lines:
+            sample, _, moment = line.rpartition(" ")
+            out.write(line if line.startswith("#") else f"{sample} {float(moment) + _WEEK.total_seconds():.3f}\n")
 
 
 def _draw(picture: Picture, chromium: str, prometheus: str, pages: str) -> None:

@@ -276,7 +276,9 @@ def test_the_shipped_configuration_in_the_real_programs(picture: Picture) -> Non
     assert picture.silent(queries_of_panels(one_room, within="$room")) == []
     assert picture.silent(documented_queries()) == []
     # Once from the series of the rooms, as above, and once from the recorded ones alone.
-    assert picture.silent(queries_of_panels({**_VARIABLES, "unrecorded": ""}, within="$unrecorded")) == []
+    # Last week was not recorded here, and minutes are only after five of them: prometheus/tests has these.
+    recorded = queries_of_panels({**_VARIABLES, "unrecorded": ""}, within="$unrecorded")
+    assert picture.silent(query for query in recorded if "offset 1w" not in query.expr and ":increase5m" not in query.expr) == []
     for expr in looked_up():
         picture.values(filled(expr, _VARIABLES))
     for query in variable_queries():
