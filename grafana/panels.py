@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, TypeVar
 
-from grafana_foundation_sdk.builders import common, dashboard, gauge, heatmap, prometheus, stat, statetimeline, table, timeseries
+from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common as common_models
 from grafana_foundation_sdk.models import dashboard as models
@@ -94,13 +94,6 @@ def number(
     if link:
         panel.override_by_regexp(".*", _properties({"links": [{"title": "More", "url": link}]}))
     return panel
-
-
-def dial(title: str, description: str, query: str, *, steps: Sequence[Step] = FILLING, width: int = 4) -> gauge.Panel:
-    """A part of a whole: 0 to 1, shown as per cent."""
-    panel = _dressed(gauge.Panel(), title, description, query, "now", SHARE, (width, 4), steps)
-    panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
-    return panel.min(0).max(1).show_threshold_markers(True)
 
 
 def lines(

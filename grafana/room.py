@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana.frame import DashboardPlan, RowPlan
-from grafana.panels import FILLING, HOURS, LENGTH, PER_MINUTE, dial, grid, lines, number, steps_of
+from grafana.panels import FILLING, HOURS, LENGTH, PER_MINUTE, SHARE, grid, lines, number, steps_of
 from grafana.promql import ROOM, WORKSPACE, grown, increase, minutes, nobody, now, once, per_minute, summed, zero
 
 _LIMIT_HOURS = 12
@@ -18,10 +18,11 @@ _NOW = RowPlan(
         number("Peers", "Devices connected at the last poll.", now("hms_peers_active")),
         number("Users", "People connected at the last poll: distinct user ids.", now("hms_users_active")),
         number("Running for", "How long the longest of the running calls has been open; 0 while nothing runs.", _AGE, unit=LENGTH),
-        dial(
+        number(
             "Of the 12 h limit",
             "100ms ends a session after 12 hours. At 100 % everybody is thrown out; a room may have a shorter limit set at 100ms.",
             f"{_AGE} / {_LIMIT_HOURS * 3600}",
+            unit=SHARE,
             steps=(*FILLING[:2], ("red", 0.95)),
         ),
         number(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana.frame import DashboardPlan, RowPlan, text_variable
 from grafana.links import ROOM_OF_ROW, USAGE_OF_ROW
-from grafana.panels import FILLING, SHARE, Column, Label, dial, lines, number, optional, rows, steps_of
+from grafana.panels import FILLING, SHARE, Column, Label, lines, number, optional, rows, steps_of
 from grafana.promql import JOB, WORKSPACE, calendar_minutes, minutes, once, summed, zero
 
 _NO_PRICES = "no prices configured"
@@ -267,11 +267,13 @@ _WHAT_IF = RowPlan(
             unit="currencyUSD",
             decimals=2,
         ),
-        dial(
+        number(
             "Free minutes used",
             "Minutes of this month in proportion to the free ones, of the workspace with the most. Every further one would be billed.",
             f"(max({_SO_FAR}) or {zero()}) / $free",
             width=6,
+            unit=SHARE,
+            steps=FILLING,
         ),
     ],
     folded=True,

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import functools
 import http.server
+import json
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +21,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -38,20 +41,19 @@ _WEEK = timedelta(days=7)
 
 
 class Picture(NamedTuple):
-    """A dashboard as the documentation shows it; without `seconds` over the range that it opens with."""
+    """A dashboard as the documentation shows it: over the range that it opens with or, `live`, while the demo ran."""
 
     dashboard: str
-    height: int
     theme: str = "dark"
     room: str = ".+"
-    seconds: int | None = None
+    live: bool = False
 
 
 PICTURES = (
-    Picture("overview", 2060),
-    Picture("room", 1390, theme="light", room="open-house"),
-    Picture("usage", 1700),
-    Picture("exporter", 1640, theme="light", seconds=600),
+    Picture("overview"),
+    Picture("room", theme="light", room="open-house"),
+    Picture("usage"),
+    Picture("exporter", theme="light", live=True),
 )
 
 
@@ -71,7 +73,7 @@ def main() -> int:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Silent, directory=str(BUILD)))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         for picture in PICTURES:
-            _draw(picture, found["chromium"], prometheus, f"http://127.0.0.1:{server.server_port}")
+            _draw(picture, found["chromium"], prometheus, f"http://127.0.0.1:{server.server_port}", minutes)
         server.shutdown()
     return 0
 
@@ -129,7 +131,7 @@ def _start_company(folder: Path, processes: stack.Processes, programs: dict[str,
     span = [f"--from={now - _PAST - _WEEK:%Y-%m-%d}", f"--to={now - _WEEK:%Y-%m-%dT%H:%M:%SZ}"]
     past = [*command, "backfill", *span, "--step=1m", *labels, f"--output={folder}/past.om"]
     subprocess.run(past, check=True, stdin=subprocess.DEVNULL)  # noqa: S603
-    _a_week_later(folder / "past.om", folder / "shifted.om")
+    _a_week_later(folder / "past.om", folder / "shifted.om", _page(f"http://{exporter}/metrics"))
     blocks = [programs["promtool"], "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=162h"]
     subprocess.run([*blocks, f"{folder}/shifted.om", f"{folder}/prometheus"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
     settings = stack.prometheus_config(exporter, prometheus, "127.0.0.1:9")
@@ -142,22 +144,50 @@ def _start_company(folder: Path, processes: stack.Processes, programs: dict[str,
     return prometheus
 
 
-def _a_week_later(source: Path, target: Path) -> None:
-    """The same samples with times a week later."""
+def _a_week_later(source: Path, target: Path, live: str) -> None:
+    """The same samples a week later, with counters that go on into those of the `live` page as if nothing had been left out."""
+    last = {_series(sample): value for sample, value, _ in _samples(source)}
+    counts_on = {}
+    for line in live.splitlines():
+        name, _, value = line.rpartition(" ")
+        if not line.startswith("#") and re.match(r"\w+_(total|sum|count|bucket)\b", line) and (series := _series(name)) in last:
+            counts_on[series] = float(value) - last[series]
     with source.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as out:
         for line in lines:
-            sample, _, moment = line.rpartition(" ")
-            out.write(line if line.startswith("#") else f"{sample} {float(moment) + _WEEK.total_seconds():.3f}\n")
+            if line.startswith("#"):
+                out.write(line)
+                continue
+            sample, value, moment = line.rsplit(" ", 2)
+            more = _WEEK.total_seconds() if sample.startswith("hms_session_start_timestamp") else counts_on.get(_series(sample), 0)
+            out.write(f"{sample} {float(value) + more!r} {float(moment) + _WEEK.total_seconds():.3f}\n")
 
 
-def _draw(picture: Picture, chromium: str, prometheus: str, pages: str) -> None:
-    (BUILD / "dashboard.json").write_text(rendered()[f"hms-{picture.dashboard}.json"], encoding="utf-8")
+@functools.cache
+def _series(sample: str) -> tuple[str, frozenset[str]]:
+    """A series whatever the order of its labels, without those of the target."""
+    name, _, labels = sample.partition("{")
+    return name, frozenset(label for label in re.findall(r'(\w+="[^"]*")', labels) if not label.startswith(("job=", "instance=")))
+
+
+def _samples(source: Path) -> Iterator[tuple[str, float, str]]:
+    with source.open(encoding="utf-8") as lines:
+        for line in lines:
+            if not line.startswith("#"):
+                sample, value, moment = line.rsplit(" ", 2)
+                yield sample, float(value), moment
+
+
+def _draw(picture: Picture, chromium: str, prometheus: str, pages: str, minutes: float) -> None:
+    text = rendered()[f"hms-{picture.dashboard}.json"]
+    (BUILD / "dashboard.json").write_text(text, encoding="utf-8")
+    # As page.tsx places them: a row of the grid is 38 pixels high.
+    height = 38 * max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in json.loads(text)["panels"]) + 72
     asked = {"prometheus": f"http://{prometheus}", "theme": picture.theme, "width": 1366, "room": picture.room}
-    if picture.seconds:
-        asked["seconds"] = picture.seconds
+    if picture.live:
+        asked["seconds"] = round(minutes * 60)
     out = IMAGES / f"dashboard-{picture.dashboard}.png"
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=20000"]
-    size = [f"--window-size=1366,{picture.height}", f"--screenshot={out}"]
+    size = [f"--window-size=1366,{height}", f"--screenshot={out}"]
     address = f"{pages}/index.html?{urllib.parse.urlencode(asked)}"
     subprocess.run([chromium, *flags, *size, address], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
     sys.stdout.write(f"{out.relative_to(stack.REPOSITORY)}: {out.stat().st_size // 1024} KB\n")
