@@ -14,11 +14,14 @@ from bench.exporters import Exporter, total
 from bench.report import Row, medians
 from bench.servers import free_port
 from bench.traffic import SECRET, known_rooms, room_id
+from exporter.config.config import KeyPair, Secret, WorkspaceConfig
 from exporter.counting.contribution import room_account
 from exporter.counting.ledger import Ledger
+from exporter.counting.poll import Poll
+from exporter.counting.scope import Scope
 from exporter.hms.records import Session, Stay
 from exporter.state.store import Store
-from exporter.times import SECOND
+from exporter.times import HOUR, SECOND
 
 _GOAL = 20_000
 _ROLES = ("host", "guest", "viewer")
@@ -68,16 +71,17 @@ def warm_state(path: Path, rooms: int) -> None:
     """A state file in which each room has had one session lately, with three roles."""
     now = time.time_ns() // 1000
     ledger = Ledger()
-    ledger.begin(now)
-    ledger.configure(["*"], now, now)
-    ledger.complete(now)
+    poll = Poll(ledger, now, HOUR)
+    ledger.coverage.configure(Scope(WorkspaceConfig("bench", KeyPair(Secret("key"), Secret(SECRET)))), now, now, str)
+    ledger.coverage.complete(now)
     for number in range(rooms):
-        ledger.see(_session(number, now), "*")
-        ledger.assign(room_id(number), room_account(room_id(number)))
-    ledger.begin(now + SECOND)
+        poll.see(_session(number, now), str(number))
+        poll.assign(room_id(number), str(number), room_account(room_id(number)))
+    # Polled so late that no session is looked at once more: all are settled.
+    poll = Poll(ledger, now + HOUR, HOUR)
     for number in range(rooms):
-        ledger.see(_session(number, now, now), "*")
-    ledger.finish(None, 0.0)
+        poll.see(_session(number, now, now), str(number))
+    poll.finish(None, 0.0)
     store = Store(path)
     store.commit("bench", ledger, known_rooms(rooms, now))
     store.close()

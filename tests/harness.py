@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -104,10 +105,16 @@ def settled_seconds(ledger: Ledger) -> dict[str, int]:
     return {account.id: sum(role.seconds for role in state.roles.values()) for account, state in ledger.accounts.items()}
 
 
+def scope_of(keys: Iterable[str]) -> Scope:
+    """The rooms that a configuration of these entries asks for: ids, `~` and a pattern, or `*` for all rooms."""
+    rooms = [RoomsByName(re.compile(key[1:])) if key.startswith("~") else RoomById(key) for key in keys]
+    return Scope(WorkspaceConfig("w", KeyPair(Secret("k"), Secret("s")), None if "*" in keys else tuple(rooms)))
+
+
 class Counting:
     """A ledger and its state file, told what a poll has read; each room has an account of its own.
 
-    `keys` are the configuration's entries: room ids, or `*` for all rooms.  Sessions count that end after `since`.
+    `keys` are the configuration's entries, as `scope_of` has them; a room's name is its id.  Sessions count that end after `since`.
     """
 
     def __init__(self, path: Path, keys: Iterable[str] = ("*",), since: int = T0) -> None:
@@ -142,8 +149,7 @@ class Counting:
     @property
     def scope(self) -> Scope:
         """The configuration's rooms."""
-        rooms = None if "*" in self.keys else tuple(RoomById(key) for key in self.keys)
-        return Scope(WorkspaceConfig("w", KeyPair(Secret("k"), Secret("s")), rooms))
+        return scope_of(self.keys)
 
     def see(self, raw: bytes) -> None:
         """A record has been read."""

@@ -156,13 +156,13 @@ class TestKnowledge:
     def test_which_rooms_came_later_and_which_have_gone(self, tmp_path: Path) -> None:
         counting = Counting(tmp_path / "state.db", keys=["r1"])
         counting.poll(T0)
-        counting.ledger.configure(["~class-.*"], at(3600), at(3600))
+        counting.configure(["~class-.*"], since=at(3600))
         counting.poll(at(3600))
         counting.close()
         assert made(counting.path).notes[1:] == (
             "Room r1: knowledge begins at 2026-03-02 08:00:00 UTC.",
             "Rooms named class-.*: knowledge begins at 2026-03-02 09:00:00 UTC.",
-            "Room r1: not followed any more since 2026-03-02 08:00:00 UTC.",
+            "Room r1: not followed any more since 2026-03-02 09:00:00 UTC.",
         )
 
 

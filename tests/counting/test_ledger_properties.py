@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from exporter.counting.contribution import room_account
 from exporter.counting.coverage import MARGIN
+from exporter.counting.poll import LOOKED_FOR, MISSED_FOR, SETTLED_AT_ONCE
 from exporter.hms.records import Session as Record
 from exporter.hms.records import decode_session
 from exporter.simulator import Session, World, truth_of
@@ -50,6 +51,14 @@ class Witness:
         self.since = since
         self.seen: dict[str, list[Seen]] = {}
         self.vanished: dict[str, int] = {}
+        self.ends: dict[str, int] = {}
+        """When a session's end was first read, by polls."""
+        self.final: set[str] = set()
+        """Sessions that are not looked at again."""
+        self.looked: set[str] = set()
+        """Sessions that have been looked at once more: with the poll's end they are final."""
+        self.measured: dict[str, int] = {}
+        """The peers of ended sessions as the distribution observes them: once, when the end is first read."""
         self.unknown: Counter[str] = Counter()
         self.published: dict[Series, int] = {}
 
@@ -58,19 +67,40 @@ class Witness:
         history = self.seen.get(record.id)
         if history is None and record.ended is not None and record.ended <= self.since:
             return
-        if record.id in self.vanished or (history is not None and history[-1].record.ended is not None):
+        if record.id in self.final:
             return
+        if record.id in self.vanished:
+            del self.vanished[record.id]  # it is back
+            self.ends.pop(record.id)
+        elif history is not None and history[-1].record.ended is not None and record.ended is None:
+            return  # an answer from before its end
         self.unknown.pop(record.id, None)
         self.seen.setdefault(record.id, []).append(Seen(record, now if record.ended is None else record.ended))
+        if record.ended is None:
+            return
+        first = self.ends.setdefault(record.id, now)
+        late = now - record.ended > SETTLED_AT_ONCE if first == now else now >= record.ended + MARGIN
+        if late:
+            self.looked.add(record.id)
 
-    def not_found(self, session_id: str) -> None:
+    def not_found(self, session_id: str, now: int) -> None:
         """The API did not know this session."""
+        if session_id in self.vanished:
+            return
+        if session_id in self.ends:
+            self.looked.add(session_id)  # it had ended, and is no longer there to be looked at
+            return
         self.unknown[session_id] += 1
         if self.unknown[session_id] == 3:
-            self.vanished[session_id] = self.seen[session_id][-1].credited
+            self.vanished[session_id] = max(self.seen[session_id][-1].credited, self.seen[session_id][-1].record.started)
+            self.ends[session_id] = now
 
-    def end(self) -> None:
+    def end(self, now: int) -> None:
         """The poll is over: published = max(what was published before, the truth as known now)."""
+        for session_id in self.ends.keys() - self.measured:
+            self.measured[session_id] = len(self.seen[session_id][-1].record.stays)
+        waited = {i for i, first in self.ends.items() if now - first > (MISSED_FOR if i in self.vanished else LOOKED_FOR)}
+        self.final |= self.looked | waited
         for series, value in self.truth().items():
             self.published[series] = max(self.published.get(series, 0), value)
 
@@ -171,11 +201,11 @@ class Play:
                     self.see(found, trouble)
                 elif tracked in counting.now.missing():  # no answer under way has shown it meanwhile
                     counting.now.unknown(tracked.id)
-                    self.witness.not_found(tracked.id)
+                    self.witness.not_found(tracked.id, self.now)
+            self.look_again(trouble)
             counting.ledger.coverage.complete(self.now)
-            for task in list(counting.ledger.catch_ups):
+            for _ in list(counting.ledger.coverage.tasks):
                 self.catch_up(known, trouble)
-                assert task.until is not None
         if chance.random() < trouble:
             # The kill comes when all is counted and nothing stored.
             counting.assign()
@@ -184,20 +214,35 @@ class Play:
             del self.answers[answered:]  # what came to the dead process does not come late to the next
             self.restart()
             return
-        self.witness.end()
+        self.witness.end(self.now)
         counting.end(complete=False)
         assert counting.committed == self.expected()
 
     def catch_up(self, known: list[Session], trouble: float) -> None:
         """Some more of the past is read, and perhaps all."""
-        ledger = self.counting.ledger
-        task = ledger.catch_ups[0]
-        assert task.until is not None
-        end = task.until if self.chance.random() >= trouble else (task.frontier + task.until) // 2
+        coverage = self.counting.ledger.coverage
+        unread = coverage.unread_spans(self.now)
+        if not unread:
+            return
+        (first, last), tasks = unread[0]
+        end = last if self.chance.random() >= trouble else (first + last) // 2
         for call in known:
-            if not call.active(self.now) and task.frontier <= call.created_at <= end:
+            if not call.active(self.now) and first <= call.created_at <= end:
                 self.see(call, trouble)
-        ledger.caught_up(task, end + 1)
+        coverage.has_read(tasks, first, end, self.now)
+
+    def look_again(self, trouble: float) -> None:
+        """Ended sessions that are due, read by their ids, as far as no trouble comes between."""
+        for tracked in self.counting.now.to_look_at():
+            if self.chance.random() < trouble:
+                continue
+            tracked.tried = self.now
+            found = self.world.find_session(tracked.id, self.now)
+            if found is not None:
+                self.see(found, trouble)
+            elif tracked in self.counting.now.to_look_at() or tracked.vanished:
+                self.counting.now.unknown(tracked.id)
+                self.witness.not_found(tracked.id, self.now)
 
     def see(self, call: Session, trouble: float) -> None:
         """The session's record is read, and perhaps after it an answer that was long under way."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from exporter.config.config import KeyPair, LimitsConfig, RoomById, RoomsByName, Secret, WorkspaceConfig
 from exporter.counting.accounts import AccountState
 from exporter.counting.contribution import OVERFLOW, Account, Memory, Tracked, group_account, room_account
-from exporter.counting.rooms import KnownRoom, Rooms
+from exporter.counting.rooms import QUIET_POLLS, KnownRoom, Rooms
 from exporter.counting.scope import EVERYTHING, Scope
 from exporter.hms.records import Room
 from exporter.times import DAY, HOUR, SECOND
@@ -41,26 +41,32 @@ def state(account: Account, last_active: int = 0, running: int = 0) -> AccountSt
     return made
 
 
+def quiet_polls(found: Rooms, accounts: Mapping[Account, AccountState]) -> None:
+    """As many polls without a change as a room keeps its series for after its last one."""
+    for number in range(QUIET_POLLS):
+        found.end_poll(accounts, (), at(10 + number))
+
+
 # -- which rooms --------------------------------------------------------------------------------------------------
 
 
 def test_a_room_named_by_its_id_is_ours_and_no_other() -> None:
     found = rooms(RoomById("r1"), RoomById("r2", "standup"))
-    assert found.key("r1") == "r1"
-    assert found.key("r3") is None
+    assert found.covers("r1") is True
+    assert found.covers("r3") is False
     assert place_one(found, "r1") == room_account("r1")
     assert place_one(found, "r3") is None
 
 
 def test_without_rooms_in_the_configuration_every_room_is_ours() -> None:
     found = rooms()
-    assert found.key("whatever") == EVERYTHING
+    assert found.covers("whatever") is True
     assert place_one(found, "whatever") == room_account("whatever")
 
 
 def test_a_room_whose_name_decides_waits_for_it() -> None:
     found = rooms(PATTERN)
-    assert found.key("r1") == f"~{PATTERN.match.pattern}"
+    assert found.covers("r1") is None
     assert found.place({"r1": 1}, {}, T0) == {}
 
 
@@ -68,7 +74,7 @@ def test_a_pattern_matches_the_name_as_a_whole() -> None:
     found = rooms(UNGROUPED)
     for room_id, name, ours in (("a", "team-1", True), ("b", "my team-1", False), ("c", "team-", True), ("d", "Team-1", False)):
         found.learn(answer(room_id, name))
-        assert (found.key(room_id) is not None) == ours
+        assert found.covers(room_id) is ours
         assert place_one(found, room_id) == (room_account(room_id) if ours else None)
 
 
@@ -84,7 +90,7 @@ def test_the_first_pattern_that_matches_has_the_room() -> None:
     found = rooms(RoomsByName(re.compile("team-a.*"), "first"), RoomsByName(re.compile("team-.*"), "second"))
     found.learn(answer("r", "team-a1"))
     assert place_one(found, "r") == group_account("first")
-    assert found.key("r") == "~team-a.*"
+    assert found.covers("r") is True
 
 
 def test_an_id_in_the_configuration_goes_before_any_pattern() -> None:
@@ -103,7 +109,7 @@ def test_a_room_without_a_name_is_matched_by_its_id() -> None:
 def test_a_room_that_the_api_does_not_know_is_in_no_pattern() -> None:
     found = rooms(PATTERN)
     found.learn(KnownRoom.missing("r", T0))
-    assert found.key("r") is None
+    assert found.covers("r") is False
     assert place_one(found, "r") is None
 
 
@@ -127,7 +133,8 @@ def test_discovered_rooms_beyond_the_limit_are_counted_together_and_the_busiest_
 def test_a_room_that_has_series_keeps_them_though_busier_ones_come() -> None:
     found = rooms(max_rooms=1)
     assert place_one(found, "first") == room_account("first")
-    assert found.place({"busier": 99, "first": 1}, {}, at(1)) == {"busier": OVERFLOW, "first": room_account("first")}
+    accounts = {room_account("first"): state(room_account("first"), running=1)}
+    assert found.place({"busier": 99, "first": 1}, accounts, at(1)) == {"busier": OVERFLOW, "first": room_account("first")}
 
 
 def test_groups_do_not_overflow() -> None:
@@ -150,8 +157,78 @@ def test_a_room_that_is_only_shown_for_its_past_gives_way_to_one_in_use() -> Non
     found = rooms(max_rooms=1, expiry=3600)
     found.place({"past": 0}, {}, T0)
     accounts = {room_account("past"): state(room_account("past"), last_active=T0 - DAY)}
-    assert found.place({"present": 3}, accounts, at(10)) == {"present": room_account("present")}
+    quiet_polls(found, accounts)
+    assert found.place({"present": 3}, accounts, at(100)) == {"present": room_account("present")}
     assert not found.shown(room_account("past"))
+
+
+def test_of_two_places_held_by_idle_rooms_the_one_idle_for_longest_is_given_up() -> None:
+    found = rooms(max_rooms=2)
+    found.place({"early": 1}, {}, T0)
+    found.place({"late": 1}, {}, at(1))
+    accounts = {room_account(room_id): state(room_account(room_id), last_active=T0) for room_id in ("early", "late")}
+    quiet_polls(found, accounts)
+    assert found.place({"lecture": 500}, accounts, at(100)) == {"lecture": room_account("lecture")}
+    assert [found.shown(room_account(room_id)) for room_id in ("early", "late")] == [False, True]
+
+
+def test_an_idle_room_keeps_its_series_until_its_last_increase_has_been_scraped() -> None:
+    found = rooms(max_rooms=1)
+    place_one(found, "idle")
+    accounts = {room_account("idle"): state(room_account("idle"), last_active=T0)}
+    found.end_poll(accounts, [room_account("idle")], T0)
+    assert place_one(found, "busy", accounts) == room_account("busy")
+    assert found.shown(room_account("idle"))
+    quiet_polls(found, {**accounts, room_account("busy"): state(room_account("busy"), running=1)})
+    assert not found.shown(room_account("idle"))
+    assert found.shown(room_account("busy"))
+
+
+def test_a_room_that_overflowed_gets_its_own_series_once_there_is_a_place() -> None:
+    found = rooms(max_rooms=1)
+    accounts = {room_account("first"): state(room_account("first"), running=1)}
+    place_one(found, "first")
+    assert place_one(found, "second", accounts) == OVERFLOW
+    accounts[room_account("first")] = state(room_account("first"), last_active=at(60))
+    quiet_polls(found, accounts)
+    assert place_one(found, "second", accounts) == room_account("second")
+    assert found.overflowed == {}
+
+
+def test_with_fewer_places_the_rooms_in_use_keep_their_series_until_they_have_been_quiet_for_three_polls() -> None:
+    names = ("a", "b", "c")
+    before = rooms(max_rooms=3)
+    before.place(dict.fromkeys(names, 1), {}, T0)
+    found = before.rescoped(before.scope, LimitsConfig(max_rooms=1))
+    accounts = {room_account(room_id): state(room_account(room_id), running=1) for room_id in names}
+    quiet_polls(found, accounts)
+    assert all(found.shown(room_account(room_id)) for room_id in names)
+    assert found.place({"a": 1, "new": 9}, accounts, at(100)) == {"a": room_account("a"), "new": OVERFLOW}
+    for number, room_id in enumerate(names):
+        accounts[room_account(room_id)] = state(room_account(room_id), last_active=at(number))
+    for poll in range(QUIET_POLLS):
+        assert all(found.shown(room_account(room_id)) for room_id in names), poll
+        found.end_poll(accounts, (), at(200))
+    assert [found.shown(room_account(room_id)) for room_id in names] == [False, False, True]
+
+
+def test_a_room_that_is_no_longer_followed_has_no_series_at_once() -> None:
+    before = rooms()
+    before.learn(answer("r", "standup"))
+    place_one(before, "r")
+    found = before.rescoped(rooms(UNGROUPED).scope, LimitsConfig())
+    assert not found.shown(room_account("r"))
+
+
+def test_a_room_renamed_out_of_its_pattern_keeps_its_series_while_its_call_lasts() -> None:
+    found = rooms(UNGROUPED)
+    found.learn(answer("r", "team-1"))
+    place_one(found, "r")
+    found.learn(answer("r", "elsewhere"))
+    quiet_polls(found, {room_account("r"): state(room_account("r"), running=1)})
+    assert found.shown(room_account("r"))
+    quiet_polls(found, {room_account("r"): state(room_account("r"), last_active=T0)})
+    assert not found.shown(room_account("r"))
 
 
 # -- idle rooms ---------------------------------------------------------------------------------------------------
@@ -185,9 +262,9 @@ def test_a_room_shown_for_its_past_stays_as_long_as_one_that_was_just_in_use() -
 def test_overflowed_rooms_are_counted_as_such_until_they_expire() -> None:
     found = rooms(max_rooms=0, expiry=3600)
     place_one(found, "r")
-    found.idle({}, at(3600))
+    found.end_poll({}, (), at(3600))
     assert len(found.overflowed) == 1
-    found.idle({}, at(3601))
+    found.end_poll({}, (), at(3601))
     assert found.overflowed == {}
 
 

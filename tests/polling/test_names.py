@@ -142,90 +142,51 @@ def _bounded(work: Callable[[], object], api: Api) -> None:
         guard.cancel()
 
 
-# --- the thread ---
+# --- a part at a time ---
 
 
-class Learnt:
-    """Takes what a reader hands over."""
-
-    def __init__(self) -> None:
-        self.rooms: list[KnownRoom] = []
-        self.batches: list[int] = []
-        self.changed = threading.Condition()
-
-    def __call__(self, rooms: list[KnownRoom]) -> None:
-        with self.changed:
-            self.rooms += rooms
-            self.batches.append(len(rooms))
-            self.changed.notify_all()
-
-    def wait_for(self, count: int) -> None:
-        with self.changed:
-            assert self.changed.wait_for(lambda: len(self.rooms) >= count, 10)
+@pytest.fixture
+def reader(api: Api) -> NameReader:
+    return NameReader(api.client(), lambda: 17, lambda _: None)
 
 
-def asked(reader: NameReader, rooms: list[str]) -> None:
-    deadline = time.monotonic() + 5
-    while not reader.ask(rooms):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+def at_once(reader: NameReader, rooms: list[Room]) -> list[KnownRoom]:
+    return reader.read([room.id for room in rooms], time.monotonic() + 10)
 
 
-def test_the_reader_hands_over_what_it_learns_in_batches(api: Api, world: World) -> None:
-    learnt = Learnt()
-    reader = NameReader(api, "w", learnt, lambda _: None)
-    reader.start()
-    asked(reader, [room.id for room in world.rooms])
-    learnt.wait_for(250)
-    assert max(learnt.batches) == 50
-    reader.stop()
+def test_all_is_read_that_the_time_allows(reader: NameReader, world: World) -> None:
+    assert {room.id for room in at_once(reader, world.rooms)} == {room.id for room in world.rooms}
 
 
-def test_the_reader_takes_one_wish_at_a_time(api: Api, sim: SimulatedApi, world: World) -> None:
-    learnt = Learnt()
-    reader = NameReader(api, "w", learnt, lambda _: None)
-    reader.start()
-    sim.faults.add(Fault(kind="stall", seconds=0.3, times=1))
-    assert not reader.ask([])
-    assert reader.ask([world.rooms[0].id])
-    assert not reader.ask([world.rooms[1].id])
-    learnt.wait_for(1)
-    asked(reader, [world.rooms[1].id])
-    learnt.wait_for(2)
-    reader.stop()
+def test_a_batch_is_gone_on_with_before_the_next_is_begun(reader: NameReader, sim: SimulatedApi, world: World) -> None:
+    """Each call has time for one answer: none is asked for twice, and what is asked for meanwhile waits its turn."""
+    ids = [room.id for room in world.rooms[:5]]
+    found = [room.id for _ in ids for room in reader.read(ids, 0.0, lambda: 0.0)]
+    assert found == ids
+    assert sim.calls == {"/rooms/<id>": 5}
+    other = world.rooms[9].id
+    assert reader.read([other], time.monotonic() + 10) == []  # the end of the batch before
+    assert [room.id for room in reader.read([other], time.monotonic() + 10)] == [other]
 
 
-def test_the_reader_survives_failures_of_the_api_and_of_this_program(api: Api, sim: SimulatedApi, world: World) -> None:
-    learnt = Learnt()
-    first = threading.Event()
-
-    def faulty(rooms: list[KnownRoom]) -> None:
-        if not first.is_set():
-            first.set()
-            raise ZeroDivisionError
-        learnt(rooms)
-
-    reader = NameReader(api, "w", faulty, lambda _: None)
-    reader.start()
-    sim.faults.add(Fault(kind="status", status=404, times=0), Fault(kind="status", status=501, times=1))
-    for _ in range(3):
-        asked(reader, [world.rooms[0].id])
-    learnt.wait_for(1)
-    assert first.is_set()
-    reader.stop()
+def test_nothing_is_asked_when_nothing_is_wanted(reader: NameReader, sim: SimulatedApi) -> None:
+    assert at_once(reader, []) == []
+    assert sim.calls == {}
 
 
-def test_a_stopped_api_ends_the_reader_in_the_middle_of_a_stall(api: Api, sim: SimulatedApi, world: World) -> None:
-    reader = NameReader(api, "w", Learnt(), lambda _: None)
-    reader.start()
+def test_a_failure_of_the_api_ends_the_batch_and_not_the_reader(reader: NameReader, sim: SimulatedApi, world: World) -> None:
+    sim.faults.add(Fault(kind="status", status=501, times=1))
+    assert [room.id for room in at_once(reader, world.rooms[:3])] == [room.id for room in world.rooms[1:3]]
+    sim.faults.add(Fault(kind="status", status=500))
+    assert at_once(reader, world.rooms[:3]) == []
+    sim.faults.clear()
+    assert len(at_once(reader, world.rooms[:3])) == 3
+
+
+def test_a_stopped_api_ends_the_reader_in_the_middle_of_a_stall(api: Api, sim: SimulatedApi, world: World, reader: NameReader) -> None:
     sim.faults.add(Fault(kind="stall", seconds=60))
-    reader.ask([world.rooms[0].id])
-    deadline = time.monotonic() + 5
-    while not sim.faults.standing()[0].struck:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    api.stop()
-    reader.stop()
-    reader._thread.join(2)
-    assert not reader._thread.is_alive()
-    assert not reader.ask([world.rooms[0].id])
+    stop = threading.Timer(0.3, api.stop)
+    stop.start()
+    began = time.monotonic()
+    assert at_once(reader, world.rooms[:1]) == []
+    assert time.monotonic() - began < 2

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.polling.planner import TRY_AGAIN_AFTER, Choice, Stretch, estimate
+from exporter.counting.coverage import CatchUp
+from exporter.counting.spans import Span
+from exporter.polling.planner import MILLISECOND, SHORT, TRY_AGAIN_AFTER, TRY_FAILED_AFTER, Choice, Stretch, estimate, windows
 from exporter.times import HOUR
 
 
@@ -36,39 +38,108 @@ def test_an_abandoned_listing_is_left_alone_for_a_while_and_then_tried_again() -
     assert choice.wide(101.0)
 
 
+# -- stretches of the past ----------------------------------------------------------------------------------------
+
+
+def catch_up(number: int, *unread: Span) -> CatchUp:
+    return CatchUp(number, unread[0][0], list(unread))
+
+
+def wanted(*tasks: CatchUp) -> list[tuple[Span, list[CatchUp]]]:
+    """What is unread for these catch-ups, as the coverage lists it."""
+    spans = sorted({span for task in tasks for span in task.unread})
+    return [(span, [task for task in tasks if span in task.unread]) for span in spans]
+
+
+def stretch_of(stretch: Stretch, first: int, last: int) -> Span | None:
+    """What is asked for of a single span."""
+    found = stretch.next(wanted(catch_up(1, (first, last))), 0.0)
+    return None if found is None else found[0]
+
+
 def test_at_first_all_of_the_past_is_asked_for_at_once() -> None:
-    assert Stretch().end(5, 100 * HOUR) == 100 * HOUR
+    assert stretch_of(Stretch(), 5, 100 * HOUR) == (5, 100 * HOUR)
 
 
 def test_a_stretch_that_was_too_much_becomes_shorter_until_it_fits() -> None:
-    """It ends short of the oldest session that was seen: what lies before it is known to be no more than the pages read."""
+    """The next is no longer than what its pages showed, and at most half of it."""
     stretch = Stretch()
-    stretch.learn(10, frontier=0, end=100 * HOUR, oldest=90 * HOUR)
-    assert stretch.end(0, 100 * HOUR) == 10 * HOUR
-    stretch.learn(10, frontier=0, end=10 * HOUR, oldest=1 * HOUR)
-    assert stretch.end(0, 100 * HOUR) == 5 * HOUR
+    stretch.too_long(0, 100 * HOUR, read_from=90 * HOUR)
+    assert stretch_of(stretch, 0, 90 * HOUR) == (0, 10 * HOUR)
+    stretch.too_long(0, 10 * HOUR, read_from=1 * HOUR)
+    assert stretch_of(stretch, 0, HOUR) == (0, HOUR)
+    assert stretch_of(stretch, 0, 90 * HOUR) == (0, 5 * HOUR)
 
 
-def test_a_stretch_never_shrinks_to_nothing() -> None:
+def test_a_stretch_never_shrinks_below_what_the_filters_of_the_api_tell_apart() -> None:
     stretch = Stretch()
     for _ in range(100):
-        stretch.learn(10, frontier=0, end=stretch.end(0, HOUR), oldest=stretch.end(0, HOUR))
-    assert stretch.end(0, HOUR) >= 1
+        found = stretch_of(stretch, 0, HOUR)
+        assert found is not None
+        stretch.too_long(*found, read_from=found[1] + 1)
+    found = stretch_of(stretch, 0, HOUR)
+    assert found == (0, MILLISECOND - 1)
+    assert stretch.is_shortest(*found)
 
 
 def test_where_little_lies_it_grows_again() -> None:
     stretch = Stretch()
-    stretch.learn(10, frontier=0, end=100 * HOUR, oldest=98 * HOUR)
-    stretch.learn(1, frontier=0, end=2 * HOUR, oldest=None)
-    assert stretch.end(0, 100 * HOUR) == 4 * HOUR
-    stretch.learn(Stretch.most_pages, frontier=0, end=4 * HOUR, oldest=None)
-    assert stretch.end(0, 100 * HOUR) == 4 * HOUR
+    stretch.too_long(0, 100 * HOUR, read_from=98 * HOUR)
+    stretch.finished(1)
+    assert stretch_of(stretch, 0, 100 * HOUR) == (0, 4 * HOUR)
+    stretch.finished(Stretch.most_pages)
+    assert stretch_of(stretch, 0, 100 * HOUR) == (0, 4 * HOUR)
 
 
 def test_it_never_reaches_beyond_what_is_wanted() -> None:
     stretch = Stretch()
-    stretch.learn(10, frontier=0, end=100 * HOUR, oldest=50 * HOUR)
-    assert stretch.end(90 * HOUR, 100 * HOUR) == 100 * HOUR
+    stretch.too_long(0, 100 * HOUR, read_from=50 * HOUR)
+    assert stretch_of(stretch, 90 * HOUR, 100 * HOUR) == (90 * HOUR, 100 * HOUR)
+
+
+def test_the_oldest_is_read_first_and_serves_all_that_want_it() -> None:
+    one, two, three = catch_up(1, (0, 99), (200, 299)), catch_up(2, (0, 99)), catch_up(3, (50, 79))
+    assert Stretch().next(wanted(one, two), 0.0) == ((0, 99), [one, two])
+    # It ends where another span begins or ends: so it is unread for all that it serves, or for none.
+    assert Stretch().next(wanted(one, three), 0.0) == ((0, 49), [one])
+    both = catch_up(1, (50, 99))
+    assert Stretch().next(wanted(both, three), 0.0) == ((50, 79), [three, both])
+    assert Stretch().next([], 0.0) is None
+
+
+def test_a_long_stretch_that_fails_is_tried_in_shorter_pieces() -> None:
+    stretch = Stretch()
+    stretch.failed(0, 16 * HOUR, 0.0)
+    assert stretch_of(stretch, 0, 16 * HOUR) == (0, HOUR)
+
+
+def test_a_short_stretch_that_fails_is_left_out_for_a_while_for_the_others_sake() -> None:
+    stretch, unread = Stretch(), wanted(catch_up(1, (0, HOUR)))
+    stretch.failed(0, SHORT - 1, 0.0)
+    assert stretch.next(unread, 1.0) == ((SHORT, 2 * SHORT), [catch_up(1, (0, HOUR))])
+    found = stretch.next(unread, TRY_FAILED_AFTER)
+    assert found is not None
+    assert found[0][0] == 0
+    only = wanted(catch_up(1, (0, SHORT - 1)))
+    stretch.failed(0, SHORT - 1, 1000.0)
+    assert stretch.next(only, 1001.0) is None
+
+
+# -- several sessions by one listing ------------------------------------------------------------------------------
+
+
+def test_windows_hold_all_that_is_wanted_the_fullest_first() -> None:
+    assert windows([1, 2, 3, 50, 90, 91], [1, 2, 3, 50, 90, 91], 3) == [(50, 91), (1, 3)]
+    assert windows([], [1, 2], 10) == []
+
+
+def test_a_window_holds_no_more_than_a_page_of_what_is_known() -> None:
+    known = sorted([1, 99, *range(20, 40)])
+    assert windows([1, 99], known, 10) == [(99, 99), (1, 1)]
+    assert windows([1, 99], known, 100) == [(1, 99)]
+
+
+# -- what it will cost --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,11 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.counting.contribution import Account, room_account
+from exporter.counting.ledger import Ledger
+from exporter.counting.poll import Poll
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.usage import BudgetLine
+from exporter.hms.records import decode_session
 from exporter.publish import checksums
 from exporter.publish.exposition import Exposition, Page, Section, Sections
 from exporter.publish.families import (
@@ -38,6 +41,7 @@ from exporter.publish.families import (
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.text import Overview, account_lines, budget_lines, up_line, usage_lines, workspace_lines
+from exporter.times import HOUR
 from tests.harness import Counting, at, peer, session
 from tests.programs import require
 
@@ -75,11 +79,9 @@ def ledger(folder: Path) -> Counting:
     counting.see(
         session("s2", {"p2": peer(at(-60), role="host", user="u1"), "p3": peer(at(-30.25), user="u2")}, room=STANDUP, started=at(-90))
     )
-    counting.ledger.open(room_account(STANDUP))
-    counting.ledger.assign(STANDUP, room_account(STANDUP))
+    counting.now.assign(STANDUP, STANDUP, room_account(STANDUP))
     counting.see(session("s3", {"p4": peer(at(-100), role="teacher")}, room="n1", started=at(-200), ended=at(-10)))
-    counting.ledger.open(group)
-    counting.ledger.assign("n1", group)
+    counting.now.assign("n1", "n1", group)
     counting.ledger.open(room_account(CLASS))
     counting.end()
     counting.begin(at(30))
@@ -207,19 +209,14 @@ def test_any_label_survives_the_way_through_both_formats(workspace: str, room: s
             assert sample.labels.get("role", role or "guest") == (role or "guest")
 
 
-def _one_peer(role: str) -> Any:
-    from exporter.counting.ledger import Ledger
-    from exporter.hms.records import decode_session
-
+def _one_peer(role: str) -> Ledger:
     ledger = Ledger()
-    ledger.begin(at(10))
-    ledger.configure(["*"], at(0), at(10))
+    poll = Poll(ledger, at(10), HOUR)
     found, _ = decode_session(session("s", {"p": peer(at(1), role=role)}), at(10))
     assert found is not None
-    ledger.see(found, "*")
-    ledger.open(room_account("room"))
-    ledger.assign("room", room_account("room"))
-    ledger.finish(None, 0.0)
+    poll.see(found, "room")
+    poll.assign("room", "room", room_account("room"))
+    poll.finish(None, 0.0)
     return ledger
 
 
