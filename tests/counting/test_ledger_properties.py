@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.counting.accounts import Histogram
 from exporter.counting.contribution import room_account
 from exporter.counting.coverage import MARGIN
 from exporter.counting.poll import LOOKED_FOR, MISSED_FOR, SETTLED_AT_ONCE
@@ -292,6 +293,8 @@ def run(chance: random.Random, *, trouble: float, since: int, polls: int) -> Non
             play.now += chance.choice((1, 5 * SECOND, 30 * SECOND, 300 * SECOND, 1_234_567))
             if number == polls - 1:
                 play.now = START + 3 * HOUR
+            if number == polls + 2:
+                play.now += MISSED_FOR  # what has vanished is not waited for any longer
         check_against_the_script(play)
         play.counting.close()
 
@@ -300,6 +303,7 @@ def check_against_the_script(play: Play) -> None:
     """Everything has ended and been read: what was settled is what truly happened, to the microsecond."""
     ledger = play.counting.ledger
     assert ledger.tracked == {}
+    assert ledger.histograms.get(("session_peers", ""), Histogram(())).total == sum(play.witness.measured.values())
     truth = truth_of([call for call in play.world.sessions if call.closed_at and call.closed_at > play.witness.since], play.now)
     sums = play.witness.truth()
     database = sqlite3.connect(play.counting.path)
