@@ -11,7 +11,7 @@ To change a table:
    `make_table`, `change_table` and `drop_table` do the rest.  A row function may read every old table, those that the same
    migration drops too: `make_table(COVERAGE_3, lambda old: (... for row in old("entry")))`.  Write shapes out with `shape`,
    as below: a migration must not change when `tables` does.
-3. Before that, with the last commit of the old version, keep a file of it: `python -m tests.state.files.make`.
+3. Before that, with the last commit of the old version, keep a file of it in `tests/state/files`.
 
 The tests then say whether the migrations end in what `tables` describes, and whether every kept file comes through with all
 that it has counted.  Seals are the store's business: rows of a changed table are sealed anew.  A migration that has been

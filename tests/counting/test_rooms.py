@@ -44,7 +44,7 @@ def state(account: Account, last_active: int = 0, running: int = 0) -> AccountSt
 def quiet_polls(found: Rooms, accounts: Mapping[Account, AccountState]) -> None:
     """As many polls without a change as a room keeps its series for after its last one."""
     for number in range(QUIET_POLLS):
-        found.end_poll(accounts, (), at(10 + number))
+        found.end_poll(accounts, at(10 + number))
 
 
 # -- which rooms --------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_an_idle_room_keeps_its_series_until_its_last_increase_has_been_scraped(
     found = rooms(max_rooms=1)
     place_one(found, "idle")
     accounts = {room_account("idle"): state(room_account("idle"), last_active=T0)}
-    found.end_poll(accounts, [room_account("idle")], T0)
+    found.end_poll(accounts, T0)
     assert place_one(found, "busy", accounts) == room_account("busy")
     assert found.shown(room_account("idle"))
     quiet_polls(found, {**accounts, room_account("busy"): state(room_account("busy"), running=1)})
@@ -208,7 +208,7 @@ def test_with_fewer_places_the_rooms_in_use_keep_their_series_until_they_have_be
         accounts[room_account(room_id)] = state(room_account(room_id), last_active=at(number))
     for poll in range(QUIET_POLLS):
         assert all(found.shown(room_account(room_id)) for room_id in names), poll
-        found.end_poll(accounts, (), at(200))
+        found.end_poll(accounts, at(200))
     assert [found.shown(room_account(room_id)) for room_id in names] == [False, False, True]
 
 
@@ -262,9 +262,9 @@ def test_a_room_shown_for_its_past_stays_as_long_as_one_that_was_just_in_use() -
 def test_overflowed_rooms_are_counted_as_such_until_they_expire() -> None:
     found = rooms(max_rooms=0, expiry=3600)
     place_one(found, "r")
-    found.end_poll({}, (), at(3600))
+    found.end_poll({}, at(3600))
     assert len(found.overflowed) == 1
-    found.end_poll({}, (), at(3601))
+    found.end_poll({}, at(3601))
     assert found.overflowed == {}
 
 
