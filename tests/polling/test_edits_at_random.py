@@ -1,0 +1,271 @@
+"""Edits as events, beside polls, faults and kills: what counts depends on the rooms and on `since`, and on nothing else.
+
+A configuration is edited at random (entries reordered, rewritten, added, removed, patterns that overlap, `max_rooms` up and
+down, `since` changed), by reload and by restart; rooms are renamed at 100ms; requests fail; the process is killed before,
+between and after its commits.  In the end every room is followed, everything is read, and each session must have been
+counted once if it ended after its room's counting began, and else not at all.  `Told` says when that was, from the list
+of what happened alone.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sqlite3
+import tempfile
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.config.config import LimitsConfig, RoomById, RoomsByName
+from exporter.counting.ledger import Ledger
+from exporter.counting.rooms import KnownRoom
+from exporter.hms.records import Room
+from exporter.simulator import Fault, Session, World
+from exporter.state.store import Store, StoreError
+from exporter.times import HOUR, SECOND, micros
+from tests.harness import FOREVER, MEMORY, T0, Bench, at
+
+Since = Literal["start"] | timedelta | datetime
+Entry = RoomById | RoomsByName
+
+NAMES = ("class-1", "class-2", "class-a", "team-1", "team-class", "other")
+PATTERNS = ("class-.*", "class-[0-9]+", "team-.*", ".*-1", ".*class.*", "nothing-.*")
+
+
+class Told:
+    """When each room's counting began: by the first poll in which an entry in force covered it by the name then known."""
+
+    def __init__(self, names: dict[str, str]) -> None:
+        self.names = names
+        self.begun: dict[str, int] = {}
+
+    def polled(self, now: int, entries: list[Entry] | None, since: Since) -> None:
+        """A poll at this moment is durable."""
+        for room_id, name in self.names.items():
+            if _covers(entries, room_id, name):
+                self.begun.setdefault(room_id, _moment(since, now))
+
+    def counted(self, sessions: list[Session]) -> list[Session]:
+        """The sessions that count."""
+        return [call for call in sessions if call.closed_at is not None and call.closed_at > self.begun.get(call.room_id, 1 << 62)]
+
+
+def _covers(entries: list[Entry] | None, room_id: str, name: str) -> bool:
+    if entries is None:
+        return True
+    return any(entry.id == room_id if isinstance(entry, RoomById) else entry.match.fullmatch(name) for entry in entries)
+
+
+def _moment(since: Since, now: int) -> int:
+    if since == "start":
+        return now
+    if isinstance(since, timedelta):
+        return now - since // timedelta(microseconds=1)
+    return min(now, micros(since))
+
+
+class Play:
+    """A workspace, its exporter, and those who edit its configuration."""
+
+    def __init__(self, chance: random.Random, folder: Path) -> None:
+        self.chance = chance
+        self.world = World("k", "s" * 32)
+        for name in NAMES:
+            self.world.room(name=name, created_at=T0 - 100 * HOUR)
+        self.told = Told({room.id: room.name_at(T0) for room in self.world.rooms})
+        for room in self.world.rooms:
+            for _ in range(chance.randrange(1, 8)):
+                self.script(room.id)
+        self.entries: list[Entry] | None = self.draw_entries()
+        self.bench = Bench(folder, self.world, self.entries, limits=FOREVER)
+        self.set_since()
+        self.log: list[str] = []
+
+    def script(self, room_id: str) -> None:
+        """A call of a room, somewhere from two days before the exporter's first start to half a day after it."""
+        chance = self.chance
+        started = at(chance.choice((chance.uniform(-48, 0), chance.uniform(-2, 12), chance.uniform(0, 1))) * 3600)
+        ended = started + chance.choice((1, 30, 300, 3000, 9000)) * SECOND + chance.randrange(SECOND)
+        call = self.world.open(room_id, at=started)
+        for _ in range(chance.randrange(1, 4)):
+            someone = call.join(chance.choice(("host", "guest")), at=started + chance.randrange(ended - started))
+            if chance.random() < 0.8:
+                someone.leave(at=someone.joined_at + chance.randrange(ended - someone.joined_at + 1))
+        call.close(at=ended)
+
+    # -- edits ----------------------------------------------------------------------------------------------------
+
+    def draw_entries(self) -> list[Entry] | None:
+        """Entries of a configuration, in any order."""
+        chance = self.chance
+        if chance.random() < 0.2:
+            return None
+        found: list[Entry] = [RoomById(room.id) for room in self.world.rooms if chance.random() < 0.25]
+        for pattern in PATTERNS:
+            if chance.random() < 0.3:
+                found.append(RoomsByName(re.compile(pattern), chance.choice((None, None, "group"))))
+        chance.shuffle(found)
+        return found or None
+
+    def edit(self) -> None:
+        """One edit: of the old entries, or other ones."""
+        chance, before = self.chance, self.entries
+        kind = chance.choice(("reorder", "remove", "add", "other", "same"))
+        entries = self.draw_entries()
+        if before is not None and entries is not None and kind != "other":
+            same = [entry for entry in before if kind != "remove" or chance.random() < 0.6]
+            entries = same + [entry for entry in entries if kind == "add" and entry not in same]
+            keys = {entry.id if isinstance(entry, RoomById) else entry.match.pattern: entry for entry in entries}
+            entries = list(keys.values()) or None
+            if entries is not None and kind == "reorder":
+                chance.shuffle(entries)
+        self.entries = entries
+
+    def set_since(self) -> None:
+        since: Since = self.chance.choice(("start", "start", timedelta(hours=20), datetime.fromtimestamp(T0 // SECOND - 5 * 3600, UTC)))
+        self.bench.config = replace(self.bench.config, poll=replace(self.bench.config.poll, since=since))
+        self.bench.poller._config = self.bench.config  # noqa: SLF001 (as if it had begun with it)
+
+    def configure(self) -> None:
+        """The edit reaches the exporter: by reload, by restart, or by a reload into which a kill comes."""
+        chance, bench = self.chance, self.bench
+        if chance.random() < 0.2:
+            self.set_since()
+        limits = LimitsConfig(max_rooms=chance.choice((0, 1, 3, 5000)), room_idle_expiry=1e8)
+        how = chance.choice(("reload", "restart", "killed"))
+        if how != "restart":
+            bench.configure(self.entries, limits)
+        else:
+            rooms = None if self.entries is None else tuple(self.entries)
+            bench.workspace = replace(bench.workspace, rooms=rooms)
+            bench.config = replace(bench.config, workspaces=(bench.workspace,), limits=limits)
+        if how != "reload":
+            bench.restart()
+        self.log.append(f"{how} {self.entries} {bench.config.poll.since} {limits.max_rooms}")
+
+    def rename(self) -> None:
+        """100ms tells another name for a room that the exporter knows."""
+        room = self.chance.choice(self.world.rooms)
+        known = self.bench.poller.rooms.known.get(room.id) or self.bench.store.rooms("w", [room.id]).get(room.id)
+        if known is None or not known.answered:
+            return
+        name = self.chance.choice((*NAMES, "elsewhere"))
+        room.rename(name, at=self.bench.now)
+        self.told.names[room.id] = name
+        self.bench.poller.learn([KnownRoom.of(Room(room.id, name), self.bench.now)])
+        self.log.append(f"{self.bench.now - T0} rename {room.id} {name}")
+        self.told.polled(self.bench.now, self.entries, self.bench.config.poll.since)
+
+    # -- polls ----------------------------------------------------------------------------------------------------
+
+    def poll(self, seconds: int, trouble: float) -> None:
+        """A poll; it may fail in parts, or be killed at one of its commits."""
+        chance, bench = self.chance, self.bench
+        bench.server.faults.clear()
+        if chance.random() < trouble:
+            bench.server.faults.add(Fault(kind="status", status=500, after=chance.randrange(1, 6), times=chance.choice((1, 2, 50))))
+        dies_at = chance.choice((1, 1, 2, 3)) if chance.random() < trouble else 0
+        if dies_at:
+            bench.now += seconds * SECOND
+            commits = self.poll_and_die(dies_at)
+            self.log.append(f"{bench.now - T0} poll, killed at commit {dies_at} ({commits} made)")
+            if commits:
+                self.told.polled(bench.now, self.entries, bench.config.poll.since)
+            bench.restart()
+            return
+        bench.poll(seconds)
+        self.log.append(f"{bench.now - T0} poll {bench.up()}")
+        self.told.polled(bench.now, self.entries, bench.config.poll.since)
+
+    def poll_and_die(self, dies_at: int) -> int:
+        """A poll of a process that dies at its commit of this number; how many it made."""
+        store, made = self.bench.store, 0
+        real = Store.commit
+
+        def commit(name: str, ledger: Ledger, rooms: list[KnownRoom]) -> None:
+            nonlocal made
+            if made + 1 >= dies_at:
+                raise StoreError("killed")
+            real(store, name, ledger, rooms)
+            made += 1
+
+        store.commit = commit  # type: ignore[method-assign, assignment]  # the process dies at this moment
+        self.bench.poller.poll()
+        return made
+
+    def finish(self) -> None:
+        """All rooms are followed, everything ends, and is read."""
+        self.entries = None
+        self.bench.configure(None, FOREVER)
+        self.told.polled(self.bench.now + 30 * SECOND, None, self.bench.config.poll.since)
+        self.bench.poll(30)
+        self.bench.finish()
+        self.bench.poll(2 * 3600)
+        self.bench.finish()
+
+
+def check(play: Play) -> None:
+    """What the state file holds is the truth of the sessions that count, by room and to the microsecond."""
+    counted = play.told.counted(play.world.sessions)
+    expected: dict[str, int] = {}
+    for call in counted:
+        assert call.closed_at is not None
+        for one in call.peers:
+            left = call.closed_at if one.left_at is None else one.left_at
+            expected[call.room_id] = expected.get(call.room_id, 0) + left - one.joined_at
+    with closing(sqlite3.connect(play.bench.path)) as db:
+        found = dict(db.execute("SELECT room_id, SUM(us) FROM day GROUP BY room_id").fetchall())
+        started, ended, seconds = db.execute("SELECT SUM(started), SUM(ended), SUM(us) FROM account").fetchone()
+    story = "\n".join(play.log)
+    assert {room_id: us for room_id, us in found.items() if us} == {room_id: us for room_id, us in expected.items() if us}, story
+    assert (started or 0, ended or 0) == (len(counted), len(counted)), story
+    assert (seconds or 0) == sum((call.closed_at or 0) - call.created_at for call in counted), story
+
+
+def run(chance: random.Random, trouble: float) -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        play = Play(chance, Path(folder))
+        try:
+            play.log.append(f"start {play.entries} {play.bench.config.poll.since}")
+            for _ in range(14):
+                play.poll(chance.choice((1, 30, 30, 300, 1800, 7200)), trouble)
+                if chance.random() < 0.15:
+                    play.rename()
+                if chance.random() < 0.5:
+                    play.edit()
+                    play.configure()
+                elif chance.random() < trouble:
+                    play.bench.restart()
+            play.finish()
+            check(play)
+        finally:
+            play.bench.close()
+
+
+seeds = st.integers(0, 2**32 - 1).map(random.Random)
+
+
+@settings(max_examples=20)
+@given(chance=seeds)
+def test_however_a_configuration_is_edited_each_session_counts_once(chance: random.Random) -> None:
+    run(chance, trouble=0.0)
+
+
+@settings(max_examples=20)
+@given(chance=seeds)
+def test_nor_do_faults_and_kills_change_what_counts_while_it_is_edited(chance: random.Random) -> None:
+    run(chance, trouble=0.3)
+
+
+@pytest.mark.slow
+@settings(max_examples=300)
+@given(chance=seeds, trouble=st.sampled_from((0.0, 0.1, 0.5)))
+def test_many_more_edits_do_not_either(chance: random.Random, trouble: float) -> None:
+    run(chance, trouble)
