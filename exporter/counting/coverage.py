@@ -106,6 +106,10 @@ class Coverage:
         """Whether what counts for a room depends on its name, which is not known."""
         return name is None and room_id not in self.rooms and any(key.startswith("~") for key in self.entries)
 
+    def has_covered(self, room_id: str, name: str | None) -> bool:
+        """Whether any entry that was ever in force covers this room."""
+        return bool(self._covering(room_id, name))
+
     def counts(self, room_id: str, name: str | None, started: int, ended: int, read: Collection[str] | None = None) -> bool:
         """Whether an ended session that was never seen running is to be counted.
 

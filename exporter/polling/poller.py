@@ -302,9 +302,13 @@ class WorkspacePoller:
             return []
         placed = self.rooms.place(unassigned, ledger.accounts, poll.now)
         for room_id, account in placed.items():
+            name = self._name_of(room_id)
+            if account is None and ledger.coverage.has_covered(room_id, name):
+                # It was in an entry that has been taken out while its name was not known: what was read then counts, unseen.
+                account = placed[room_id] = room_account(room_id)
             if account is not None:
                 self._open(account)
-            poll.assign(room_id, self._name_of(room_id), account)
+            poll.assign(room_id, name, account)
         return [account for account in placed.values() if account is not None]
 
     def _recall_rooms(self, ids: Iterable[str]) -> None:

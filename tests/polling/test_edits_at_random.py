@@ -108,9 +108,8 @@ class Play:
         if chance.random() < 0.2:
             return None
         found: list[Entry] = [RoomById(room.id) for room in self.world.rooms if chance.random() < 0.25]
-        for pattern in PATTERNS:
-            if chance.random() < 0.3:
-                found.append(RoomsByName(re.compile(pattern), chance.choice((None, None, "group"))))
+        patterns = [pattern for pattern in PATTERNS if chance.random() < 0.3]
+        found += [RoomsByName(re.compile(pattern), chance.choice((None, None, "group"))) for pattern in patterns]
         chance.shuffle(found)
         return found or None
 
@@ -131,7 +130,7 @@ class Play:
     def set_since(self) -> None:
         since: Since = self.chance.choice(("start", "start", timedelta(hours=20), datetime.fromtimestamp(T0 // SECOND - 5 * 3600, UTC)))
         self.bench.config = replace(self.bench.config, poll=replace(self.bench.config.poll, since=since))
-        self.bench.poller._config = self.bench.config  # noqa: SLF001 (as if it had begun with it)
+        self.bench.poller._config = self.bench.config  # as if it had begun with it
 
     def configure(self) -> None:
         """The edit reaches the exporter: by reload, by restart, or by a reload into which a kill comes."""

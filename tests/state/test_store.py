@@ -78,10 +78,7 @@ def everything(ledger: Ledger) -> dict[str, Any]:
             for account, state in ledger.accounts.items()
             for role, of in state.roles.items()
         },
-        "tracked": {
-            one.id: (*(getattr(one, of) for of in OF_A_SESSION), one.recall())
-            for one in ledger.tracked.values()
-        },
+        "tracked": {one.id: (*(getattr(one, of) for of in OF_A_SESSION), one.recall()) for one in ledger.tracked.values()},
         "of accounts": {account: sorted(state.sessions) for account, state in ledger.accounts.items()},
         "histograms": {key: (of.bounds, of.counts, of.total) for key, of in ledger.histograms.items()},
     }
