@@ -52,13 +52,17 @@ def test_the_glossary_is_in_order() -> None:
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)
-def test_a_picture_is_wide_and_light_and_shown(path: Path) -> None:
+def test_a_picture_is_legible_and_light_and_shown(path: Path) -> None:
     data = path.read_bytes()
-    width, height = struct.unpack(">II", data[16:24])
+    width, _ = struct.unpack(">II", data[16:24])
     assert data.startswith(b"\x89PNG")
-    assert len(data) < 400_000
-    assert width > height
-    assert f"(docs/images/{path.name})" in page("README.md")
+    assert len(data) < 300_000
+    assert width >= 1000
+    assert any(f"images/{path.name})" in each.read_text(encoding="utf-8") for each in PAGES)
+
+
+def test_the_readme_shows_the_landing_page_and_one_dashboard() -> None:
+    assert re.findall(r"\(docs/images/([\w.-]+)\)", page("README.md")) == ["landing.png", "dashboard-overview.png"]
 
 
 def test_the_scrape_configuration_is_one() -> None:
