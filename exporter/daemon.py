@@ -18,13 +18,15 @@ from exporter import __version__, logs, notify
 from exporter.config.config import Config, ConfigError
 from exporter.logs import event, failure
 from exporter.polling.fleet import Fleet
+from exporter.polling.inbox import Taken
 from exporter.publish.exposition import Exposition, Page
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.status import Status, WorkspaceStatus
 from exporter.state.store import Store, StoreError
-from exporter.web.listeners import inherited, listen_on_all
+from exporter.web.listeners import inherited, listen, listen_on_all
 from exporter.web.routes import http_server
 from exporter.web.server import HttpServer
+from exporter.web.webhooks import Keys, webhook_server
 
 _LONGEST_SLEEP = 0.5
 """Seconds that the loop sleeps at most: it is its own sign of life."""
@@ -125,6 +127,8 @@ class Daemon:
         self._scheduler = schedule.Scheduler()
         self._cadences: list[Cadence] = []
         self._alive_at = time.monotonic()
+        self._keys: Keys | None = None
+        """What webhooks must show; `None` when none are received."""
 
     # -- running --------------------------------------------------------------------------------------------------
 
@@ -136,20 +140,23 @@ class Daemon:
         """
         self._take_signals()
         restoring = Restoring(self._config, self._exposition, self._metrics, lambda: self._commands.put("restored"))
-        server: HttpServer | None = None
+        servers: list[HttpServer] = []
         try:
             restoring.start()
             restoring.wait(_LONGEST_SILENCE)
-            server = self._listen()
+            servers.append(self._listen())
+            servers += self._listen_for_webhooks()
             if ready is not None:
-                ready(server.address)
+                ready(servers[0].address)
             self._in_force()
             notify.tell("READY=1")
             self._loop(restoring)
         finally:
             notify.tell("STOPPING=1")
+            for server in servers[1:]:  # a webhook that is answered is stored
+                server.stop()
             restoring.stop()
-            if server is not None:
+            for server in servers[:1]:
                 server.stop()
 
     def _listen(self) -> HttpServer:
@@ -167,6 +174,22 @@ class Daemon:
         for address in server.addresses:
             event("info", "listening", address=address, version=__version__)
         return server
+
+    def _listen_for_webhooks(self) -> list[HttpServer]:
+        """The port for webhooks, where they are received."""
+        config = self._config.webhooks
+        if config is None:
+            return []
+        try:
+            listener = listen(config.listen_address.host, config.listen_address.port)
+        except OSError as error:
+            reason = (error.strerror or str(error)).partition(" (")[0]
+            raise CannotRun(f"cannot listen for webhooks on {config.listen_address}: {reason}") from error
+        self._keys = Keys(config)
+        server = webhook_server(self, self._keys, [listener])
+        server.start()
+        event("info", "listening for webhooks", address=server.address)
+        return [server]
 
     def _take_signals(self) -> None:
         def take(number: int, _: FrameType | None) -> None:
@@ -268,6 +291,21 @@ class Daemon:
         waiting = [status.name for status in self._fleet.status() if status.succeeded_at is None]
         return f"Not yet polled with success: {', '.join(waiting)}." if waiting else None
 
+    def knows(self, workspace: str) -> bool:
+        """Whether webhooks may be for this workspace."""
+        return any(known.name == workspace for known in self._config.workspaces)
+
+    def take(self, workspace: str, body: bytes) -> Taken:
+        """A webhook has come."""
+        fleet = self._fleet
+        return "busy" if fleet is None or fleet.inbox is None else fleet.inbox.take(workspace, body)
+
+    def reject(self, workspace: str, reason: str) -> None:
+        """A request at the webhooks' port was refused."""
+        fleet = self._fleet
+        if fleet is not None and fleet.inbox is not None:
+            fleet.inbox.reject(workspace, reason)
+
     def reload(self) -> str | None:
         """Reads the configuration again and applies it whole: `None`, or why it was refused and nothing has changed."""
         with self._reloading:
@@ -291,9 +329,15 @@ class Daemon:
             raise ConfigError("storage.path: cannot change while running; restart the exporter for that")
         if config.web.listen_address != now.web.listen_address:
             raise ConfigError("web.listen_address: cannot change while running; restart the exporter for that")
+        there, then = (None if of.webhooks is None else of.webhooks.listen_address for of in (config, now))
+        if there != then:
+            raise ConfigError("webhooks.listen_address: cannot change while running; restart the exporter for that")
         if self._fleet is None:
             raise ConfigError("the state is still being read; try again when the exporter is ready")
+        keys = Keys(config.webhooks) if config.webhooks is not None else None  # its files are read before anything changes
         self._fleet.configure(config)
+        if self._keys is not None and keys is not None and config.webhooks is not None:
+            self._keys.configure(config.webhooks)
         logs.set_up(config.log.level, config.log.format)
         self._config = config
         if config.poll.interval != now.poll.interval:

@@ -19,11 +19,15 @@ SESSION_PEERS_BUCKETS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000
 
 
 class Histogram:
-    """Observations, counted per bucket and not yet cumulative; `total` is their sum, in the unit of the observations."""
+    """Observations, counted per bucket and not yet cumulative; `total` is their sum, in the unit of the observations.
 
-    __slots__ = ("bounds", "counts", "total")
+    `born` is as in `AccountState`.
+    """
 
-    def __init__(self, bounds: tuple[int, ...], counts: Iterable[int] | None = None, total: int = 0) -> None:
+    __slots__ = ("born", "bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[int, ...], counts: Iterable[int] | None = None, total: int = 0, born: int | None = None) -> None:
+        self.born = born
         self.bounds = bounds
         self.counts = list(counts) if counts is not None else [0] * (len(bounds) + 1)
         self.total = total
@@ -77,7 +81,7 @@ class RoleTotals(msgspec.Struct, gc=False):
     """An account's counters in one role: what ended sessions settled, and what is published (time in µs).
 
     `periods` are the settled sums of the latest day and month; `usage_day` and `usage_month` are those of now, running
-    sessions included.
+    sessions included.  `born` is as in `AccountState`.
     """
 
     joined: int = 0
@@ -89,6 +93,7 @@ class RoleTotals(msgspec.Struct, gc=False):
     periods: PeriodSums = msgspec.field(default_factory=PeriodSums)
     usage_day: int = 0
     usage_month: int = 0
+    born: int | None = None
 
 
 class SessionTotals(msgspec.Struct, gc=False):
@@ -124,6 +129,8 @@ class AccountState:
         self.ended: dict[str, Tracked] = {}
         """Those that have ended and are to be looked at once more."""
         self.last_active = 0
+        self.born: int | None = None
+        """When its counters began (µs): nothing in them is older.  It never changes; 0 where an earlier version did not keep it."""
         self.gauges: Gauges | None = None
         self.read_at: int | None = None
         """The API's time of the reading behind the gauges: the window of the next peak begins there."""

@@ -68,12 +68,14 @@ class Tracked:
     `memory` is its encoded `Memory`, as it is stored too.  `observed` is the time up to which it is credited: the last poll's,
     unless it is `behind`, which means that it was not read then.  `seen_ended` is the poll that first read its end, `measured`
     whether the distributions hold it, `looked` whether it was read again after that.  `read` is for a session that had ended when
-    it was first seen, in a room that could not be decided about: the entries that had read its start already.
+    it was first seen, in a room that could not be decided about: the entries that had read its start already.  `before` is the
+    moment up to which it had been counted when it was last read: what is new in it is younger.
     """
 
     __slots__ = (
         "_before",
         "account",
+        "before",
         "behind",
         "connected",
         "digest",
@@ -104,6 +106,7 @@ class Tracked:
         self.behind = False
         self.started = started
         self.observed = observed
+        self.before = started
         self.unknown = unknown
         self.digest: int | None = None
         self.users: frozenset[int] = frozenset()

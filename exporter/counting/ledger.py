@@ -67,7 +67,10 @@ class Ledger:
         self.histograms: dict[tuple[str, str], Histogram] = {}
         self.coverage = Coverage()
         self.now: int | None = None
-        """The API's time at the last poll."""
+        """The API's time at the last poll of everything."""
+        self.before: int | None = None
+        """The same of the one before the poll that is running: what is new now is younger."""
+        self.polled = False
         self.unloaded: dict[str, PeriodSums] = {}
         """By role, what accounts that have left the memory settled in this day and month: no sum of usage may miss it."""
         self.changes = Changes()
@@ -138,6 +141,7 @@ class Ledger:
         state, ended = self.accounts[tracked.account], tracked.ended
         state.last_active = max(state.last_active, ended)
         stays = tracked.recall().stays
+        self.open_histograms()
         self._histogram("session_duration").observe(ended - tracked.started, SECOND)
         self._histogram("session_peers").observe(len(stays))
         for stay in stays.values():
@@ -154,6 +158,7 @@ class Ledger:
         assert ended is not None
         state = self.accounts[account]
         memory = tracked.recall()
+        self._begin_series(state, tracked.lines)
         for role, line in tracked.lines.items():
             totals = state.role(role)
             totals.joined += line.joined
@@ -187,12 +192,44 @@ class Ledger:
         present = [entry.whole for entry in self.coverage.entries.values() if entry.left is None]
         return any(whole is None or tracked.started <= whole for whole in present)
 
+    def open_histograms(self) -> None:
+        """The distributions of sessions begin before the first of them has ended."""
+        for name in ("session_duration", "session_peers"):
+            if (name, "") not in self.histograms:
+                self._histogram(name)
+
     def _histogram(self, name: str, role: str = "") -> Histogram:
         self.changes.histograms.add((name, role))
         histogram = self.histograms.get((name, role))
         if histogram is None:
-            histogram = self.histograms[name, role] = Histogram(HISTOGRAM_BOUNDS[name])
+            new = (t for t in self.ended.values() if not t.measured and (not role or role in t.lines))
+            histogram = self.histograms[name, role] = Histogram(HISTOGRAM_BOUNDS[name], born=self._beginning(new))
         return histogram
+
+    # -- when series begin ----------------------------------------------------------------------------------------
+
+    def _begin_series(self, state: AccountState, roles: Iterable[str]) -> bool:
+        """Notes when an account's counters began, and those of these roles; whether any has begun just now."""
+        new = [totals for role in roles if (totals := state.role(role)).born is None]
+        if state.born is not None and not new:
+            return False
+        known = (*state.sessions.values(), *state.ended.values())
+        if state.born is None:
+            state.born = self._beginning(known)
+        for role in roles:
+            totals = state.role(role)
+            if totals.born is None:
+                totals.born = self._beginning(t for t in known if role in t.lines)
+        return True
+
+    def _beginning(self, sessions: Iterable[Tracked]) -> int:
+        """A moment before anything that is new in these sessions: the poll before, `since`, or the start of the earliest one."""
+        if not self.polled:
+            return 0
+        floor = self.before
+        if floor is None:
+            floor = min((entry.since for entry in self.coverage.entries.values()), default=self.now or 0)
+        return min([floor, *(tracked.before for tracked in sessions)])
 
     # -- accounts -------------------------------------------------------------------------------------------------
 
@@ -231,6 +268,8 @@ class Ledger:
     def restore_tracked(self, tracked: Tracked, account: Account | None) -> None:
         """A session comes back from the store, before its account does."""
         tracked.account = account
+        if account is not None:
+            tracked.before = tracked.observed
         tracked.behind = tracked.observed != self.now
         self.tracked[tracked.id] = tracked
         if account is None:
@@ -263,7 +302,8 @@ class Ledger:
                 sums[2] += time
                 sums[3] += max(0, time - before_day.get(role, 0)) if before_day else time
                 sums[4] += max(0, time - before_month.get(role, 0)) if before_month else time
-        counted = (started, ended) != (totals.published_started, totals.published_ended)
+        begun = self._begin_series(state, roles)
+        counted = begun | ((started, ended) != (totals.published_started, totals.published_ended))
         held = []
         bits = _held(started < totals.published_started, ended < totals.published_ended, seconds < totals.published_seconds)
         if bits:
@@ -285,7 +325,7 @@ class Ledger:
                 of.published_seconds = max(of.published_seconds, time)
             of.usage_day, of.usage_month = in_day, in_month
         now_held = tuple(held)
-        if state.touched or now_held != state.held:
+        if state.touched or begun or now_held != state.held:
             self.changes.accounts.add(state.account)
         state.held = now_held
         state.touched = False

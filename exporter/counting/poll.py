@@ -1,5 +1,7 @@
 """One poll of a workspace, as the counting sees it: what has been read of whom, and what follows from that.
 
+A poll of some rooms only (`early`) leaves the time and the coverage of all the others alone.
+
 A poll is `Poll(ledger, now, …)`, then `see` or `see_unchanged` for what was read, `unknown` for what the API no longer knows,
 `assign` for rooms that are new, then `finish`.  Seeing the same record again changes nothing.
 """
@@ -29,13 +31,16 @@ ASKED_AGAIN = HOUR
 class Poll:
     """What lives for one poll, at the API's time `now`: nothing is credited beyond it."""
 
-    def __init__(self, ledger: Ledger, now: int, longest_gap: int) -> None:
+    def __init__(self, ledger: Ledger, now: int, longest_gap: int, *, early: bool = False) -> None:
         self.ledger = ledger
         self.now = now
+        self._early = early
         self._read: set[str] = set()
         self._window_start = now if ledger.now is None else ledger.now
-        ledger.now = now
-        ledger.coverage.begin(now, longest_gap)
+        ledger.before, ledger.polled = ledger.now, True
+        if not early:
+            ledger.now = now
+            ledger.coverage.begin(now, longest_gap)
 
     # -- what has been read ---------------------------------------------------------------------------------------
 
@@ -162,6 +167,7 @@ class Poll:
         """
         ledger = self.ledger
         self.settle()
+        ledger.open_histograms()
         for tracked in self.missing():
             self._fall_behind(tracked)
         rolled = ledger.calendar is not None and ledger.calendar != calendar(self.now)
@@ -173,6 +179,17 @@ class Poll:
             if found is not None:
                 self._gauge(found, at)
 
+    def finish_early(self, accounts: Iterable[Account], at: float) -> None:
+        """The same for a poll of some rooms only, whose accounts these are; nothing is said of what it has not read."""
+        ledger = self.ledger
+        self.settle()
+        fresh = {account for account in accounts if account in ledger.accounts}
+        for account, state in ledger.accounts.items():
+            if state.touched or account in fresh:
+                ledger.publish(state)
+        for account in fresh:
+            self._gauge(ledger.accounts[account], at)
+
     def settle(self) -> None:
         """Measures the sessions that have ended, and adds up those that need not be looked at again."""
         for tracked in [tracked for tracked in self.ledger.ended.values() if tracked.account is not None]:
@@ -183,11 +200,15 @@ class Poll:
                 self.ledger.settle(tracked)
 
     def _observe(self, tracked: Tracked, now: int) -> None:
+        if tracked.account is not None and tracked.id not in self._read:
+            tracked.before = tracked.observed
         self._read.add(tracked.id)
         tracked.observed = now
-        if tracked.unknown or tracked.behind:
+        # Read at another time than the others, it is stored with a time of its own.
+        apart = self._early and tracked.ended is None
+        if tracked.unknown or tracked.behind or apart:
             tracked.unknown = 0
-            tracked.behind = False
+            tracked.behind = apart
             self.ledger.changes.tracked.add(tracked.id)
 
     def _fall_behind(self, tracked: Tracked) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from exporter.config.config import Config
 from exporter.logs import event
+from exporter.polling.inbox import Inbox
 from exporter.polling.worker import Worker
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition
@@ -29,16 +30,22 @@ class Fleet:
         self._metrics = metrics
         self._board = BudgetBoard(exposition, config.budgets)
         self._stuck: set[str] = set()
+        self.inbox = Inbox(store, exposition) if config.webhooks is not None else None
+        """Where webhooks come in; `None` when none are received."""
+        if self.inbox is not None:
+            self.inbox.configure(created=config.web.created_timestamps)
         self._workers = {workspace.name: self._worker(workspace.name, config) for workspace in config.workspaces}
 
     def _worker(self, name: str, config: Config) -> Worker:
         workspace = next(workspace for workspace in config.workspaces if workspace.name == name)
-        return Worker(workspace, config, self._store, self._exposition, self._metrics, self._board)
+        return Worker(workspace, config, self._store, self._exposition, self._metrics, self._board, self.inbox)
 
     def start(self) -> None:
         """Begins to wait for polls."""
         for worker in self._workers.values():
             worker.start()
+        if self.inbox is not None:
+            self.inbox.start()
 
     def poll(self) -> None:
         """Polls every workspace now, but for those whose last poll is still running."""
@@ -66,6 +73,10 @@ class Fleet:
             workers[worker.name] = worker
         self._workers = workers
         self._board.configure(config.budgets)
+        if self.inbox is not None:
+            self.inbox.configure(created=config.web.created_timestamps)
+            for worker in gone:
+                self.inbox.forget(worker.name)
         for worker in new:
             worker.poll()
         _end(gone)
@@ -75,6 +86,8 @@ class Fleet:
     def stop(self) -> None:
         """Ends all threads; requests under way are cut off."""
         _end(self._workers.values())
+        if self.inbox is not None:
+            self.inbox.stop()
 
     def status(self) -> tuple[WorkspaceStatus, ...]:
         """How each workspace is."""

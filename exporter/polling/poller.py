@@ -16,7 +16,7 @@ from exporter.counting.ledger import Ledger
 from exporter.counting.poll import Poll
 from exporter.counting.rooms import KnownRoom, Rooms
 from exporter.counting.scope import Scope
-from exporter.hms.client import Api
+from exporter.hms.client import Api, Client
 from exporter.hms.pace import Patience
 from exporter.hms.records import Rejection, decode_session, glance, record_id
 from exporter.logs import event, failure
@@ -137,19 +137,35 @@ class WorkspacePoller:
         The present is published before the names of rooms and the past are read.
         """
         started = self._monotonic()
-        interval = self._config.poll.interval
-        reading = Reading(
-            self._client, self.rooms, self._choices, Patience(started + max(interval, self._config.api.timeout)), self._monotonic
-        )
-        fault = self._guarded(lambda: self._read_present(reading)) or (reading.faults[0] if reading.faults else None)
-        if self.api.stopped.is_set():
+        reading = self._poll_present(started, self._client)
+        if reading is None:
             return
-        self._publish(up=fault is None)
-        self._tell(fault, started)
-        until = started + interval / 2
+        until = started + self._config.poll.interval / 2
         fault = self._guarded(lambda: self._read_beside(reading, until))
         if fault is not None and not self.api.stopped.is_set():
             self._tell(fault, started)
+
+    def _poll_present(self, started: float, client: Client) -> Reading | None:
+        """How things are now, published; `None` when the exporter stops."""
+        patience = Patience(started + max(self._config.poll.interval, self._config.api.timeout))
+        reading = Reading(client, self.rooms, self._choices, patience, self._monotonic)
+        fault = self._guarded(lambda: self._read_present(reading)) or (reading.faults[0] if reading.faults else None)
+        if self.api.stopped.is_set():
+            return None
+        self._present_read(fault)
+        self._publish(up=fault is None)
+        self._tell(fault, started)
+        return reading
+
+    def _present_read(self, fault: str | None) -> None:
+        """A poll of everything has read the present, whole or with this fault."""
+
+    def _pressed(self) -> bool:
+        """Whether something else should be read before what is read beside the polls."""
+        return False
+
+    def _give_way(self) -> None:
+        """Reads that."""
 
     def _guarded(self, work: Callable[[], None]) -> str | None:
         """Does it; what went wrong, in words."""
@@ -233,18 +249,29 @@ class WorkspacePoller:
         if self._poll is None or reading.now is None or reading.faults:
             return
         now = self._monotonic()
-        answers = self._names.read(self.rooms_in_question(), min(until, now + max(_NAME_SECONDS, (until - now) / 2)), self._monotonic)
+        answers = self._names.read(self.rooms_in_question(), min(until, now + max(_NAME_SECONDS, (until - now) / 2)), self._until_pressed)
         if answers:
             self.learn(answers)
         self._read_past(self._poll, reading, until)
 
+    def _until_pressed(self) -> float:
+        """The steady clock, at its end when something else should be read."""
+        return float("inf") if self._pressed() else self._monotonic()
+
     def _read_past(self, poll: Poll, reading: Reading, until: float) -> None:
-        """Each stretch is stored when it has been read; what has come of it is published at the end."""
+        """Each stretch is stored when it has been read; what has come of it is published at the end.
+
+        Another poll may come in between: from then on it is that one that counts.
+        """
         read = False
         while self._monotonic() < until and (records := reading.past(poll, self._stretch)) is not None:
             read = True
             self._durable = False
             for raw in records:
+                if self._pressed():
+                    self._give_way()
+                    poll = self._poll or poll
+                self._durable = False
                 self._see(poll, raw)
             self._assign(poll)
             poll.settle()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +13,9 @@ from exporter.config.config import Config, WorkspaceConfig
 from exporter.hms.client import Api
 from exporter.hms.clock import ApiClock
 from exporter.logs import failure
-from exporter.polling.poller import WorkspacePoller
+from exporter.polling.hurried import HurriedPoller
+from exporter.polling.hurry import Hurry
+from exporter.polling.inbox import Inbox
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition
 from exporter.publish.selfmetrics import SelfMetrics
@@ -32,6 +34,7 @@ class Worker:
         exposition: Exposition,
         metrics: SelfMetrics,
         board: BudgetBoard,
+        inbox: Inbox | None = None,
     ) -> None:
         self.name = workspace.name
         self._exposition = exposition
@@ -40,11 +43,15 @@ class Worker:
         self._clock = ApiClock()
         self._config = config
         self._api = self._new_api(workspace, config)
-        self._poller = WorkspacePoller(workspace, config, store, exposition, self._metrics, self._api, board)
+        self._hurry = Hurry()
+        self._poller = HurriedPoller(workspace, config, store, exposition, self._metrics, self._api, board, hurry=self._hurry)
+        if inbox is not None:
+            self._poller.listen(inbox.hearing(workspace.name, lambda: self._api.now(), self.poll_soon))
         self._board = board
         self._poller.restore()
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._busy_since: float | None = None
+        self._early_since: float | None = None
         self._calls_a_poll = 0
         self._thread = threading.Thread(target=self._run, name=f"poll-{self.name}", daemon=True)
 
@@ -59,6 +66,11 @@ class Worker:
             return
         self._busy_since = time.monotonic()
         self._commands.put(self._poll)
+
+    def poll_soon(self, rooms: Iterable[str]) -> None:
+        """Something has happened in these rooms (the empty id: in one that is not known): polls as soon as that is allowed."""
+        self._hurry.ask(rooms)
+        self._commands.put(_nothing)
 
     def configure(self, workspace: WorkspaceConfig, config: Config) -> None:
         """Takes over a configuration, as soon as no poll is running."""
@@ -86,7 +98,7 @@ class Worker:
         """Why the poll loop does not work; `None` when it does.  A slow API is no reason: every request has its deadline."""
         if not self._thread.is_alive():
             return "its thread has ended"
-        since = self._busy_since
+        since = min((at for at in (self._busy_since, self._early_since) if at is not None), default=None)
         patience = max(5 * self._config.poll.interval, 3 * self._config.api.timeout)
         if since is not None and time.monotonic() - max(since, self._api.heard) > patience:
             return f"its poll has shown no sign of life for more than {patience:g} s"
@@ -101,11 +113,25 @@ class Worker:
     # -- in the thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while (command := self._commands.get()) is not None:
+        while (command := self._next()) is not None:
             try:
                 command()
             except Exception:  # noqa: BLE001 (the thread must live: the next poll may succeed)
                 failure("a command to a workspace failed", workspace=self.name)
+
+    def _next(self) -> Callable[[], None] | None:
+        """The next command; an early poll when it is due."""
+        try:
+            return self._commands.get(timeout=self._hurry.wait())
+        except queue.Empty:
+            return self._early
+
+    def _early(self) -> None:
+        self._early_since = time.monotonic()
+        try:
+            self._poller.early()
+        finally:
+            self._early_since = None
 
     def _poll(self) -> None:
         asked = self._metrics.asked
@@ -123,3 +149,7 @@ class Worker:
 
     def _new_api(self, workspace: WorkspaceConfig, config: Config) -> Api:
         return Api(config.api, workspace.credentials, self._metrics, self._clock)
+
+
+def _nothing() -> None:
+    """Wakes the thread, so that it sees that an early poll has been asked for."""

@@ -36,15 +36,23 @@ class Page:
 
 
 class Section:
-    """Some lines of one family, shown from `begins` until `expires` (monotonic seconds)."""
+    """Some lines of one family, shown from `begins` until `expires` (monotonic seconds).
 
-    __slots__ = ("_packed", "begins", "expires", "text")
+    `openmetrics` is their text in OpenMetrics, where that is another one.
+    """
 
-    def __init__(self, text: bytes, expires: float = float("inf"), begins: float = float("-inf")) -> None:
+    __slots__ = ("_openmetrics", "_packed", "begins", "expires", "text")
+
+    def __init__(self, text: bytes, expires: float = float("inf"), begins: float = float("-inf"), openmetrics: bytes | None = None) -> None:
+        self._openmetrics = None if openmetrics is None else Section(openmetrics)
         self.text = text
         self.begins = begins
         self.expires = expires
         self._packed: Packed | None = None
+
+    def within(self, fmt: Format) -> Section:
+        """The section as this format has it."""
+        return self._openmetrics if self._openmetrics is not None and fmt is OPENMETRICS else self
 
     def packed(self) -> Packed:
         """The text compressed; worked out once."""
@@ -169,9 +177,9 @@ class Exposition:
         ready.  zlib lets go of the interpreter while it compresses a section.
         """
         asked = self._asked
-        if any(gzip for _, gzip in asked):
+        for fmt in {fmt for fmt, gzip in asked if gzip}:
             for section in (section for group in (sections or {}).values() for section in group):
-                section.packed()
+                section.within(fmt).packed()
         with self._lock:
             workspaces = {name: group for name, group in self._state.workspaces.items() if name != workspace}
             if sections is not None:
@@ -231,7 +239,7 @@ def _all(state: _State, fmt: Format, now: float) -> list[Section]:
     for family in FAMILIES:
         shown = state.shown(family, now)
         if shown:
-            sections += [_HEADERS[fmt][family.name], *shown]
+            sections += [_HEADERS[fmt][family.name], *(section.within(fmt) for section in shown)]
     return sections
 
 

@@ -65,8 +65,24 @@ BUDGET_FAMILIES = (
     Family("hms_budget_used_ratio", "gauge", "How much of the budget is used; 1 is all of it."),
     Family("hms_budget_elapsed_ratio", "gauge", "How much of the budget's day or month is over; 1 is its end."),
 )
+WEBHOOK_ROOM_FAMILIES = (
+    Family("hms_peer_leaves_total", "counter", "Peers that left, by the reason that 100ms's webhooks give."),
+    Family("hms_join_failures_total", "counter", "Peers that could not join, by the reason that 100ms's webhooks give."),
+)
+WEBHOOK_FAMILIES = (
+    Family("hms_webhooks_received_total", "counter", "Webhooks received from 100ms, each event counted once."),
+    Family("hms_webhooks_rejected_total", "counter", "Requests refused at the port for webhooks."),
+)
 UP_FAMILY = Family("hms_up", "gauge", "Whether the last poll read everything it wanted (1) or not (0).")
-FAMILIES = (UP_FAMILY, *ACCOUNT_FAMILIES, *USAGE_FAMILIES, *BUDGET_FAMILIES, *WORKSPACE_FAMILIES)
+FAMILIES = (
+    UP_FAMILY,
+    *ACCOUNT_FAMILIES,
+    *WEBHOOK_ROOM_FAMILIES,
+    *USAGE_FAMILIES,
+    *BUDGET_FAMILIES,
+    *WORKSPACE_FAMILIES,
+    *WEBHOOK_FAMILIES,
+)
 
 
 def header(family: Family, *, openmetrics: bool) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 
 from exporter.config.config import Config
 from exporter.counting.accounts import AccountState
@@ -17,6 +18,7 @@ from exporter.publish.exposition import Exposition, Section
 from exporter.publish.families import ACCOUNT_FAMILIES, UP_FAMILY, USAGE_FAMILIES, WORKSPACE_FAMILIES
 from exporter.publish.status import MOST_ROOMS, RoomStatus, WorkspaceStatus
 from exporter.publish.text import AccountText, Overview, up_line, usage_lines, workspace_lines
+from exporter.publish.webhooks import Counters, room_sections
 from exporter.times import SECOND, calendar
 
 SHOWN_INTERVALS = 3
@@ -32,6 +34,8 @@ class Publisher:
         self._board = board
         self._monotonic = monotonic
         self._sections: Mapping[str, Sequence[Section]] = {}
+        self.heard: Callable[[], Counters] | None = None
+        """What webhooks have counted, where they are received."""
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -56,6 +60,8 @@ class Publisher:
         `good_since` is when the last poll had read everything, if it had.
         """
         shown: dict[float, list[tuple[bytes, ...]]] = {}
+        beginnings: dict[float, list[tuple[bytes, ...]]] = {}
+        created = self._config.web.created_timestamps
         sessions = peers = users = tracked = 0
         lifetime = SHOWN_INTERVALS * self._config.poll.interval
         now = self._monotonic()
@@ -72,6 +78,8 @@ class Publisher:
             lines = text.lines(self._name, label, state, known)
             expires = state.fresh + lifetime if state.gauges is not None else 0.0
             shown.setdefault(expires, []).append(lines)
+            if created:
+                beginnings.setdefault(expires, []).append(text.openmetrics(state))
             tracked += account.id != "_other"
             if state.gauges is not None and expires > now:
                 alive = True
@@ -81,14 +89,19 @@ class Publisher:
                 if state.gauges.sessions:
                     running.append((label, state))
         sections = self._usage(ledger, rooms)
-        by_expiry = [(expires, list(zip(*fragments, strict=True))) for expires, fragments in sorted(shown.items())]
-        for index, family in enumerate(ACCOUNT_FAMILIES):
-            sections.setdefault(family.name, []).extend(
-                Section(b"".join(columns[index]), expires if family.expires else float("inf")) for expires, columns in by_expiry
-            )
+        for expires, fragments in sorted(shown.items()):
+            columns = zip(*fragments, strict=True)
+            more = zip(*beginnings[expires], strict=True) if created else repeat(None)
+            for family, column, of_openmetrics in zip(ACCOUNT_FAMILIES, columns, more, strict=False):
+                differs = of_openmetrics is not None and family.kind == "counter"
+                whole = b"".join(of_openmetrics) if differs and of_openmetrics else None
+                until = expires if family.expires else float("inf")
+                sections.setdefault(family.name, []).append(Section(b"".join(column), until, openmetrics=whole))
         overview = Overview(len(rooms.scope.ids), tracked, rooms.missing, len(rooms.overflowed))
-        of_workspace = workspace_lines(self._name, ledger, overview)
-        sections |= {family.name: [Section(text)] for family, text in zip(WORKSPACE_FAMILIES, of_workspace, strict=True)}
+        sections |= self._of_workspace(ledger, overview)
+        if self.heard is not None:
+            labels = {a: rooms.label(a) for a in ledger.accounts if rooms.shown(a)}
+            sections |= {n: list(of) for n, of in room_sections(self._name, self.heard(), labels.get, created=created).items()}
         # A poll that goes on for longer than the gauges are shown must not be taken for a good one meanwhile.
         ends = now if good_since is None else good_since + lifetime
         sections[UP_FAMILY.name] = [Section(up_line(self._name, up=True), ends), Section(up_line(self._name, up=False), begins=ends)]
@@ -96,6 +109,13 @@ class Publisher:
         if not alive:
             return replace(status, rooms=tracked, sessions=None, peers=None, users=None, busiest=())
         return replace(status, rooms=tracked, sessions=sessions, peers=peers, users=users, busiest=_busiest(running))
+
+    def _of_workspace(self, ledger: Ledger, overview: Overview) -> dict[str, list[Section]]:
+        texts = workspace_lines(self._name, ledger, overview)
+        if not self._config.web.created_timestamps:
+            return {family.name: [Section(text)] for family, text in zip(WORKSPACE_FAMILIES, texts, strict=True)}
+        whole = workspace_lines(self._name, ledger, overview, created=True)
+        return {f.name: [Section(text, openmetrics=more)] for f, text, more in zip(WORKSPACE_FAMILIES, texts, whole, strict=True)}
 
     def _usage(self, ledger: Ledger, rooms: Rooms) -> dict[str, list[Section]]:
         """The usage that no account's own lines tell: of rooms without series, in money, and of budgets."""

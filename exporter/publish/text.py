@@ -14,7 +14,7 @@ from exporter.counting.contribution import OVERFLOW
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.usage import BudgetLine
-from exporter.publish.families import BUDGET_FAMILIES, UP_FAMILY
+from exporter.publish.families import ACCOUNT_FAMILIES, BUDGET_FAMILIES, UP_FAMILY
 from exporter.times import PERIODS, SECOND, calendar
 
 
@@ -37,15 +37,26 @@ def seconds(micros: int) -> str:
     return repr(micros / SECOND)
 
 
+def created_line(name: str, labels: str, born: int | None) -> str:
+    """When a counter or distribution began; nothing where that is not known.  `labels` have their braces, and a space at the end."""
+    return f"{name.removesuffix('_total')}_created{labels}{seconds(born)}\n" if born else ""
+
+
+def _interleaved(text: bytes, after: Sequence[bytes]) -> bytes:
+    """The lines, each followed by another one: OpenMetrics keeps the lines of a series together."""
+    return b"".join(part for line, more in zip(text.split(b"\n"), after, strict=False) for part in (line, b"\n", more))
+
+
 class AccountText:
     """An account's lines, kept from poll to poll and rendered anew only as far as something has changed.
 
     Of a room in which nobody came or went only the time goes on: that is what most of a large exposition does.
     """
 
-    __slots__ = ("_key", "_lines", "_moved", "_of_role", "_of_room", "_version")
+    __slots__ = ("_created", "_key", "_lines", "_moved", "_of_role", "_of_room", "_version")
 
     def __init__(self) -> None:
+        self._created: tuple[tuple[object, ...] | None, list[list[bytes]]] = (None, [])
         self._key: tuple[object, ...] | None = None
         self._version = self._moved = -1
         self._of_room = ""
@@ -69,6 +80,24 @@ class AccountText:
             self._lines = (*kept[:7], session_seconds, *kept[8:10], peer_seconds, kept[11], usage)
         self._version, self._moved = state.version, state.moved
         return self._lines
+
+    def openmetrics(self, state: AccountState) -> tuple[bytes, ...]:
+        """The last lines with those that tell when each counter began, which only OpenMetrics has."""
+        kept, created = self._created
+        if kept is not self._key:
+            roles = [(prefix, state.roles[role].born) for role, prefix in self._of_role]
+            of_room = [(self._of_room, state.born)]
+            created = [
+                [created_line(family.name, *of).encode() for of in (roles if family.name.startswith("hms_peer") else of_room)]
+                for family in ACCOUNT_FAMILIES
+                if family.kind == "counter"
+            ]
+            self._created = self._key, created
+        beginnings = iter(created)
+        return tuple(
+            _interleaved(text, next(beginnings)) if family.kind == "counter" else text
+            for family, text in zip(ACCOUNT_FAMILIES, self._lines, strict=True)
+        )
 
     def _moving(self, state: AccountState) -> tuple[bytes, bytes, bytes]:
         """What goes on with time alone."""
@@ -145,8 +174,8 @@ def budget_lines(budgets: Sequence[BudgetLine]) -> tuple[bytes, ...]:
     )
 
 
-def workspace_lines(workspace: str, ledger: Ledger, overview: Overview) -> tuple[bytes, ...]:
-    """A workspace's lines, one text for each of `WORKSPACE_FAMILIES`."""
+def workspace_lines(workspace: str, ledger: Ledger, overview: Overview, *, created: bool = False) -> tuple[bytes, ...]:
+    """A workspace's lines, one text for each of `WORKSPACE_FAMILIES`; `created`: with when the distributions began."""
     label = f'workspace="{escape(workspace)}"'
     found = ledger.histograms
     peer_durations = sorted((role, histogram) for (name, role), histogram in found.items() if name == "peer_duration")
@@ -158,10 +187,10 @@ def workspace_lines(workspace: str, ledger: Ledger, overview: Overview) -> tuple
         ("hms_rooms_overflowed", overview.overflowed),
     )
     lines = (
-        _histogram("hms_session_duration_seconds", label, found.get(("session_duration", ""), nothing_yet[0]), SECOND),
-        _histogram("hms_session_peers", label, found.get(("session_peers", ""), nothing_yet[1]), 1),
+        _histogram("hms_session_duration_seconds", label, found.get(("session_duration", ""), nothing_yet[0]), SECOND, created=created),
+        _histogram("hms_session_peers", label, found.get(("session_peers", ""), nothing_yet[1]), 1, created=created),
         "".join(
-            _histogram("hms_peer_duration_seconds", f'{label},role="{escape(role)}"', histogram, SECOND)
+            _histogram("hms_peer_duration_seconds", f'{label},role="{escape(role)}"', histogram, SECOND, created=created)
             for role, histogram in peer_durations
         ),
         *(f"{name}{{{label}}} {value}\n" for name, value in gauges),
@@ -191,8 +220,9 @@ def _usage(prefix: str, day: int, month: int) -> str:
     )
 
 
-def _histogram(name: str, labels: str, histogram: Histogram, scale: int) -> str:
-    return "".join(_histogram_lines(name, labels, histogram, scale))
+def _histogram(name: str, labels: str, histogram: Histogram, scale: int, *, created: bool) -> str:
+    lines = "".join(_histogram_lines(name, labels, histogram, scale))
+    return lines + created_line(name, f"{{{labels}}} ", histogram.born) if created else lines
 
 
 def _histogram_lines(name: str, labels: str, histogram: Histogram, scale: int) -> Iterable[str]:

@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from exporter.state.schema import Column, Index, Kind, Migration, Old, Row, Schema, Shape, change_table, drop_table, make_table
+from exporter.state.schema import Column, Index, Kind, Migration, Old, Row, Schema, Shape, add_column, change_table, drop_table, make_table
 
 _KINDS: dict[str, tuple[Kind, bool]] = {
     "integer": ("integer", False),
@@ -241,6 +241,43 @@ _COVERAGE_BY_ROOM = Migration(
     ),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_COVERAGE_BY_ROOM,)
+# -- version 4: what webhooks tell, and when each series began ------------------------------------------------------------
+
+_BORN = Column("born", "integer")
+
+_WEBHOOKS = Migration(
+    4,
+    (
+        # When the series of earlier versions began was not kept: 0 says so.
+        add_column("account", _BORN, 0),
+        add_column("role", _BORN, 0),
+        add_column("histogram", _BORN, 0),
+        make_table(
+            shape(
+                "webhook",
+                2,
+                {"workspace": "text", "event": "blob", "until": "integer"},
+                [Index("webhook_by_time", ("workspace", "until"))],
+            )
+        ),
+        make_table(
+            shape(
+                "webhook_count",
+                5,
+                {
+                    "workspace": "text",
+                    "kind": "text",
+                    "id": "text",
+                    "name": "text",
+                    "label": "text",
+                    "born": "integer",
+                    "value": "integer",
+                },
+            )
+        ),
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_COVERAGE_BY_ROOM, _WEBHOOKS)
 
 SCHEMA = Schema(2, VERSION_2, MIGRATIONS)

@@ -7,6 +7,7 @@ earlier roles of the peers that were there when the series began.  No user ids, 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from exporter.counting.coverage import CatchUp, Coverage, Followed
 from exporter.counting.ledger import Ledger, Settled
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.spans import Span
-from exporter.state.database import Database
+from exporter.state.database import Database, Reading, Writing
 from exporter.state.soundness import APPLICATION_ID, StoreError
 from exporter.state.sqlite import SqliteDatabase
 from exporter.state.tables import (
@@ -75,6 +76,18 @@ class Store:
         with self._mutex:
             self.database.close()
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """To read what another part of the state module knows how to read.  Raises `StoreError`."""
+        with self._mutex, self.database.reading() as db:
+            yield db
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Writing]:
+        """The same to write, as one transaction."""
+        with self._mutex, self.database.writing() as db:
+            yield db
+
     # -- reading --------------------------------------------------------------------------------------------------
 
     def restore(self, workspace: str, ledger: Ledger) -> None:
@@ -92,7 +105,7 @@ class Store:
                 coverage.tasks[task.number] = CatchUp(task.number, task.begin, _decode_spans(task.unread), task.cursor)
             ledger.settled = {row.id: Settled(row.room_id, row.started) for row in db.select(SETTLED, of, (workspace,))}
             for found in db.select(HISTOGRAM, of, (workspace,)):
-                histogram = Histogram(HISTOGRAM_BOUNDS[found.name], _decode_counts(found.counts), found.total)
+                histogram = Histogram(HISTOGRAM_BOUNDS[found.name], _decode_counts(found.counts), found.total, found.born)
                 ledger.histograms[found.name, found.role] = histogram
             for running in db.select(RUNNING, of, (workspace,)):
                 ledger.restore_tracked(*_tracked(running, ledger.now or 0))
@@ -217,13 +230,14 @@ def _account(row: AccountRow) -> AccountState:
     )
     state.held = _ANY_HELD if row.held_started or row.held_ended or row.held_us else ()
     state.last_active = row.last_active
+    state.born = row.born
     return state
 
 
 def _account_row(workspace: str, state: AccountState) -> AccountRow:
     t = state.totals
     held = (t.published_started, t.published_ended, t.published_seconds) if state.held else (0, 0, 0)
-    return AccountRow(workspace, *state.account, t.started, t.ended, t.seconds, *held, last_active=state.last_active)
+    return AccountRow(workspace, *state.account, t.started, t.ended, t.seconds, *held, last_active=state.last_active, born=state.born or 0)
 
 
 def _add_role(state: AccountState, row: RoleRow) -> None:
@@ -235,6 +249,7 @@ def _add_role(state: AccountState, row: RoleRow) -> None:
         published_left=row.held_left,
         published_seconds=row.held_us,
         periods=PeriodSums(row.day, row.day_us, row.month, row.month_us),
+        born=row.born,
     )
     if row.held_joined or row.held_left or row.held_us:
         state.held = _ANY_HELD
@@ -244,7 +259,8 @@ def _role_row(workspace: str, state: AccountState, role: str, t: RoleTotals) -> 
     held = (t.published_joined, t.published_left, t.published_seconds) if state.held else (0, 0, 0)
     of = t.periods
     counted = (t.joined, t.left, t.seconds)
-    return RoleRow(workspace, *state.account, role, *counted, *held, day=of.day, day_us=of.in_day, month=of.month, month_us=of.in_month)
+    periods = (of.day, of.in_day, of.month, of.in_month)
+    return RoleRow(workspace, *state.account, role, *counted, *held, *periods, born=t.born or 0)
 
 
 def _followed(row: FollowedRow) -> Followed:
@@ -310,4 +326,4 @@ def _histogram_rows(
 ) -> Iterator[HistogramRow]:
     for name, role in keys:
         histogram = histograms[name, role]
-        yield HistogramRow(workspace, name, role, msgspec.json.encode(histogram.counts), histogram.total)
+        yield HistogramRow(workspace, name, role, msgspec.json.encode(histogram.counts), histogram.total, histogram.born or 0)

@@ -85,7 +85,7 @@ class RoomRow(NamedTuple):
 
 
 class AccountRow(NamedTuple):
-    """An account's settled sums of sessions, and what is held above the truth, 0 where nothing is."""
+    """An account's settled sums of sessions, and what is held above the truth, 0 where nothing is; `born` as in `AccountState`."""
 
     workspace: str
     kind: str
@@ -97,6 +97,7 @@ class AccountRow(NamedTuple):
     held_ended: int
     held_us: int
     last_active: int
+    born: int
 
 
 class RoleRow(NamedTuple):
@@ -116,6 +117,7 @@ class RoleRow(NamedTuple):
     day_us: int
     month: int
     month_us: int
+    born: int
 
 
 class DayRow(NamedTuple):
@@ -177,6 +179,27 @@ class HistogramRow(NamedTuple):
     role: str
     counts: bytes
     total: int
+    born: int
+
+
+class WebhookRow(NamedTuple):
+    """An event that has been counted, by a digest of its id; it is remembered until a moment (µs)."""
+
+    workspace: str
+    event: bytes
+    until: int
+
+
+class WebhookCountRow(NamedTuple):
+    """What webhooks have counted of an owner, as `counting.webhooks` has it; `born` is when the counter began (µs)."""
+
+    workspace: str
+    kind: str
+    id: str
+    name: str
+    label: str
+    born: int
+    value: int
 
 
 WORKSPACE = Table("workspace", WorkspaceRow, 1)
@@ -190,5 +213,21 @@ RUNNING = Table("running", RunningRow, 2, wide=True)
 SETTLED = Table("settled", SettledRow, 2)
 ROLES_SEEN = Table("roles_seen", RolesSeenRow, 2)
 HISTOGRAM = Table("histogram", HistogramRow, 3)
+WEBHOOK = Table("webhook", WebhookRow, 2, [Index("webhook_by_time", ("workspace", "until"))])
+WEBHOOK_COUNT = Table("webhook_count", WebhookCountRow, 5)
 
-TABLES: tuple[Table[Any], ...] = (WORKSPACE, FOLLOWED, CATCH_UP, ROOM, ACCOUNT, ROLE, DAY, RUNNING, SETTLED, ROLES_SEEN, HISTOGRAM)
+TABLES: tuple[Table[Any], ...] = (
+    WORKSPACE,
+    FOLLOWED,
+    CATCH_UP,
+    ROOM,
+    ACCOUNT,
+    ROLE,
+    DAY,
+    RUNNING,
+    SETTLED,
+    ROLES_SEEN,
+    HISTOGRAM,
+    WEBHOOK,
+    WEBHOOK_COUNT,
+)

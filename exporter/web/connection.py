@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from email.utils import formatdate
 from http import HTTPStatus
 from urllib.parse import parse_qs, unquote
 
 import h11
 
-from exporter.web.http import Handler, Limits, Request, Response, Tls, phrase, text_response
+from exporter.web.http import Handler, Limits, Refused, Request, Response, Tls, phrase, text_response
 from exporter.web.streams import Stream
 
 ABSOLUTE_FORM = re.compile(r"[a-z][a-z0-9+.-]*://[^/?]*", re.IGNORECASE)
@@ -21,14 +22,18 @@ MOST_BUFFERS = 256  # in one call of the system, which takes 1024
 class RefusedError(Exception):
     """The request is refused: its client gets `status`, and its connection ends."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, request: Request | None = None) -> None:
         self.status = status
+        self.request = request
 
 
 class Connection:
     """One client, from its handshake to its end; `since` is the loop's time of its last event, such as bytes that it took."""
 
-    def __init__(self, stream: Stream, client: str, handler: Handler, tls: Tls | None, limits: Limits) -> None:
+    def __init__(
+        self, stream: Stream, client: str, handler: Handler, tls: Tls | None, limits: Limits, refused: Refused | None = None
+    ) -> None:
+        self._refused = refused
         self.busy = False
         self.client = client
         self._stream = stream
@@ -64,6 +69,8 @@ class Connection:
                     return
                 self._http.start_next_cycle()
         except RefusedError as refusal:
+            if self._refused is not None and refusal.request is not None:
+                self._refused(refusal.request, refusal.status)
             if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 await self._send(text_response(refusal.status, phrase(refusal.status), {"Connection": "close"}))
 
@@ -85,7 +92,7 @@ class Connection:
             raise RefusedError(error.error_status_hint) from None
 
     async def _read_request(self) -> Request | None:
-        head, body_bytes = None, 0
+        request, body, body_bytes = None, [], 0
         while True:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
@@ -93,19 +100,20 @@ class Connection:
                     await self._stream.write([self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b""])
                 self._http.receive_data(await self._stream.read())
             elif isinstance(event, h11.Request):
-                head = event
-                self._check_body(_announced(event))
+                request = _request(event, self.client, self._limits.query_fields)
+                self._check_body(_announced(event), request)
             elif isinstance(event, h11.Data):
                 body_bytes += len(event.data)
-                self._check_body(body_bytes)
-            elif isinstance(event, h11.EndOfMessage) and head is not None:
-                return _request(head, self.client, self._limits.query_fields)
+                self._check_body(body_bytes, request)
+                body.append(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage) and request is not None:
+                return replace(request, body=b"".join(body)) if body else request
             else:
                 return None
 
-    def _check_body(self, body_bytes: int) -> None:
+    def _check_body(self, body_bytes: int, request: Request | None) -> None:
         if body_bytes > self._limits.body_bytes:
-            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, request)
 
     async def _send(self, response: Response, *, head_only: bool = False) -> None:
         headers = {

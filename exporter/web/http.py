@@ -24,7 +24,7 @@ class Limits:
     head_bytes: int = 16 * 1024
     """A request's line and headers."""
     body_bytes: int = 4 * 1024
-    """A request's body; it is read and discarded."""
+    """A request's body."""
     query_fields: int = 1000
     """Fields in a request's query."""
     request_seconds: float = 10
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request without its body: `path` decoded, `query` each field's values, `headers` with names in lower case."""
+    """A request: `path` decoded, `query` each field's values, `headers` with names in lower case."""
 
     method: str
     path: str
@@ -53,6 +53,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     client: str = ""
     """The client's address, without its port."""
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Response:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+Refused = Callable[[Request, int], None]
+"""Is told of a request that was refused before a handler saw it, and with which status."""
 
 
 class Tls(Protocol):

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from exporter.web.connection import Connection
 from exporter.web.fairness import Shares
-from exporter.web.http import Handler, Limits, Tls, sheltered
+from exporter.web.http import Handler, Limits, Refused, Tls, sheltered
 from exporter.web.listeners import listen, told
 from exporter.web.streams import Stream, TlsStream
 
@@ -34,8 +34,15 @@ class HttpServer:
     """Serves `handler` on the listening sockets from `start` to `stop`, and closes them; `listeners` may come from systemd."""
 
     def __init__(
-        self, listeners: Sequence[socket.socket], handler: Handler, *, tls: Tls | None = None, limits: Limits | None = None
+        self,
+        listeners: Sequence[socket.socket],
+        handler: Handler,
+        *,
+        tls: Tls | None = None,
+        limits: Limits | None = None,
+        refused: Refused | None = None,
     ) -> None:
+        self._refused = refused
         self._listeners = listeners
         self._handler = sheltered(handler)
         self._tls = tls
@@ -122,7 +129,7 @@ class HttpServer:
         except OSError:  # reset already
             accepted.close()
             return
-        connection = Connection(stream, client, self._handler, self._tls, self._limits)
+        connection = Connection(stream, client, self._handler, self._tls, self._limits, self._refused)
         # The connection does not know its task: the two in a circle would stay in memory until the garbage collector runs.
         task = self._loop.create_task(connection.run())
         self._connections[connection] = task

@@ -7,7 +7,7 @@ import json
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,13 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def scraping(folder: Path, target: str, interval: str, job: Mapping[str, Any] | None = None) -> Iterator[Prometheus]:
-    """Scrapes the target within the block, each `interval`, which is also the time a scrape may take; `job` adds to how."""
+def scraping(
+    folder: Path, target: str, interval: str, job: Mapping[str, Any] | None = None, features: Sequence[str] = ()
+) -> Iterator[Prometheus]:
+    """Scrapes the target within the block, each `interval`, which is also the time a scrape may take; `job` adds to how.
+
+    `features` are those that Prometheus is told to enable.
+    """
     executable = require("prometheus")
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -45,6 +50,7 @@ def scraping(folder: Path, target: str, interval: str, job: Mapping[str, Any] | 
         "scrape_configs": [{"job_name": "hms-exporter", "static_configs": [{"targets": [target]}], **(job or {})}],
     }
     with stack.Processes(folder) as processes:
-        processes.start("prometheus", stack.prometheus_command(executable, folder, address, settings))
+        command = stack.prometheus_command(executable, folder, address, settings)
+        processes.start("prometheus", [*command, *(f"--enable-feature={feature}" for feature in features)])
         processes.wait("prometheus", f"http://{address}/-/ready")
         yield Prometheus(address)

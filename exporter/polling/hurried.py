@@ -1,0 +1,182 @@
+"""A workspace's poller that also polls before its time, when a webhook has told that something happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from exporter.counting.contribution import Account, room_account
+from exporter.counting.poll import Poll
+from exporter.hms.client import Client
+from exporter.hms.pace import Patience
+from exporter.logs import event
+from exporter.polling.early import EarlyReading
+from exporter.polling.hurry import Hurry
+from exporter.polling.inbox import Hearing
+from exporter.polling.names import NameReader
+from exporter.polling.planner import estimate
+from exporter.polling.poller import WorkspacePoller
+from exporter.state.store import StoreError
+from exporter.times import calendar
+
+_NAME_SECONDS = 1.0
+"""What an early poll spends on the names of new rooms."""
+
+
+class HurriedPoller(WorkspacePoller):
+    """As `WorkspacePoller`, and `early` for a poll of the rooms that `hurry` tells of.
+
+    Early polls have a connection of their own: one may come while a page of the past is being read.
+    """
+
+    hearing: Hearing | None = None
+    _connection: Client | None = None
+    """For early polls, which may come while the other one is in the middle of a page."""
+
+    def __init__(self, *arguments: Any, hurry: Hurry, **more: Any) -> None:
+        """The arguments are those of `WorkspacePoller`."""
+        self._hurry = hurry
+        self._is_early = False
+        self._whole_fault: str | None = None
+        super().__init__(*arguments, **more)
+
+    def listen(self, hearing: Hearing) -> None:
+        """What webhooks count is placed and published from now on."""
+        self.hearing = hearing
+        self._publisher.heard = hearing.shown
+
+    def poll(self) -> None:
+        """A poll of everything."""
+        self._hurry.take()
+        super().poll()
+
+    def early(self) -> None:
+        """A poll of the rooms in which something has happened, or of everything where that is not dearer.  Never raises."""
+        self._is_early = True
+        try:
+            started = self._monotonic()
+            rooms = self._worth_alone(self._hurry.take())
+            if rooms is None:
+                self._poll_present(started, self._early_client())
+            elif rooms or (self.hearing is not None and self.hearing.waits):
+                self._poll_rooms(rooms, started)
+            if self._whole_fault is None and not self.api.stopped.is_set():
+                self._guarded(self._read_new_names)
+        finally:
+            self._is_early = False
+
+    # -- what the poller asks -------------------------------------------------------------------------------------
+
+    def _pressed(self) -> bool:
+        return not self._is_early and self._hurry.is_due()
+
+    def _give_way(self) -> None:
+        self.early()
+
+    def _use(self, *arguments: Any) -> None:
+        super()._use(*arguments)
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = client = self.api.client()
+        self._early_names = NameReader(client, self.api.now, self.rejected)
+
+    def _early_client(self) -> Client:
+        assert self._connection is not None
+        return self._connection
+
+    def _end(self, poll: Poll) -> None:
+        self._place_events(poll)
+        super()._end(poll)
+
+    def _present_read(self, fault: str | None) -> None:
+        self._whole_fault = fault
+
+    # -- an early poll --------------------------------------------------------------------------------------------
+
+    def _worth_alone(self, asked: frozenset[str]) -> list[str] | None:
+        """The rooms to read by themselves; `None` where a poll of everything is wanted, or costs no more."""
+        ledger = self.ledger
+        if self._poll is None or not self._entered or ledger.coverage.horizon is None or "" in asked or self._whole_fault is not None:
+            return None
+        now = ledger.now or 0
+        if calendar(now) != calendar(self.api.now()):
+            return None  # the usage of a new day is worked out for all rooms at once
+        rooms = [room_id for room_id in asked if self.rooms.covers(room_id) is not False]
+        running = sum(tracked.ended is None for tracked in ledger.tracked.values())
+        count = len(self.rooms.scope.ids) if self.rooms.scope.only_ids else None
+        return rooms if len(rooms) < estimate(count, running, 0, self._choices.page_size) else None
+
+    def _poll_rooms(self, rooms: list[str], started: float) -> None:
+        patience = Patience(started + self._config.api.timeout)
+        reading = EarlyReading(self._early_client(), rooms, patience)
+        fault = self._guarded(lambda: self._read_rooms(reading, self._monotonic())) or reading.fault
+        if self.api.stopped.is_set():
+            return
+        # A whole poll must follow where this one failed: it says so as any poll that failed.
+        self._publish(up=fault is None)
+        self._tell(fault, started)
+
+    def _read_rooms(self, reading: EarlyReading, at: float) -> None:
+        now = reading.begin() if reading.rooms else self.ledger.now
+        if now is None:
+            return
+        self._durable = False
+        poll = Poll(self.ledger, max(now, self.ledger.now or 0), 0, early=True)
+        for raw in reading.records(poll):
+            self._see(poll, raw)
+        new = self._assign(poll)
+        self._place_events(poll)
+        read = set(reading.read)
+        accounts = {room_account(room_id) for room_id in read}
+        accounts |= {t.account for t in self.ledger.tracked.values() if t.account is not None and t.room_id in read}
+        poll.finish_early([*accounts, *new], at)
+        self._commit()
+
+    def _read_new_names(self) -> None:
+        """A room's series wait for its name: those of a room in which a call has just begun do not wait for the next poll."""
+        wanted = [room_id for room_id in self.rooms_in_question() if room_id not in self.rooms.known]
+        if wanted:
+            answers = self._early_names.read(wanted, self._monotonic() + _NAME_SECONDS, self._monotonic)
+            if answers:
+                self.learn(answers)
+
+    def rooms_in_question(self) -> list[str]:
+        """Rooms that 100ms should be asked about now: also those of which only webhooks have told."""
+        found = super().rooms_in_question()
+        if self.hearing is None or not self.rooms.scope.patterns:
+            return found
+        unknown = [i for i in self.hearing.waiting_rooms() if self.rooms.covers(i) is None]
+        return list(dict.fromkeys([*found, *self.rooms.wanted(unknown, self.api.now())]))
+
+    # -- what webhooks counted ------------------------------------------------------------------------------------
+
+    def _place_events(self, poll: Poll) -> None:
+        """Gives what was counted by room to the owners of the rooms' series."""
+        if self.hearing is None or not self.hearing.waits:
+            return
+        try:
+            self.hearing.place(self._owners(poll))
+        except StoreError as error:
+            event("warn", "what webhooks counted could not be placed", workspace=self.name, reason=error)
+
+    def _owners(self, poll: Poll) -> Callable[[str], tuple[bool, Account | None]]:
+        of_sessions = {t.room_id: t.account for t in self.ledger.tracked.values() if t.account is not None}
+
+        def owner_of(room_id: str) -> tuple[bool, Account | None]:
+            name = self._name_of(room_id)
+            covered = self.rooms.scope.covers(room_id, name)
+            if not covered:
+                return covered is False, None
+            account = of_sessions.get(room_id)
+            if account is None:
+                account = self.rooms.place({room_id: 0}, self.ledger.accounts, poll.now).get(room_id)
+            if account is None:
+                return False, None
+            self._open(account)
+            state = self.ledger.accounts[account]
+            if state.last_active == 0:  # it would be taken for one that has been idle since long ago
+                state.last_active = poll.now
+                state.touched = True
+            return True, account
+
+        return owner_of

@@ -1,0 +1,215 @@
+"""Webhooks from the moment they are answered until they are stored: counted by event, and passed on as a wish for an early poll."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+from exporter.counting import webhooks as counting
+from exporter.counting.contribution import Account
+from exporter.hms.webhooks import Event, MalformedEvent, decode_event
+from exporter.logs import event, failure
+from exporter.publish.exposition import Exposition
+from exporter.publish.webhooks import workspace_sections
+from exporter.state import webhooks as state
+from exporter.state.store import Store, StoreError
+
+REASONS = ("secret", "signature", "size", "json", "method")
+"""Why a request of a workspace is refused."""
+UNKNOWN = "_unknown"
+"""The label of requests for a workspace that does not exist."""
+_GATHER_SECONDS = 0.1
+"""What comes within this time is stored at once, with one write."""
+_RETRY_SECONDS = 1.0
+_MOST_WAITING = 10_000
+"""Events that wait to be stored: when there are more, 100ms is asked to try again."""
+
+Taken = Literal["taken", "malformed", "busy"]
+
+
+class Hearing:
+    """One workspace's webhooks, counted and stored.  Its methods may be called from any thread.
+
+    `now` gives the API's time; `early` is told in which rooms something has happened.
+    """
+
+    def __init__(self, workspace: str, store: Store, now: Callable[[], int], early: Callable[[Iterable[str]], None]) -> None:
+        self.workspace = workspace
+        self._store = store
+        self._now = now
+        self._early = early
+        self._lock = threading.Lock()
+        self._heard = state.restore(store, workspace)
+        self._shown = dict(self._heard.counters)
+        reasons = ("workspace",) if workspace == UNKNOWN else REASONS
+        for reason in reasons:
+            self._heard.reject(reason, 0, now())
+        self._commit()
+
+    def take(self, events: Iterable[Event], rejected: Mapping[str, int]) -> None:
+        """Counts and stores what has come.  Raises `StoreError`: what was not stored is stored with the next call."""
+        events = list(events)
+        with self._lock:
+            try:
+                now = self._now()
+                known = state.known(self._store, self.workspace, [found.digest for found in events])
+                self._heard.take(events, known, now)
+                for reason, times in rejected.items():
+                    self._heard.reject(reason, times, now)
+                self._commit()
+            finally:
+                # Also when nothing can be stored: what sessions do is polled, whatever becomes of the events.
+                if events:
+                    self._early(found.room_id for found in events)
+
+    def _commit(self) -> None:
+        changed = set(self._heard.changed)
+        state.commit(self._store, self.workspace, self._heard, self._now())
+        for key in changed:
+            found = self._heard.counters.get(key)
+            if found is not None:
+                self._shown[key] = found
+            else:
+                self._shown.pop(key, None)
+
+    def place(self, owner_of: Callable[[str], tuple[bool, Account | None]]) -> None:
+        """Gives what waits to its owners: for a room's id whether that is decided, and which account it is.  Raises `StoreError`."""
+        with self._lock:
+            for owner in list(self._heard.waiting):
+                decided, account = owner_of(owner.id)
+                if decided:
+                    self._heard.assign(owner, account)
+            if self._heard.changed:
+                self._commit()
+
+    @property
+    def waits(self) -> bool:
+        """Whether something waits for its owner."""
+        return bool(self._heard.waiting)
+
+    def waiting_rooms(self) -> list[str]:
+        """The rooms of what waits."""
+        with self._lock:
+            return [owner.id for owner in self._heard.waiting]
+
+    def shown(self) -> dict[counting.Key, counting.Counter]:
+        """The counters as they are stored."""
+        with self._lock:
+            return dict(self._shown)
+
+
+class Inbox:
+    """The webhooks of all workspaces: `take` and `reject` cost next to nothing, a thread does the rest."""
+
+    def __init__(self, store: Store, exposition: Exposition) -> None:
+        self._store = store
+        self._exposition = exposition
+        self._created = False
+        self._lock = threading.Condition()
+        self._events: dict[str, list[Event]] = {}
+        self._rejected: dict[str, Counter[str]] = {}
+        self._waiting = 0
+        self._hearings: dict[str, Hearing] = {UNKNOWN: Hearing(UNKNOWN, store, lambda: time.time_ns() // 1000, lambda _: None)}
+        self._stopped = False
+        self._fails = False
+        self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
+
+    def hearing(self, workspace: str, now: Callable[[], int], early: Callable[[Iterable[str]], None]) -> Hearing:
+        """The webhooks of a workspace, from now on.  Raises `StoreError`."""
+        hearing = self._hearings[workspace] = Hearing(workspace, self._store, now, early)
+        self._publish([workspace])
+        return hearing
+
+    def forget(self, workspace: str) -> None:
+        """A workspace has left the configuration."""
+        self._hearings.pop(workspace, None)
+        self._exposition.publish(_group(workspace), None)
+
+    def configure(self, *, created: bool) -> None:
+        """Whether it is published when counters began."""
+        self._created = created
+        self._publish(list(self._hearings))
+
+    def start(self) -> None:
+        """Begins to store what comes."""
+        self._publish(list(self._hearings))
+        self._thread.start()
+
+    def take(self, workspace: str, body: bytes) -> Taken:
+        """A webhook has come: whether it is one, and whether it could be taken."""
+        if self._waiting >= _MOST_WAITING or workspace not in self._hearings:
+            return "busy"
+        try:
+            found = decode_event(body)
+        except MalformedEvent:
+            return "malformed"
+        with self._lock:
+            self._events.setdefault(workspace, []).append(found)
+            self._waiting += 1
+            self._lock.notify()
+        return "taken"
+
+    def reject(self, workspace: str, reason: str) -> None:
+        """A request was refused."""
+        with self._lock:
+            self._rejected.setdefault(workspace, Counter())[reason] += 1
+            self._lock.notify()
+
+    def stop(self) -> None:
+        """Stores what has come, and ends."""
+        with self._lock:
+            self._stopped = True
+            self._lock.notify()
+        if self._thread.ident is not None:
+            self._thread.join(2 * _RETRY_SECONDS)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                self._lock.wait_for(lambda: self._stopped or self._events or self._rejected)
+                events, rejected = self._events, self._rejected
+                self._events, self._rejected, self._waiting = {}, {}, 0
+                stopped = self._stopped
+            try:
+                self._store_all(events, rejected)
+            except Exception:  # noqa: BLE001 (the thread must live, whatever one event has brought about)
+                failure("webhooks could not be counted")
+            if stopped:
+                return
+            time.sleep(_RETRY_SECONDS if self._fails else _GATHER_SECONDS)
+
+    def _store_all(self, events: dict[str, list[Event]], rejected: dict[str, Counter[str]]) -> None:
+        stored, fault = [], None
+        for workspace in {**events, **rejected}:
+            hearing = self._hearings.get(workspace)
+            if hearing is None:
+                continue
+            try:
+                hearing.take(events.get(workspace, ()), rejected.get(workspace, {}))
+                stored.append(workspace)
+            except StoreError as error:
+                fault = error
+                # Events that have been counted already are known again: they are only stored.
+                with self._lock:
+                    self._events[workspace] = [*events.get(workspace, ()), *self._events.get(workspace, ())]
+                    self._waiting += len(events.get(workspace, ()))
+        if fault is not None and not self._fails:
+            event("warn", "webhooks cannot be stored", reason=fault)
+        elif fault is None and self._fails:
+            event("info", "webhooks are stored again")
+        self._fails = fault is not None
+        self._publish(stored)
+
+    def _publish(self, workspaces: Iterable[str]) -> None:
+        for workspace in workspaces:
+            hearing = self._hearings.get(workspace)
+            if hearing is not None:
+                self._exposition.publish(_group(workspace), workspace_sections(workspace, hearing.shown(), created=self._created))
+
+
+def _group(workspace: str) -> str:
+    """What the exposition calls the sections that change with each webhook, apart from those that change with each poll."""
+    return f"{workspace}\0webhooks"
