@@ -21,11 +21,12 @@ from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.counting.contribution import Account, room_account
+from exporter.counting.contribution import Account, group_account, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.poll import Poll
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.usage import BudgetLine
+from exporter.counting.webhooks import WORKSPACE, Counter, Key
 from exporter.hms.records import decode_session
 from exporter.publish import checksums
 from exporter.publish.exposition import Exposition, Page, Section, Sections
@@ -41,6 +42,7 @@ from exporter.publish.families import (
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.text import Overview, account_lines, budget_lines, up_line, usage_lines, workspace_lines
+from exporter.publish.webhooks import room_sections, workspace_sections
 from exporter.times import HOUR
 from tests.harness import Counting, at, peer, session
 from tests.programs import require
@@ -110,6 +112,14 @@ def sections(counting: Counting, expires: float) -> Sections:
     whole = workspace_lines("default", counting.ledger, Overview(configured=2, tracked=3, missing=1, overflowed=0))
     for family, text in [*zip(BUDGET_FAMILIES, budgets, strict=True), *zip(WORKSPACE_FAMILIES, whole, strict=True)]:
         found[family.name] = [Section(text)]
+    heard = {
+        Key(WORKSPACE, "received", "peer.leave.success"): Counter(at(1), 3),
+        Key(WORKSPACE, "rejected", "secret"): Counter(at(1), 0),
+        Key(group_account("class-north"), "leave", "peer kicked"): Counter(at(2), 1),
+        Key(room_account(CLASS), "join_failure", "role not allowed"): Counter(at(3), 2),
+    }
+    found |= {name: list(of) for name, of in workspace_sections("default", heard, created=False).items()}
+    found |= {name: list(of) for name, of in room_sections("default", heard, lambda a: labels[a.id], created=False).items()}
     found[UP_FAMILY.name] = [Section(up_line("default", up=True))]
     return found
 
