@@ -88,7 +88,7 @@ class AccountText:
             roles = [(prefix, state.roles[role].born) for role, prefix in self._of_role]
             of_room = [(self._of_room, state.born)]
             created = [
-                [created_line(family.name, *of).encode() for of in (roles if family.name.startswith("hms_peer") else of_room)]
+                [created_line(family.name, *of).encode() for of in (roles if "_peer" in family.name else of_room)]
                 for family in ACCOUNT_FAMILIES
                 if family.kind == "counter"
             ]

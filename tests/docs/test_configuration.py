@@ -102,7 +102,7 @@ def test_the_message_that_is_shown_is_the_one_that_comes() -> None:
 def test_every_example_of_a_configuration_is_one(path: object, example: str) -> None:
     """An example is a whole configuration, some of its sections, or the rooms of a workspace."""
     begins = re.sub(r"^#.*\n", "", example).partition(":")[0]
-    environ = {"HMS_ACCESS_KEY": "a", "HMS_SECRET": "b"}
+    environ = {"HMS_ACCESS_KEY": "a", "HMS_SECRET": "b", "HMS_WEBHOOK_TOKEN": "c"}
     if begins == "workspaces":
         config.parse(example, environ, "config.yaml")
     elif begins == "rooms":

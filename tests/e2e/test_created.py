@@ -41,12 +41,12 @@ def test_increase_sees_a_rooms_first_call_whole_across_a_restart(tmp_path: Path,
                 selector = name if "duration" in name else f'{name}{{room="first"}}'
                 assert prometheus.ask(query.format(selector, selector)) == value
                 assert value <= prometheus.ask(f"increase({selector}[1m])") < value * 1.5
-            before = dict(((name, labels), at) for name, labels, at in CREATED.findall(program.get("/metrics", Accept=OPENMETRICS).text))
+            before = {(name, labels): at for name, labels, at in CREATED.findall(program.get("/metrics", Accept=OPENMETRICS).text)}
             assert program.stop() == 0
             configure(tmp_path, api, web={"listen_address": address, "created_timestamps": True})
             with running(tmp_path, "--config.file", "config.yaml") as again:
                 wait_until(lambda: again.get("/-/ready").status_code == 200)
-                after = dict(((name, labels), at) for name, labels, at in CREATED.findall(again.get("/metrics", Accept=OPENMETRICS).text))
+                after = {(name, labels): at for name, labels, at in CREATED.findall(again.get("/metrics", Accept=OPENMETRICS).text)}
                 ours = {key: at for key, at in before.items() if not key[0].startswith("hms_exporter")}
                 assert len(ours) >= 9
                 assert {key: after.get(key) for key in ours} == ours
@@ -95,7 +95,7 @@ def test_it_is_the_moment_before_the_first_thing_in_a_series(tmp_path: Path, api
 def test_off_it_changes_nothing_and_on_only_openmetrics(tmp_path: Path, api: SimulatedApi, world: World, on: bool) -> None:
     with world.lock:
         world.open(world.room(name="r").id, present()).join("host", present())
-    configure(tmp_path, api, **({"web": {"listen_address": "127.0.0.1:0", "created_timestamps": True}} if on else {}))
+    configure(tmp_path, api, web={"listen_address": "127.0.0.1:0", "created_timestamps": on})
     with running(tmp_path, "--config.file", "config.yaml") as program:
         wait_until(lambda: program.get("/-/ready").status_code == 200)
         assert "_created" not in program.get("/metrics").text
