@@ -1,0 +1,143 @@
+"""Early polls: they read the rooms of the events, move nothing of the others, and what they saw survives a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.config.config import RoomById
+from exporter.polling.hurried import HurriedPoller
+from exporter.polling.hurry import APART, Hurry
+from exporter.simulator import World
+from exporter.times import SECOND
+from tests.harness import Bench, at
+
+
+class HurriedBench(Bench):
+    """A bench whose poller can be told of events."""
+
+    def begin(self) -> None:
+        super().begin()
+        self.hurry = Hurry(self.monotonic)
+        self.poller = HurriedPoller(
+            self.workspace, self.config, self.store, self.exposition, self.metrics, self.api, monotonic=self.monotonic, hurry=self.hurry
+        )
+        self.poller.restore()
+
+    def early(self, seconds: float, *rooms: str) -> None:
+        self.now += round(seconds * SECOND)
+        self.hurry.ask(rooms)
+        assert isinstance(self.poller, HurriedPoller)
+        self.poller.early()
+        self.look()
+
+
+@pytest.fixture
+def world() -> World:
+    return World("key", "secret-of-at-least-thirty-two-bytes!")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, world: World) -> Iterator[HurriedBench]:
+    made = HurriedBench(tmp_path, world)
+    yield made
+    made.close()
+
+
+def test_an_early_poll_asks_for_the_room_of_the_event_alone_and_moves_nothing_of_the_others(bench: HurriedBench, world: World) -> None:
+    one, two = world.room(name="one"), world.room(name="two")
+    for room in (one, two):
+        world.open(room.id, at=at(-10)).join("host", at=at(-10))
+    bench.poll()
+    bench.poll(30)
+    before, asked = bench.poller.ledger.coverage.read_until, bench.metrics.asked
+    world.open(one.id, at=at(35)).join("guest", at=at(35))
+    bench.early(10, one.id)
+    assert bench.metrics.asked == asked + 1
+    assert bench.poller.ledger.coverage.read_until == before
+    assert bench.value("hms_peers_active", room="one") == 2
+    assert bench.value("hms_peer_seconds_total", room="one", role="host") == 50
+    assert bench.value("hms_peer_seconds_total", room="two", role="host") == 40
+    bench.restart()
+    assert bench.value("hms_peer_seconds_total", room="one", role="host") == 50
+    assert bench.value("hms_peer_seconds_total", room="two", role="host") == 40
+    bench.poll(20)
+    assert bench.value("hms_peer_seconds_total", room="two", role="host") == 70
+    assert bench.up()
+
+
+def test_a_call_that_has_ended_is_seen_by_an_early_poll_and_counted_once(bench: HurriedBench, world: World) -> None:
+    room = world.room(name="r")
+    session = world.open(room.id, at=at(-10))
+    session.join("host", at=at(-10))
+    bench.poll()
+    bench.poll(30)
+    session.close(at(33))
+    bench.early(5, room.id)
+    assert bench.value("hms_sessions_active", room="r") == 0
+    assert bench.value("hms_sessions_ended_total", room="r") == 1
+    bench.finish()
+    assert bench.value("hms_sessions_ended_total", room="r") == 1
+    assert bench.value("hms_peer_seconds_total", room="r") == 43
+
+
+def test_events_of_a_room_that_is_not_followed_cost_no_request(bench: HurriedBench, world: World) -> None:
+    bench.configure([RoomById(world.room(name="ours").id)])
+    bench.poll()
+    bench.poll(30)
+    asked = bench.metrics.asked
+    bench.early(1, "another-room")
+    assert bench.metrics.asked == asked
+
+
+def test_the_past_gives_way_to_an_early_poll_and_loses_nothing(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = world.room(name="r")
+    for number in range(400):
+        session = world.open(room.id, at=at(-90_000 + number * 100))
+        session.join("host", at=at(-90_000 + number * 100))
+        session.close(at(-90_000 + number * 100 + 50))
+    bench = HurriedBench(tmp_path, world, since=datetime.fromtimestamp(at(-100_000) / SECOND, UTC))
+    try:
+        poller = bench.poller
+        seen, early = [0], [0]
+        see, give_way = poller._see, poller._give_way
+
+        def seeing(*arguments: Any) -> None:
+            seen[0] += 1
+            if seen[0] % 50 == 0:
+                bench.uptime += APART
+                bench.hurry.ask([room.id if seen[0] % 100 else ""])
+            see(*arguments)
+
+        def giving_way() -> None:
+            early[0] += 1
+            give_way()
+
+        monkeypatch.setattr(poller, "_see", seeing)
+        monkeypatch.setattr(poller, "_give_way", giving_way)
+        for _ in range(12):
+            bench.poll(30)
+        assert early[0] >= 3
+        assert bench.value("hms_sessions_ended_total", room="r") == 400
+        assert bench.value("hms_peer_seconds_total", room="r") == 400 * 50
+        assert poller.ledger.coverage.tasks == {}
+        assert bench.up()
+    finally:
+        bench.close()
+
+
+def test_early_polls_are_apart() -> None:
+    now = [0.0]
+    hurry = Hurry(lambda: now[0])
+    assert hurry.wait() is None
+    hurry.ask(["r"])
+    assert hurry.is_due()
+    assert hurry.take() == {"r"}
+    hurry.ask(["r"])
+    assert hurry.wait() == APART
+    now[0] = APART
+    assert hurry.is_due()
