@@ -77,7 +77,7 @@ generate: .venv/.dev ## write what is made from other files: dashboards, the Kub
 	$(VENV) -m grafana --portable dist/dashboards
 
 pictures: .venv/.dev ## draw the dashboards' pictures in docs/images again (node, npm, chromium)
-	$(VENV) -m scripts.pictures $(ARGS)
+	$(VENV) -m grafana.pictures $(ARGS)
 
 lock: .tools/venv/.installed ## write the lock files anew from pyproject.toml
 	$(LOCK) pyproject.toml -o requirements.lock

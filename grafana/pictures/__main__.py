@@ -59,7 +59,7 @@ PICTURES = (
 
 def main() -> int:
     """Builds the page, makes the data, and draws."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.pictures", description="Draws the dashboards for the documentation.")
+    parser = argparse.ArgumentParser(prog="python -m grafana.pictures", description="Draws the dashboards for the documentation.")
     parser.add_argument("--minutes", type=float, default=10, help="how long the demo runs before it is drawn (default: 10)")
     minutes = parser.parse_args().minutes
     programs = {name: stack.program(name) for name in ("node", "npm", "chromium", "prometheus", "promtool")}
@@ -121,15 +121,15 @@ def _start_company(folder: Path, processes: stack.Processes, programs: dict[str,
         "prices": {"currency": "USD", "per_peer_minute": {"default": 0.004, "viewer": 0.001}, "free_peer_minutes": 10_000},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    command = [sys.executable, "-m", "exporter", f"--config.file={folder}/config.yaml"]
-    processes.start("exporter", [*command, f"--web.listen-address={exporter}"])
+    command, config_file = [sys.executable, "-m", "exporter"], f"--config.file={folder}/config.yaml"
+    processes.start("exporter", [*command, "run", config_file, f"--web.listen-address={exporter}"])
     processes.wait("exporter", f"http://{exporter}/-/healthy")
     while 'hms_exporter_catch_up_ratio{workspace="demo"} 1.0\n' not in _page(f"http://{exporter}/metrics"):
         time.sleep(1)
     # Backfill stops three hours ago; the company's week before has no such end, so the past is drawn from there.
     labels = ["--label=job=hms-exporter", f"--label=instance={exporter}"]
     span = [f"--from={now - _PAST - _WEEK:%Y-%m-%d}", f"--to={now - _WEEK:%Y-%m-%dT%H:%M:%SZ}"]
-    past = [*command, "backfill", *span, "--step=1m", *labels, f"--output={folder}/past.om"]
+    past = [*command, "backfill", config_file, *span, "--step=1m", *labels, f"--output={folder}/past.om"]
     subprocess.run(past, check=True, stdin=subprocess.DEVNULL)  # noqa: S603
     _a_week_later(folder / "past.om", folder / "shifted.om", _page(f"http://{exporter}/metrics"))
     blocks = [programs["promtool"], "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=162h"]
@@ -180,8 +180,8 @@ def _samples(source: Path) -> Iterator[tuple[str, float, str]]:
 def _draw(picture: Picture, chromium: str, prometheus: str, pages: str, minutes: float) -> None:
     text = rendered()[f"hms-{picture.dashboard}.json"]
     (BUILD / "dashboard.json").write_text(text, encoding="utf-8")
-    # As page.tsx places them: a row of the grid is 38 pixels high.
-    height = 38 * max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in json.loads(text)["panels"]) + 72
+    # As page.tsx places them: a row of the grid is 38 pixels high.  What is below the first screens is left out.
+    height = min(1360, 38 * max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in json.loads(text)["panels"]) + 72)
     asked = {"prometheus": f"http://{prometheus}", "theme": picture.theme, "width": 1366, "room": picture.room}
     if picture.live:
         asked["seconds"] = round(minutes * 60)

@@ -1,1 +1,0 @@
-"""Pictures of the dashboards for the documentation: `python -m scripts.pictures`."""
