@@ -346,6 +346,7 @@ def test_failed_and_repeated_pages_late_answers_kills_and_restarts_change_nothin
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @settings(max_examples=500)
 @given(chance=seeds, trouble=st.sampled_from((0.05, 0.3, 0.6)), since=st.integers(START - 3600 * SECOND, START))
 def test_many_more_misfortunes_change_nothing_either(chance: random.Random, trouble: float, since: int) -> None:
