@@ -243,15 +243,13 @@ def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Picture]
 @pytest.mark.timeout(180)
 def test_the_shipped_configuration_in_the_real_programs(picture: Picture) -> None:
     """Every query of every panel, variable and page of the documentation has an answer; troubles become alerts; an end is noticed."""
+    # A forgotten session is one that was watched for an hour; prometheus/tests waits for it, and for budgets that are not used up yet.
     arriving = {
-        ("HmsSessionForgotten", "scripted", "forgotten"),
         ("HmsSessionNearLimit", "scripted", "forgotten"),
         ("HmsRoomMissing", "scripted", ""),
         ("HmsCredentialsRejected", "locked-out", ""),
         ("HmsPollFailing", "locked-out", ""),
         ("HmsBudgetUsedUp", "", ""),
-        ("HmsBudgetNearlyUsed", "", ""),
-        ("HmsBudgetPaceTooHigh", "", ""),
     }
     picture.until(lambda: arriving <= picture.alerts().keys(), 45)
     alerts = picture.alerts()
