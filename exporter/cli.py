@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": "run the exporter against a simulated 100ms, in one process",
     "simulate": "run only the simulated 100ms API",
     "report": "show participant minutes by room, role and day, from the state file",
+    "state": "copy the state between a file and a PostgreSQL database",
     "backfill": "write the past, read from the API, as OpenMetrics for promtool",
     "dashboards": "write the dashboards for Grafana into a folder",
     "rules": "write the alerts and recording rules for Prometheus into a folder",

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from types import FrameType
 from typing import Literal
 
@@ -19,10 +20,13 @@ from exporter.config.config import Config, ConfigError
 from exporter.logs import event, failure
 from exporter.polling.fleet import Fleet
 from exporter.polling.inbox import Taken
+from exporter.polling.restoring import Restoring
 from exporter.publish.exposition import Exposition, Page
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.status import Status, WorkspaceStatus
+from exporter.state.database import Database
 from exporter.state.store import Store, StoreError
+from exporter.state.succession import Candidate
 from exporter.web.listeners import inherited, listen, listen_on_all
 from exporter.web.routes import http_server
 from exporter.web.server import HttpServer
@@ -35,7 +39,7 @@ _LONGEST_SILENCE = 1.0
 """Seconds that the port waits for the stored counters: health checks want an answer within two."""
 _UPKEEP_SECONDS = 10.0
 
-_Command = Literal["stop", "reload", "reschedule", "restored"]
+_Command = Literal["stop", "reload", "reschedule", "restored", "succession"]
 
 
 class CannotRun(Exception):
@@ -61,56 +65,6 @@ class Cadence:
         self._job.next_run = datetime.now() + timedelta(seconds=self._due - now)  # noqa: DTZ005 (schedule compares with naive local time)
 
 
-class Restoring:
-    """The state, opened and published in a thread of its own: with hundreds of thousands of rooms that takes a while."""
-
-    def __init__(self, config: Config, exposition: Exposition, metrics: SelfMetrics, done: Callable[[], None]) -> None:
-        self._config = config
-        self._exposition = exposition
-        self._metrics = metrics
-        self._done = done
-        self._store: Store | None = None
-        self._fleet: Fleet | None = None
-        self._error: StoreError | None = None
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="restore", daemon=True)
-
-    def start(self) -> None:
-        """Begins; `done` is called at the end, in that thread."""
-        self._thread.start()
-
-    def wait(self, seconds: float) -> None:
-        """Waits for the end, this long at most.  Raises `CannotRun` when the state cannot be used."""
-        if self._ended.wait(seconds):
-            self.result()
-
-    def result(self) -> Fleet:
-        """The workspaces as the state has them.  Raises `CannotRun` when it cannot be used."""
-        if self._error is not None:
-            raise CannotRun(str(self._error)) from self._error
-        assert self._fleet is not None
-        return self._fleet
-
-    def stop(self) -> None:
-        """Ends what it has made.  A state that is still being read is left alone: the process ends without it."""
-        if self._fleet is not None:
-            self._fleet.stop()
-        if self._store is not None and self._ended.is_set():
-            self._store.close()
-
-    def _run(self) -> None:
-        try:
-            self._store = Store(self._config.storage.path)
-            self._fleet = Fleet(self._config, self._store, self._exposition, self._metrics)
-        except StoreError as error:
-            self._error = error
-        except Exception as error:  # noqa: BLE001 (the main thread must hear of it, whatever it is)
-            failure("the state could not be read")
-            self._error = StoreError(f"the state could not be read: a fault of the exporter ({type(error).__name__}); see the log")
-        self._ended.set()
-        self._done()
-
-
 class Daemon:
     """Everything that runs.  `load` reads the configuration again, for a reload."""
 
@@ -119,9 +73,14 @@ class Daemon:
         self._load = load
         self._started_at = time.time()
         self._metrics = SelfMetrics(__version__, revision())
-        self._exposition = Exposition(self._metrics.render)
+        self._exposition = Exposition(self._metrics.render, may_show=self._is_active)
+        self._candidate: Candidate | None = None
+        """Where the state is a database that others may hold: active, or standing by."""
+        self._database: Database | None = None
+        """That state, while it is ours."""
+        self._restoring: Restoring | None = None
         self._fleet: Fleet | None = None
-        """`None` while the state is still being read."""
+        """`None` while the state is still being read, or not ours."""
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._reloading = threading.Lock()
         self._scheduler = schedule.Scheduler()
@@ -139,25 +98,40 @@ class Daemon:
         may wait: then it listens meanwhile, answers for its health, and obeys signals.
         """
         self._take_signals()
-        restoring = Restoring(self._config, self._exposition, self._metrics, lambda: self._commands.put("restored"))
+        if self._config.storage.database() is not None:
+            self._candidate = Candidate(self._database_url, lambda: self._commands.put("succession"))
         servers: list[HttpServer] = []
         try:
-            restoring.start()
-            restoring.wait(_LONGEST_SILENCE)
+            if self._candidate is None:
+                restoring = self._restore(lambda: Store(self._config.storage.path))
+                if restoring.wait(_LONGEST_SILENCE):
+                    self._result(restoring)
+            else:
+                self._candidate.start()
             servers.append(self._listen())
             servers += self._listen_for_webhooks()
             if ready is not None:
                 ready(servers[0].address)
             self._in_force()
             notify.tell("READY=1")
-            self._loop(restoring)
+            self._loop()
         finally:
             notify.tell("STOPPING=1")
             for server in servers[1:]:  # a webhook that is answered is stored
                 server.stop()
-            restoring.stop()
+            release = None if self._candidate is None else self._candidate.stop
+            if self._restoring is not None:
+                self._restoring.stop(release)
+            elif release is not None:
+                release()
             for server in servers[:1]:
                 server.stop()
+
+    def _restore(self, open_state: Callable[[], Store]) -> Restoring:
+        done = partial(self._commands.put, "restored")
+        restoring = self._restoring = Restoring(self._config, open_state, self._exposition, self._metrics, done)
+        restoring.start()
+        return restoring
 
     def _listen(self) -> HttpServer:
         web = self._config.web
@@ -208,7 +182,7 @@ class Daemon:
             self._cadences.append(cadence)
             job.seconds.do(self._guarded, work, cadence)
 
-    def _loop(self, restoring: Restoring) -> None:
+    def _loop(self) -> None:
         while True:
             self._alive_at = now = time.monotonic()
             for cadence in list(self._cadences):
@@ -227,13 +201,69 @@ class Daemon:
                 event("info", "stopping")
                 return
             if command == "restored":
-                self._fleet = restoring.result()
-                self._fleet.start()
-                self._schedule()
+                self._restored()
+            elif command == "succession":
+                self._succession()
             elif command == "reload":
                 self.reload()
             elif self._fleet is not None:
                 self._schedule()
+
+    def _restored(self) -> None:
+        restoring = self._restoring
+        if restoring is None or not restoring.ended or self._fleet is not None:
+            return  # of a state that has been lost meanwhile
+        self._fleet = self._result(restoring)
+        if self._fleet is not None:
+            self._fleet.start()
+            self._schedule()
+
+    def _result(self, restoring: Restoring) -> Fleet | None:
+        """The workspaces as the state has them; `None` when a database has failed, which is sought again."""
+        try:
+            return restoring.result()
+        except StoreError as error:
+            if self._database is None:
+                raise CannotRun(str(error)) from error
+            event("error", "the state cannot be used", reason=error)
+            self._database.close()
+            return None
+
+    # -- active or standing by ------------------------------------------------------------------------------------
+
+    def _succession(self) -> None:
+        """The state is ours, or no longer, or must not be touched."""
+        candidate = self._candidate
+        assert candidate is not None
+        if isinstance(candidate.refused, ConfigError):
+            raise candidate.refused
+        if candidate.refused is not None:
+            raise CannotRun(str(candidate.refused))
+        database = candidate.database
+        if database is self._database:
+            return
+        with self._reloading:
+            if self._restoring is not None:
+                self._scheduler.clear()
+                self._cadences.clear()
+                restoring, self._restoring, self._fleet = self._restoring, None, None
+                restoring.withdraw()
+            self._database = database
+            if database is not None:
+                self._restore(lambda: Store(database))
+
+    def _database_url(self) -> str:
+        url = self._config.storage.database()
+        assert url is not None
+        return url
+
+    def _is_active(self) -> bool:
+        """Whether this exporter may publish now; asked in every scrape."""
+        return self._candidate is None or self._candidate.leased()
+
+    def _tell_active(self) -> None:
+        if self._candidate is not None:
+            self._metrics.active.set(int(self._is_active()))
 
     def _guarded(self, work: Callable[[], None], cadence: Cadence) -> None:
         """A job that raises is not scheduled again by `schedule`: none does."""
@@ -244,7 +274,7 @@ class Daemon:
             failure("a scheduled job failed")
 
     def _poll(self) -> None:
-        if self._fleet is not None:
+        if self._fleet is not None and self._is_active():
             self._fleet.poll()
 
     def _watch(self) -> None:
@@ -262,10 +292,12 @@ class Daemon:
 
     def finished(self, accept: str, accept_encoding: str) -> Page | None:
         """The answer to a scrape, if it is ready."""
+        self._tell_active()
         return self._exposition.finished(accept, accept_encoding)
 
     def metrics(self, accept: str, accept_encoding: str, names: frozenset[str]) -> Page:
         """The answer to a scrape."""
+        self._tell_active()
         return self._exposition.page(accept, accept_encoding, names)
 
     def status(self) -> Status:
@@ -281,11 +313,13 @@ class Daemon:
         silent = time.monotonic() - self._alive_at
         if silent > max(_LOOP_STUCK_AFTER, 3 * self._config.poll.interval):
             return f"The schedule has stood still for {silent:.0f} s."
-        stuck = {} if self._fleet is None else self._fleet.stuck()
+        stuck = {} if self._fleet is None or not self._is_active() else self._fleet.stuck()
         return next((f"Workspace {name}: {reason}." for name, reason in stuck.items()), None)
 
     def unready(self) -> str | None:
         """Why there is nothing complete to show yet; `None` once every workspace has been polled with success."""
+        if self._candidate is not None and not self._is_active():
+            return f"Standing by: waiting for {self._candidate.waiting_for}."
         if self._fleet is None:
             return "The state is still being read."
         waiting = [status.name for status in self._fleet.status() if status.succeeded_at is None]
@@ -298,7 +332,8 @@ class Daemon:
     def take(self, workspace: str, body: bytes) -> Taken:
         """A webhook has come."""
         fleet = self._fleet
-        return "busy" if fleet is None or fleet.inbox is None else fleet.inbox.take(workspace, body)
+        # A standby stores nothing, and 100ms tries again: the active one may hear it then.
+        return "busy" if fleet is None or fleet.inbox is None or not self._is_active() else fleet.inbox.take(workspace, body)
 
     def reject(self, workspace: str, reason: str) -> None:
         """A request at the webhooks' port was refused."""
@@ -325,17 +360,19 @@ class Daemon:
 
     def _apply(self, config: Config) -> None:
         now = self._config
-        if config.storage.path != now.storage.path:
-            raise ConfigError("storage.path: cannot change while running; restart the exporter for that")
+        if config.storage != now.storage:
+            raise ConfigError("storage: cannot change while running; restart the exporter for that")
+        config.storage.database()  # a file that holds no URL is refused
         if config.web.listen_address != now.web.listen_address:
             raise ConfigError("web.listen_address: cannot change while running; restart the exporter for that")
         there, then = (None if of.webhooks is None else of.webhooks.listen_address for of in (config, now))
         if there != then:
             raise ConfigError("webhooks.listen_address: cannot change while running; restart the exporter for that")
-        if self._fleet is None:
+        if self._fleet is None and self._restoring is not None:
             raise ConfigError("the state is still being read; try again when the exporter is ready")
         keys = Keys(config.webhooks) if config.webhooks is not None else None  # its files are read before anything changes
-        self._fleet.configure(config)
+        if self._fleet is not None:
+            self._fleet.configure(config)
         if self._keys is not None and keys is not None and config.webhooks is not None:
             self._keys.configure(config.webhooks)
         logs.set_up(config.log.level, config.log.format)

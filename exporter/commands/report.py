@@ -18,13 +18,13 @@ import msgspec
 
 from exporter.commands.options import CommandFailed, add_config_file, add_flags, load
 from exporter.commands.tables import EPOCH, FORMATS, Days, Followed, Knowledge, Report, date_of, moment_of
-from exporter.config.config import Config, ConfigError
+from exporter.config.config import Config, ConfigError, StorageConfig
 from exporter.counting.contribution import Memory, seconds_by_day
 from exporter.counting.scope import EVERYTHING, Scope
 from exporter.counting.spans import FOREVER, Span
 from exporter.state import tables
 from exporter.state.soundness import StoreError
-from exporter.state.view import StateView, look
+from exporter.state.view import StateView, look, look_into
 from exporter.times import DAY
 
 COLUMNS = ("workspace", "room", "role", "day")
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     # With the state file named, no configuration is needed, and no credentials.
     config = load(options) if path is None or options.config_file is not None else None
     try:
-        books = read(Path(path) if config is None else config.storage.path, days, options.workspace)
+        books = read(StorageConfig(path=Path(path)) if config is None else config.storage, days, options.workspace)
     except StoreError as error:
         raise CommandFailed(str(error)) from error
     made = report(books, columns, options.sort, {} if config is None else own_names(config))
@@ -147,9 +147,14 @@ def parse_columns(text: str) -> tuple[str, ...]:
 # -- what the state file says -----------------------------------------------------------------------------------------
 
 
-def read(path: Path, days: Callable[[int], Days], workspace: str | None) -> Books:
-    """What the state file at `path` says of these days.  Raises `StoreError`, and `ConfigError` for an unknown workspace."""
-    return look(path, lambda view: _books(view, days, workspace))
+def read(storage: StorageConfig, days: Callable[[int], Days], workspace: str | None) -> Books:
+    """What the state says of these days.  Raises `StoreError`, and `ConfigError` for an unknown workspace."""
+    if storage.url is None:
+        return look(storage.path, lambda view: _books(view, days, workspace))
+    found = look_into(storage, lambda view: _books(view, days, workspace))
+    if found is None:
+        raise StoreError("the database holds no state yet")
+    return found
 
 
 def _books(view: StateView, days: Callable[[int], Days], workspace: str | None) -> Books:

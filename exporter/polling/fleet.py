@@ -40,6 +40,11 @@ class Fleet:
         workspace = next(workspace for workspace in config.workspaces if workspace.name == name)
         return Worker(workspace, config, self._store, self._exposition, self._metrics, self._board, self.inbox)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The workspaces."""
+        return tuple(self._workers)
+
     def start(self) -> None:
         """Begins to wait for polls."""
         for worker in self._workers.values():

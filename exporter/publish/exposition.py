@@ -8,6 +8,7 @@ share everything but their headers, and the exporter's live metrics follow at th
 from __future__ import annotations
 
 import bisect
+import re
 import struct
 import threading
 import time
@@ -161,11 +162,15 @@ def _zip(sections: Iterable[Section], checksum: int = 0) -> _Zipped:
 
 
 class Exposition:
-    """What is published.  `live` gives the exporter's own metrics in the format asked for, as they are at each scrape."""
+    """What is published.  `live` gives the exporter's own metrics in the format asked for, as they are at each scrape.
 
-    def __init__(self, live: Live, monotonic: Callable[[], float] = time.monotonic) -> None:
+    `may_show` is asked at each scrape whether workspaces may be shown: of two exporters only the active one shows any.
+    """
+
+    def __init__(self, live: Live, monotonic: Callable[[], float] = time.monotonic, may_show: Callable[[], bool] = lambda: True) -> None:
         self._live = live
         self._monotonic = monotonic
+        self._may_show = may_show
         self._lock = threading.Lock()
         self._state = _State({})
         self._asked: frozenset[tuple[Format, bool]] = frozenset()
@@ -191,12 +196,20 @@ class Exposition:
                     static.zipped_whole()
             self._state = state
 
+    def clear(self) -> None:
+        """Nothing is published any more."""
+        with self._lock:
+            self._state = _State({})
+
     def page(self, accept: str, accept_encoding: str, names: frozenset[str] = frozenset()) -> Page:
         """The answer to a scrape with these headers, of the samples of these names only, if there are any."""
         fmt, gzip = choose_format(accept), wants_gzip(accept_encoding)
         # The live part first: a scraper that sees a poll counted must see what that poll published.
         live = self._live(fmt, names)
         state, now = self._state, self._monotonic()
+        if not self._may_show():
+            static = _Static(())
+            return _page(fmt, static, _without_workspaces(live), static.zipped() if gzip else None)
         if names:
             static = _Static(_chosen(state, fmt, now, names))
             # A filtered page is not joined: if many slow readers each held a copy, the copies would add up.
@@ -208,7 +221,7 @@ class Exposition:
     def finished(self, accept: str, accept_encoding: str) -> Page | None:
         """The same answer if everything but the live part is ready, so that it costs next to nothing; otherwise `None`."""
         fmt, gzip = choose_format(accept), wants_gzip(accept_encoding)
-        if not self._is_ready(fmt, gzip):
+        if not self._is_ready(fmt, gzip) or not self._may_show():
             return None
         live = self._live(fmt, frozenset())
         state, now = self._state, self._monotonic()
@@ -221,6 +234,17 @@ class Exposition:
         state = self._state
         static = state.pages.get((fmt, state.moment(self._monotonic())))
         return static is not None and (not gzip or static.whole is not None)
+
+
+def _without_workspaces(sections: Iterable[Section]) -> list[Section]:
+    """Sections without the lines that have the label `workspace`."""
+    return [
+        Section(b"".join(line for line in section.text.splitlines(keepends=True) if not _OF_A_WORKSPACE.match(line)))
+        for section in sections
+    ]
+
+
+_OF_A_WORKSPACE = re.compile(rb'[^#{]+\{([^"]*"(\\.|[^"\\])*",)*workspace="')
 
 
 def _page(fmt: Format, static: _Static, live: Sequence[Section], zipped: _Zipped | None) -> Page:

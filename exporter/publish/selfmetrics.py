@@ -77,6 +77,8 @@ class SelfMetrics:
         self.reload_success_time = self._add(
             Gauge, "hms_exporter_config_last_reload_success_timestamp_seconds", "When the configuration in force was read, as Unix time."
         )
+        self.active = self._add(Gauge, "hms_exporter_active", "Whether this exporter polls (1) or stands by for another one (0).")
+        self.active.set(1)
         build = self._add(Gauge, "hms_exporter_build_info", "The exporter's version; always 1.", ["version", "revision", "pythonversion"])
         build.labels(version, revision, platform.python_version()).set(1)
         self._of_process = (
@@ -96,7 +98,7 @@ class SelfMetrics:
 
     def forget(self, name: str) -> None:
         """A workspace has left the configuration: its series go too."""
-        of_no_workspace = (self.reload_successful, self.reload_success_time)
+        of_no_workspace = (self.active, self.reload_successful, self.reload_success_time)
         for family in vars(self).values():
             if isinstance(family, Counter | Gauge | Histogram) and family not in of_no_workspace:
                 family.remove_by_labels({"workspace": name})

@@ -1,4 +1,4 @@
-"""A look into the state file of an exporter that may be running: read-only, at one moment, and without taking the file."""
+"""A look into the state of an exporter that may be running: read-only, at one moment, and without taking it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
+from exporter.config.config import StorageConfig
 from exporter.state.migrations import SCHEMA
-from exporter.state.soundness import HEADER_BYTES, StoreError, damaged, look_at, sound_rows, unusable, verify
+from exporter.state.postgres import PostgresReader, connect, driver, unreachable, version_of
+from exporter.state.soundness import HEADER_BYTES, StoreError, check_version, damaged, look_at, sound_rows, unusable, verify
 from exporter.state.tables import Table
 from exporter.state.upgrade import upgrade
 
@@ -23,8 +25,15 @@ R = TypeVar("R", bound=tuple[Any, ...])
 _BUSY_SECONDS = 5.0
 
 
-class StateView:
-    """The state file as of one moment."""
+class StateView(Protocol):
+    """A state as of one moment."""
+
+    def rows(self, table: Table[R], where: str = "", parameters: tuple[object, ...] = ()) -> Iterator[R]:
+        """A table's rows; `where` is a condition in SQL."""
+
+
+class _FileView:
+    """A state file as of one moment."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -32,6 +41,41 @@ class StateView:
     def rows(self, table: Table[R], where: str = "", parameters: tuple[object, ...] = ()) -> Iterator[R]:
         """A table's rows; `where` is a condition in SQL.  Raises `sqlite3.DatabaseError` for a row that has changed."""
         return map(table.row, sound_rows(self._db, table.shape, where, parameters))
+
+
+def look_into(storage: StorageConfig, use: Callable[[StateView], T]) -> T | None:
+    """What `use` makes of the configured state, in a file or a database; `None` when there is none yet.  Raises `StoreError`."""
+    url = storage.database()
+    if url is not None:
+        return look_into_database(url, use)
+    return look(storage.path, use) if storage.path.exists() else None
+
+
+class _DatabaseView(PostgresReader):
+    """A state in a database as of one moment."""
+
+    def rows(self, table: Table[R], where: str = "", parameters: tuple[object, ...] = ()) -> Iterator[R]:
+        """A table's rows; `where` is a condition in SQL."""
+        return self.select(table, where, parameters)
+
+
+def look_into_database(url: str, use: Callable[[StateView], T]) -> T | None:
+    """What `use` makes of the state in a database; `None` when there is none.  Raises `StoreError`, for another version too."""
+    errors = driver().Error
+    connection = connect(url)
+    try:
+        version = version_of(connection)
+        if version is None:
+            return None
+        check_version("the database", version, SCHEMA)
+        if version != SCHEMA.version:
+            raise StoreError(f"the database: the state has version {version}; run this exporter once, which upgrades it")
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        return use(_DatabaseView(connection))
+    except errors as error:
+        raise unreachable(error) from error
+    finally:
+        connection.close()
 
 
 def look(path: Path, use: Callable[[StateView], T]) -> T:
@@ -80,4 +124,4 @@ def _look(path: Path, mode: str, use: Callable[[StateView], T]) -> T:
             upgrade(copy, path, SCHEMA)
             db = copy
         db.execute("BEGIN")
-        return use(StateView(db))
+        return use(_FileView(db))

@@ -54,3 +54,13 @@ def scraping(
         processes.start("prometheus", [*command, *(f"--enable-feature={feature}" for feature in features)])
         processes.wait("prometheus", f"http://{address}/-/ready")
         yield Prometheus(address)
+
+
+@contextlib.contextmanager
+def scraping_both(folder: Path, targets: Sequence[str], interval: str) -> Iterator[Prometheus]:
+    """Scrapes a pair; series of workspaces get one `instance`, as docs/scaling.md has it, so that a take-over makes no new series."""
+    one_instance = [{"source_labels": ["workspace"], "regex": ".+", "target_label": "instance", "replacement": "hms-exporter"}]
+    job = {"static_configs": [{"targets": list(targets)}], "metric_relabel_configs": one_instance}
+    folder.mkdir(exist_ok=True)
+    with scraping(folder, "", interval, job) as prometheus:
+        yield prometheus

@@ -122,7 +122,7 @@ def _read(config: Config, workspace: WorkspaceConfig, plan: Plan, work: Work, sc
     try:
         _refuse_the_last_hours(client, api, plan)
         progress.begin("reading sessions")
-        rejected = read_sessions(work, client, api, span, scope, roles_seen(config.storage.path, plan.workspace), progress.tell)
+        rejected = read_sessions(work, client, api, span, scope, roles_seen(config.storage, plan.workspace), progress.tell)
         progress.begin("reading names of rooms")
         read_rooms(work, client, span, scope, progress.tell)
     finally:

@@ -18,7 +18,7 @@ from exporter.counting.coverage import REACH_BACK
 from exporter.counting.scope import Scope
 from exporter.state.soundness import StoreError
 from exporter.state.tables import FOLLOWED, FollowedRow
-from exporter.state.view import StateView, look
+from exporter.state.view import StateView, look_into
 from exporter.times import micros, rfc3339
 
 _LONGEST_STEP = 300
@@ -84,9 +84,9 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
     start = moment("--from", wanted.start)
     keys = Scope(workspace).keys
     try:
-        known = look(config.storage.path, lambda view: _entries(view, workspace.name)) if config.storage.path.exists() else {}
+        known = look_into(config.storage, lambda view: _entries(view, workspace.name)) or {}
     except StoreError as error:
-        raise ConfigError(f"--storage.path: {error}") from error
+        raise ConfigError(f"storage: {error}") from error
     entries = {key: known[key] for key in keys if key in known}
     since = {key: entry.since for key, entry in entries.items()}
     from_now_on = config.poll.since == "start"

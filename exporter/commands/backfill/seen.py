@@ -7,14 +7,14 @@ the past leaves it, the same is credited here, from what the state file remember
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
+from exporter.config.config import StorageConfig
 from exporter.counting.contribution import Memory, Past
 from exporter.hms.records import Session
 from exporter.state.tables import ROLES_SEEN, RUNNING, WORKSPACE
-from exporter.state.view import StateView, look
+from exporter.state.view import StateView, look_into
 
 _decode_past = msgspec.msgpack.Decoder(Past).decode
 _decode_memory = msgspec.msgpack.Decoder(Memory).decode
@@ -49,8 +49,8 @@ class Seen:
         return past
 
 
-def roles_seen(path: Path, workspace: str) -> Seen:
-    """What the state file at `path` knows; nothing when there is none.  Raises `StoreError`."""
+def roles_seen(storage: StorageConfig, workspace: str) -> Seen:
+    """What the state knows; nothing when there is none.  Raises `StoreError`."""
 
     def read(view: StateView) -> Seen:
         settled = {row.id: row.past for row in view.rows(ROLES_SEEN, "workspace = ?", (workspace,))}
@@ -59,4 +59,4 @@ def roles_seen(path: Path, workspace: str) -> Seen:
         running = {row.id: (row.memory, polled if row.observed is None else row.observed) for row in rows}
         return Seen(settled, running)
 
-    return look(path, read) if path.exists() else Seen({}, {})
+    return look_into(storage, read) or Seen({}, {})

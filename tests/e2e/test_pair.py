@@ -1,0 +1,299 @@
+"""Two exporters of one configuration with one PostgreSQL: whatever happens to one of them, the other one goes on.
+
+Nothing is lost, nothing is counted twice, no counter falls over both, and never do both poll.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from exporter.simulator import SimulatedApi, World
+from exporter.times import SECOND
+from tests.e2e import program
+from tests.e2e.program import Program, Scraper, comes_to, expected, parse, present, wait_until
+from tests.e2e.prometheus import scraping_both
+from tests.postgres import Line, Server, server
+
+pytestmark = pytest.mark.timeout(400)
+
+TAKE_OVER = 15.0
+"""Seconds within which a standby must have taken over."""
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Server]:
+    with server() as running:
+        yield running
+
+
+class Pair:
+    """Two programs, each with a line of its own to the database; what both publish is watched all the time."""
+
+    def __init__(self, folder: Path, postgres: Server, database: str, api: SimulatedApi) -> None:
+        self.lines = [Line(postgres.port), Line(postgres.port)]
+        self.folders = [folder / "a", folder / "b"]
+        self.programs: list[Program] = []
+        for line, home in zip(self.lines, self.folders, strict=True):
+            home.mkdir()
+            path = program.configure(home, api, poll={"since": "1d"})
+            config = json.loads(path.read_text())
+            config["storage"] = {"url": postgres.url(database, line.port)}
+            path.write_text(json.dumps(config))
+            self.programs.append(Program(home))
+        self.watch = Both(self.programs)
+
+    def active(self) -> int | None:
+        """Which one is active."""
+        found = [index for index, one in enumerate(self.programs) if self.watch.is_active(one)]
+        return found[0] if len(found) == 1 else None
+
+    def wait_active(self, seconds: float = TAKE_OVER, but: int | None = None) -> int:
+        """The one that has become active."""
+        wait_until(lambda: self.active() not in (None, but), seconds, f"nobody takes over: {[one.log[-2000:] for one in self.programs]}")
+        found = self.active()
+        assert found is not None
+        return found
+
+    def replace(self, index: int) -> None:
+        """A new process in the place of one that has ended."""
+        self.programs[index].process.wait(10)
+        self.programs[index] = Program(self.folders[index])
+
+    def end(self) -> None:
+        for one in self.programs:
+            one.kill()
+        for line in self.lines:
+            line.close()
+
+
+class Both(Scraper):
+    """Scrapes both without a pause: the highest value of each counter, over both, never falls, and only one shows workspaces."""
+
+    def __init__(self, programs: list[Program]) -> None:
+        super().__init__(programs[0])
+        self.programs = programs
+        self.both: list[float] = []
+        self._seen: dict[int, float] = {}
+
+    def is_active(self, one: Program) -> bool:
+        if one.process.poll() is not None:
+            return False
+        try:
+            answer = requests.get(one.url("/metrics"), timeout=1)
+        except (requests.RequestException, AssertionError):
+            return False
+        return "hms_exporter_active 1.0" in answer.text and 'hms_up{workspace="default"}' in answer.text
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            showing = 0
+            for one in list(self.programs):
+                if one.process.poll() is not None or one._address is None:
+                    continue
+                try:
+                    text = requests.get(one.url("/metrics"), timeout=1).text
+                except requests.RequestException:
+                    continue
+                shown = 'workspace="' in text
+                showing += shown
+                if shown:
+                    self._look(parse(text))
+            if showing > 1:
+                self.both.append(time.monotonic())
+            self._stop.wait(0.05)
+
+
+@contextmanager
+def pair(folder: Path, postgres: Server, database: str, api: SimulatedApi) -> Iterator[Pair]:
+    postgres.database(database)
+    made = Pair(folder, postgres, database, api)
+    try:
+        for one in made.programs:
+            assert one.address
+        with made.watch:
+            made.wait_active()
+            yield made
+        assert made.watch.falls == []
+        assert made.watch.both == []
+        assert made.watch.scrapes > 0
+    finally:
+        made.end()
+    for one in made.programs:
+        one.check_log()
+
+
+@pytest.fixture
+def busy() -> Iterator[tuple[World, SimulatedApi]]:
+    """A world whose calls come and go for two minutes."""
+    world = World(program.ACCESS_KEY, program.SECRET)
+    begin = present()
+    rooms = [world.room(name=f"room-{number}", created_at=begin - SECOND) for number in range(3)]
+    program.busy(world, rooms, begin, begin + 90 * SECOND)
+    with SimulatedApi([world]) as api:
+        yield world, api
+
+
+def all_is_counted(made: Pair, world: World) -> None:
+    """When everything has ended and has been looked at once more, the active one says exactly what happened."""
+    index = made.wait_active()
+    last = max(call.closed_at or 0 for call in world.sessions)
+    comes_to(made.programs[index], expected(world, last, world.rooms), max(0, (last - present()) / SECOND) + 30)
+
+
+# -- the standby --------------------------------------------------------------------------------------------------
+
+
+def test_a_standby_is_healthy_not_ready_and_shows_no_workspace(tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi]) -> None:
+    with pair(tmp_path, postgres, "standby", busy[1]) as made:
+        active = made.wait_active()
+        other = made.programs[1 - active]
+        wait_until(lambda: "another exporter" in other.get("/-/ready").text)
+        assert other.get("/-/ready").status_code == 503
+        assert other.get("/-/healthy").status_code == 200
+        text = other.get("/metrics").text
+        assert "hms_exporter_active 0.0" in text
+        assert "workspace=" not in text
+        assert other.get("/").status_code == 200
+        assert made.programs[active].get("/-/ready").status_code in (200, 503)
+        # A reload of a standby reads everything, and applies it.
+        other.send(signal.SIGHUP)
+        wait_until(lambda: "configuration reloaded" in other.log)
+
+
+# -- the active one ends -----------------------------------------------------------------------------------------
+
+
+def test_whatever_happens_to_the_active_one_nothing_is_lost_and_no_counter_falls(
+    tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi]
+) -> None:
+    """Stopped, killed, paused, its line stalled, its line cut: each in turn, while calls come and go."""
+    world, api = busy
+    took: dict[str, float] = {}
+    with pair(tmp_path, postgres, "failover", api) as made:
+        for what in ("stop", "kill", "pause", "stall", "cut", "kill"):
+            active = made.wait_active()
+            wait_until(lambda active=active: "another exporter" in made.programs[1 - active].get("/-/ready").text)  # type: ignore[misc]
+            time.sleep(1.5)
+            began = time.monotonic()
+            victim = made.programs[active]
+            if what == "stop":
+                assert victim.stop() == 0
+            elif what == "kill":
+                victim.kill()
+            elif what == "pause":
+                victim.send(signal.SIGSTOP)
+            elif what == "stall":
+                made.lines[active].stalled.set()
+            else:
+                made.lines[active].cut()
+            if what != "cut":  # it may win the lock again at once
+                made.wait_active(but=active)
+            made.wait_active()
+            took[what] = time.monotonic() - began
+            if what == "pause":
+                victim.send(signal.SIGCONT)
+                text = requests.get(victim.url("/metrics"), timeout=5).text
+                assert "workspace=" not in text
+            elif what == "stall":
+                assert "workspace=" not in victim.get("/metrics").text
+                made.lines[active].stalled.clear()
+            elif what != "cut":
+                made.replace(active)
+                assert made.programs[active].address
+        assert max(took.values()) < TAKE_OVER, took
+        all_is_counted(made, world)
+
+
+def test_while_the_database_is_down_nobody_publishes_and_then_all_goes_on(tmp_path: Path, busy: tuple[World, SimulatedApi]) -> None:
+    world, api = busy
+    with server() as own, pair(tmp_path, own, "state", api) as made:
+        made.wait_active()
+        time.sleep(2)
+        own.kill()
+        for one in made.programs:
+            wait_until(lambda one=one: "workspace=" not in one.get("/metrics").text, 10)  # type: ignore[misc]
+            wait_until(lambda one=one: "waiting for the database" in one.get("/-/ready").text, 20)  # type: ignore[misc]
+            assert one.get("/-/healthy").status_code == 200
+        time.sleep(5)
+        assert all(one.log.count('msg="waiting for the database"') <= 2 for one in made.programs)
+        own.start()
+        all_is_counted(made, world)
+
+
+def test_it_starts_without_a_database_and_goes_on_when_there_is_one(tmp_path: Path, busy: tuple[World, SimulatedApi]) -> None:
+    with server() as own:
+        own.database("late")
+        own.kill()
+        path = program.configure(tmp_path, busy[1])
+        config = json.loads(path.read_text())
+        config["storage"] = {"url": own.url("late")}
+        path.write_text(json.dumps(config))
+        with program.running(tmp_path) as one:
+            assert one.get("/-/ready").status_code == 503
+            wait_until(lambda: "waiting for the database" in one.get("/-/ready").text)
+            own.start()
+            one.polled(2)
+            assert one.stop() == 0
+
+
+def test_a_state_of_a_newer_version_ends_the_program_with_1(tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi]) -> None:
+    postgres.database("newer")
+    postgres.sql("newer", "CREATE SCHEMA hms_exporter")
+    postgres.sql("newer", "CREATE TABLE hms_exporter.state AS SELECT 99 AS version")
+    path = program.configure(tmp_path, busy[1])
+    config = json.loads(path.read_text())
+    config["storage"] = {"url": postgres.url("newer")}
+    path.write_text(json.dumps(config))
+    ended = program.run(tmp_path)
+    assert ended.returncode == 1
+    assert "version 99" in ended.stderr
+
+
+def test_without_psycopg_it_ends_with_2_and_names_the_extra(tmp_path: Path) -> None:
+    path = program.configure(tmp_path, "http://127.0.0.1:1")
+    config = json.loads(path.read_text())
+    config["storage"] = {"url": "postgresql://nobody@127.0.0.1/none"}
+    path.write_text(json.dumps(config))
+    code = "import sys; sys.modules['psycopg'] = None; from exporter.cli import main; sys.exit(main([]))"
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, cwd=tmp_path, env=program.environment(), capture_output=True, text=True, timeout=20, check=False)
+    assert ended.returncode == 2
+    assert "hms-exporter[postgres]" in ended.stderr
+
+
+# -- Prometheus ---------------------------------------------------------------------------------------------------
+
+
+def test_a_prometheus_that_scrapes_both_sees_one_series_without_a_reset(
+    tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi]
+) -> None:
+    world, api = busy
+    with ExitStack() as stack:
+        made = stack.enter_context(pair(tmp_path, postgres, "scraped", api))
+        targets = [one.address for one in made.programs]
+        prometheus = stack.enter_context(scraping_both(tmp_path / "prometheus", targets, "1s"))
+        for _ in range(2):
+            active = made.wait_active()
+            time.sleep(3)
+            made.programs[active].send(signal.SIGSTOP)
+            made.wait_active(but=active)
+            made.programs[active].send(signal.SIGCONT)
+        all_is_counted(made, world)
+        time.sleep(2.5)
+        assert prometheus.ask("sum(resets(hms_peers_joined_total[10m]))") == 0
+        assert prometheus.ask("sum(resets(hms_peer_seconds_total[10m]))") == 0
+        assert prometheus.ask("max(count by (room_id, role, workspace) (last_over_time(hms_peers_joined_total[10m])))") == 1
+        truth = expected(world, present(), world.rooms)
+        joined = sum(value for key, value in truth.items() if key.name == "hms_peers_joined_total")
+        assert prometheus.ask("sum(hms_peers_joined_total)") == joined
+        assert prometheus.ask("sum(hms_exporter_active)") == 1
