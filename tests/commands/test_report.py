@@ -18,7 +18,7 @@ from exporter import cli
 from exporter.commands import report, tables
 from exporter.commands.report import parse_days
 from exporter.commands.tables import Days
-from exporter.config.config import ConfigError
+from exporter.config.config import ConfigError, StorageConfig
 from exporter.counting.rooms import KnownRoom
 from exporter.state.soundness import StoreError
 from exporter.times import DAY, HOUR, SECOND
@@ -50,7 +50,7 @@ def counting(tmp_path: Path) -> Iterator[Counting]:
 
 
 def made(path: Path, by: str = "room", sort: str = "minutes", days: Days = MARCH) -> tables.Report:
-    return report.report(report.read(path, lambda _: days, None), report.parse_columns(by), sort, {})
+    return report.report(report.read(StorageConfig(path=path), lambda _: days, None), report.parse_columns(by), sort, {})
 
 
 def seconds(found: tables.Report) -> dict[tuple[str, ...], float]:
