@@ -170,5 +170,5 @@ def _made(target: Path | str) -> Iterator[Database]:
             yield PostgresDatabase(connection)
         except BaseException:
             if new and not connection.closed:
-                connection.execute("DROP SCHEMA hms_exporter CASCADE")
+                connection.execute("DROP SCHEMA hms CASCADE")
             raise

@@ -11,7 +11,7 @@ from exporter.state.schema import Column, Kind, Shape, index_sql, quoted, select
 
 V = TypeVar("V")
 
-SCHEMA_NAME = "hms_exporter"
+SCHEMA_NAME = "hms"
 """The tables lie in a schema of their own, so that the database may serve others as well."""
 
 _TYPES: dict[Kind, str] = {"integer": "BIGINT", "text": "TEXT", "blob": "BYTEA"}

@@ -102,7 +102,7 @@ def test_a_source_that_is_missing_or_in_use_is_refused_and_nothing_is_made(
     assert "in use" in refused(capsys, str(path), postgres.url(name))
     holder.close()
     assert not target.parent.exists()
-    assert postgres.sql(name, "SELECT to_regclass('hms_exporter.state')") == [(None,)]
+    assert postgres.sql(name, "SELECT to_regclass('hms.state')") == [(None,)]
 
 
 def test_a_target_that_holds_a_state_is_refused_and_left_as_it_is(
@@ -136,7 +136,7 @@ def test_a_damaged_source_is_refused_and_nothing_is_made(
     assert "damaged" in refused(capsys, str(path), str(target))
     assert "damaged" in refused(capsys, str(path), postgres.url(name))
     assert not target.parent.exists()
-    assert postgres.sql(name, "SELECT to_regclass('hms_exporter.state')") == [(None,)]
+    assert postgres.sql(name, "SELECT to_regclass('hms.state')") == [(None,)]
 
 
 def test_a_password_is_shown_nowhere(tmp_path: Path, path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -248,8 +248,8 @@ def test_it_starts_without_a_database_and_goes_on_when_there_is_one(tmp_path: Pa
 
 def test_a_state_of_a_newer_version_ends_the_program_with_1(tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi]) -> None:
     postgres.database("newer")
-    postgres.sql("newer", "CREATE SCHEMA hms_exporter")
-    postgres.sql("newer", "CREATE TABLE hms_exporter.state AS SELECT 99 AS version")
+    postgres.sql("newer", "CREATE SCHEMA hms")
+    postgres.sql("newer", "CREATE TABLE hms.state AS SELECT 99 AS version")
     path = program.configure(tmp_path, busy[1])
     config = json.loads(path.read_text())
     config["storage"] = {"url": postgres.url("newer")}

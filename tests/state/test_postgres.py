@@ -151,7 +151,7 @@ def test_a_commit_that_fails_half_way_changes_nothing_and_can_be_made_again(post
 
     with pytest.raises(RuntimeError):
         counting.store.commit("w", counting.ledger, broken())
-    assert postgres.sql(name, "SELECT count(*) FROM hms_exporter.settled") == [(0,)]
+    assert postgres.sql(name, "SELECT count(*) FROM hms.settled") == [(0,)]
     counting.commit()
     counting.close()
     assert restored(postgres.url(name)) == everything(counting.ledger)
@@ -223,7 +223,7 @@ def test_a_state_of_an_earlier_version_comes_through_with_all_that_it_has_counte
     assert rows("account") == in_order(before["account"])
     assert rows("day") == in_order(before["day"])
     assert sum(row["us"] for row in rows("total")) == sum(row["us"] for row in before["role"])
-    assert postgres.sql(name, "SELECT to_regclass('hms_exporter.roles_seen')") == [(None,)]
+    assert postgres.sql(name, "SELECT to_regclass('hms.roles_seen')") == [(None,)]
     connection.close()
 
 
@@ -231,12 +231,12 @@ def test_the_program_takes_a_state_of_version_2_to_its_own(postgres: Server, nam
     fill_with_version_2(postgres, name, tmp_path)
     assert restored(postgres.url(name))["tracked"].keys() == {"lost", "running", "waiting"}
     assert restored(postgres.url(name), "second")["tracked"].keys() == {"group-1"}
-    assert postgres.sql(name, "SELECT version FROM hms_exporter.state") == [(SCHEMA.version,)]
+    assert postgres.sql(name, "SELECT version FROM hms.state") == [(SCHEMA.version,)]
 
 
 def test_a_state_of_a_newer_version_is_refused(postgres: Server, name: str) -> None:
     opened(postgres.url(name)).close()
-    postgres.sql(name, "UPDATE hms_exporter.state SET version = 99")
+    postgres.sql(name, "UPDATE hms.state SET version = 99")
     with pytest.raises(StoreError, match="version 99"):
         opened(postgres.url(name))
     told: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -246,12 +246,12 @@ def test_a_state_of_a_newer_version_is_refused(postgres: Server, name: str) -> N
     assert isinstance(candidate.refused, Refused)
     assert "version 99" in str(candidate.refused)
     candidate.stop()
-    assert postgres.sql(name, "SELECT version FROM hms_exporter.state") == [(99,)]
+    assert postgres.sql(name, "SELECT version FROM hms.state") == [(99,)]
 
 
 def test_the_tables_are_those_that_are_described(postgres: Server, name: str) -> None:
     opened(postgres.url(name)).close()
-    of_ours = "FROM information_schema.columns WHERE table_schema = 'hms_exporter' ORDER BY 1, ordinal_position"
+    of_ours = "FROM information_schema.columns WHERE table_schema = 'hms' ORDER BY 1, ordinal_position"
     columns = postgres.sql(name, f"SELECT table_name, column_name {of_ours}")
     for table in TABLES:
         assert tuple(column for of, column in columns if of == table.name) == table.shape.names
