@@ -16,7 +16,7 @@ from typing import Literal
 import schedule
 
 from exporter import __version__, logs, notify
-from exporter.config.config import Config, ConfigError
+from exporter.config.config import Config, ConfigError, WebConfig
 from exporter.logs import event, failure
 from exporter.polling.fleet import Fleet
 from exporter.polling.inbox import Taken
@@ -99,7 +99,7 @@ class Daemon:
         """
         self._take_signals()
         if self._config.storage.database() is not None:
-            self._candidate = Candidate(self._database_url, lambda: self._commands.put("succession"))
+            self._candidate = Candidate(lambda: _database_url(self._config), lambda: self._commands.put("succession"))
         servers: list[HttpServer] = []
         try:
             if self._candidate is None:
@@ -108,7 +108,7 @@ class Daemon:
                     self._result(restoring)
             else:
                 self._candidate.start()
-            servers.append(self._listen())
+            servers.append(_listen(self, self._config.web))
             servers += self._listen_for_webhooks()
             if ready is not None:
                 ready(servers[0].address)
@@ -132,22 +132,6 @@ class Daemon:
         restoring = self._restoring = Restoring(self._config, open_state, self._exposition, self._metrics, done)
         restoring.start()
         return restoring
-
-    def _listen(self) -> HttpServer:
-        web = self._config.web
-        try:
-            if web.systemd_socket:
-                listeners = inherited(os.environ)
-            else:
-                listeners = listen_on_all([(address.host, address.port) for address in web.listen_address])
-        except OSError as error:
-            reason = (error.strerror or str(error)).partition(" (")[0]  # `create_server` adds the address once more
-            raise CannotRun(f"cannot listen on {error.filename or 'the sockets of systemd'}: {reason}") from error
-        server = http_server(self, listeners, web.config_file, web.telemetry_path)
-        server.start()
-        for address in server.addresses:
-            event("info", "listening", address=address, version=__version__)
-        return server
 
     def _listen_for_webhooks(self) -> list[HttpServer]:
         """The port for webhooks, where they are received."""
@@ -251,11 +235,6 @@ class Daemon:
             self._database = database
             if database is not None:
                 self._restore(lambda: Store(database))
-
-    def _database_url(self) -> str:
-        url = self._config.storage.database()
-        assert url is not None
-        return url
 
     def _is_active(self) -> bool:
         """Whether this exporter may publish now; asked in every scrape."""
@@ -383,6 +362,29 @@ class Daemon:
     def _in_force(self) -> None:
         self._metrics.reload_successful.set(1)
         self._metrics.reload_success_time.set(time.time())
+
+
+def _listen(daemon: Daemon, web: WebConfig) -> HttpServer:
+    """The HTTP pages.  Raises `CannotRun`."""
+    try:
+        if web.systemd_socket:
+            listeners = inherited(os.environ)
+        else:
+            listeners = listen_on_all([(address.host, address.port) for address in web.listen_address])
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (")[0]  # `create_server` adds the address once more
+        raise CannotRun(f"cannot listen on {error.filename or 'the sockets of systemd'}: {reason}") from error
+    server = http_server(daemon, listeners, web.config_file, web.telemetry_path)
+    server.start()
+    for address in server.addresses:
+        event("info", "listening", address=address, version=__version__)
+    return server
+
+
+def _database_url(config: Config) -> str:
+    url = config.storage.database()
+    assert url is not None
+    return url
 
 
 def revision() -> str:
