@@ -22,10 +22,14 @@ import schedule
 from exporter.counting.contribution import Account
 from exporter.counting.coverage import CatchUp
 from exporter.counting.ledger import Ledger
+from exporter.counting.webhooks import Heard
 from exporter.daemon import Cadence
+from exporter.hms.webhooks import Event
 from exporter.simulator import World
 from exporter.state.sqlite import SqliteDatabase
 from exporter.state.store import Store, StoreError
+from exporter.state.webhooks import commit as commit_webhooks
+from exporter.state.webhooks import restore as restore_webhooks
 from exporter.times import MINUTE, SECOND
 from soak.stage import Stage
 from soak.watcher import Sums, sums, true_sums
@@ -654,7 +658,8 @@ def restored(path: Path) -> object:
         histograms = {key: (histogram.counts, histogram.total) for key, histogram in ledger.histograms.items()}
         rooms = store.rooms("w", [account.id for account, *_ in accounts if isinstance(account, Account)])
         followed = coverage.read_until, coverage.entries, coverage.rooms, coverage.tasks
-        return ledger.now, ledger.settled, accounts, running, followed, histograms, rooms
+        heard = restore_webhooks(store, "w").counters
+        return ledger.now, ledger.settled, accounts, running, followed, histograms, rooms, heard
     finally:
         store.close()
 
@@ -672,6 +677,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         stage.poller.ledger.coverage.tasks[1] = CatchUp(1, T0, [(T0, T0)])
         stage.poller.ledger.coverage.changed_tasks.add(1)
         stage.store.commit("w", stage.poller.ledger)
+        heard = Heard()
+        heard.take([Event(b"digest", "peer.leave.success", T0, replay=False)], (), T0)
+        commit_webhooks(stage.store, "w", heard, T0)
     with contextlib.closing(sqlite3.connect(path)) as db:
         for (table,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] > 0, table

@@ -53,6 +53,9 @@ def fill(path: Path) -> Counting:
         )
         for n in range(8)
     ]
+    # One of an hour ago: what was settled long ago is not remembered by its id.
+    hour_ago = 3 * DAY_S - 3_600
+    ended.append(session("recent", {"r": peer(at(hour_ago), at(hour_ago + 60))}, started=at(hour_ago), ended=at(hour_ago + 60)))
     for seconds in (0, 30):
         counting.poll(at(3 * DAY_S + seconds), *ended)
     # A running session whose peer changes its role, one that will not be known any more, one held above the truth.
