@@ -73,7 +73,7 @@ def test_the_package_index_is_told_what_it_is_and_for_whom(built: dict[str, byte
     assert told["Description-Content-Type"] == "text/markdown"
     assert "Programming Language :: Python :: 3.14" in told.get_all("Classifier", [])
     assert "prometheus" in told["Keywords"]
-    assert not told.get_all("Provides-Extra"), "development tools are a dependency group"
+    assert told.get_all("Provides-Extra") == ["postgres"], "development tools are a dependency group"
 
 
 def test_the_readme_is_whole_on_the_package_index(tmp_path: Path, built: dict[str, bytes]) -> None:
