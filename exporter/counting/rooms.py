@@ -28,7 +28,10 @@ QUIET_POLLS = 3
 
 
 class KnownRoom(msgspec.Struct, frozen=True):
-    """What 100ms last said of a room, and when (µs, the API's time; 0 when it has not answered); `exists` is false after a 404."""
+    """What 100ms last said of a room, and when (µs, the API's time; 0 when it has not answered).
+
+    `exists` is false after a 404.  `enabled` is false only where 100ms has said so.
+    """
 
     id: str
     name: str
@@ -57,7 +60,7 @@ class KnownRoom(msgspec.Struct, frozen=True):
     @classmethod
     def missing(cls, room_id: str, fetched_at: int) -> KnownRoom:
         """A room that the API does not know."""
-        return cls(room_id, "", "", "", "", enabled=False, exists=False, fetched_at=fetched_at)
+        return cls(room_id, "", "", "", "", enabled=True, exists=False, fetched_at=fetched_at)
 
 
 class Rooms:
@@ -240,7 +243,7 @@ class Rooms:
         """An answer about a room; one that does not exist any more keeps the name it had."""
         before = self.known.get(room.id)
         if not room.exists and before is not None:
-            room = structs.replace(before, exists=False, enabled=False, fetched_at=room.fetched_at)
+            room = structs.replace(before, exists=False, fetched_at=room.fetched_at)
         self.known[room.id] = room
         self._waited.pop(room.id, None)
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from exporter.config.money import Budget
 from exporter.counting.usage import Spent, lines
 from exporter.publish.exposition import Exposition, Section
-from exporter.publish.families import BUDGET_FAMILIES
 from exporter.publish.text import budget_lines
 
 _BOARD = ""
@@ -43,5 +42,4 @@ class BudgetBoard:
             self._exposition.publish(_BOARD, None)
             return
         texts = budget_lines(lines(self._budgets, self._spent))
-        sections = {family.name: [Section(text)] for family, text in zip(BUDGET_FAMILIES, texts, strict=True)}
-        self._exposition.publish(_BOARD, sections)
+        self._exposition.publish(_BOARD, {name: [Section(text)] for name, text in texts.items()})

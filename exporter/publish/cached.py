@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram, Metric, utils
 
 from exporter.publish.exposition import Section
 from exporter.publish.negotiation import TEXT, Format
-from exporter.publish.text import escape
+from exporter.publish.writing import escape
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 

@@ -84,6 +84,7 @@ Sections = Mapping[str, Sequence[Section]]
 Live = Callable[[Format, frozenset[str]], Sequence[Section]]
 """The exporter's own metrics in a format, of these names only (none: all), as sections that end the page."""
 
+_NAMES = frozenset(family.name for family in FAMILIES)
 _HEADERS = {fmt: {family.name: Section(header(family, openmetrics=fmt is OPENMETRICS)) for family in FAMILIES} for fmt in Format}
 
 
@@ -176,11 +177,14 @@ class Exposition:
         self._asked: frozenset[tuple[Format, bool]] = frozenset()
 
     def publish(self, workspace: str, sections: Sections | None) -> None:
-        """Replaces a workspace's sections, at once and whole; `None` removes them.
+        """Replaces a workspace's sections, at once and whole; `None` removes them.  They belong to families of `FAMILIES`.
 
         The kinds of pages that scrapers have asked for are finished here, in the thread of the poll, so that a scrape finds them
         ready.  zlib lets go of the interpreter while it compresses a section.
         """
+        for name in sections or ():
+            if name not in _NAMES:
+                raise ValueError(f"{name} is published, but is not among FAMILIES, which give a page its headers and order")
         asked = self._asked
         for fmt in {fmt for fmt, gzip in asked if gzip}:
             for section in (section for group in (sections or {}).values() for section in group):

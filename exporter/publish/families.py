@@ -1,12 +1,28 @@
-"""The metric families that are made of the ledger: names, types, HELP."""
+"""The metric families that are made of the ledger: each with its name, type, HELP and lines.
+
+A family is one entry of a table below.  Adding an entry publishes it: nothing else lists the families or their order.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram, RoleTotals
+from exporter.counting.contribution import OVERFLOW
+from exporter.counting.ledger import Ledger
+from exporter.counting.rooms import KnownRoom
+from exporter.counting.usage import BudgetLine
+from exporter.counting.webhooks import RECEIVED, REJECTED
+from exporter.hms.webhooks import JOIN_FAILURE, LEAVE
+from exporter.publish.writing import escape, histogram_lines, seconds
+from exporter.times import SECOND
 
-class Family(NamedTuple):
-    """A metric family; `expires` tells that its values are of a moment, and must not outlive it for long."""
+
+@dataclass(frozen=True)
+class Family:
+    """A metric family; `expires` says that its values are of one moment and must not be shown for long after it."""
 
     name: str
     kind: str
@@ -14,75 +30,272 @@ class Family(NamedTuple):
     expires: bool = False
 
 
+# -- of a room or group -----------------------------------------------------------------------------------------------
+
+
+class AccountView(NamedTuple):
+    """An account and its labels, written once for all its lines: with braces, and a space at the end."""
+
+    state: AccountState
+    known: KnownRoom | None
+    labels: str
+    roles: Sequence[tuple[str, RoleTotals, str]]
+    """Each role with its totals and the labels of its series."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountFamily(Family):
+    """A family of which every room or group has `lines`, one for each role if `by_role`."""
+
+    lines: Callable[[AccountView], str]
+    by_role: bool = False
+    moves: bool = False
+    """Whether its values rise with time alone, while nobody comes or goes."""
+
+
+def _momentary(name: str, text: str, value: Callable[[Gauges], object]) -> AccountFamily:
+    """A gauge of the last poll: absent before the first one, and where the value is `None`."""
+
+    def lines(of: AccountView) -> str:
+        found = None if of.state.gauges is None else value(of.state.gauges)
+        return "" if found is None else f"{name}{of.labels}{found}\n"
+
+    return AccountFamily(name, "gauge", text, expires=True, lines=lines)
+
+
+def _counter(name: str, text: str, value: Callable[[AccountState], object], *, moves: bool = False) -> AccountFamily:
+    return AccountFamily(name, "counter", text, lines=lambda of: f"{name}{of.labels}{value(of.state)}\n", moves=moves)
+
+
+def _role_counter(name: str, text: str, value: Callable[[RoleTotals], object], *, moves: bool = False) -> AccountFamily:
+    def lines(of: AccountView) -> str:
+        return "".join([f"{name}{labels}{value(totals)}\n" for _, totals, labels in of.roles])
+
+    return AccountFamily(name, "counter", text, lines=lines, by_role=True, moves=moves)
+
+
+def _peers_active(of: AccountView) -> str:
+    gauges = of.state.gauges
+    if gauges is None:
+        return ""
+    return "".join([f"hms_peers_active{labels}{gauges.peers[role]}\n" for role, _, labels in of.roles if role in gauges.peers])
+
+
+def _room_info(of: AccountView) -> str:
+    known = of.known
+    if known is None or not known.answered or not known.exists:
+        return ""
+    enabled = "true" if known.enabled else "false"
+    return (
+        f'hms_room_info{of.labels[:-2]},template="{escape(known.template)}",template_id="{escape(known.template_id)}",'
+        f'region="{escape(known.region)}",enabled="{enabled}"}} 1\n'
+    )
+
+
+def _usage(of: AccountView) -> str:
+    if of.state.account == OVERFLOW:
+        return ""  # it is part of the workspace's own line, `elsewhere`
+    return "".join([usage_of_role(labels, totals.usage_day, totals.usage_month) for _, totals, labels in of.roles])
+
+
+def usage_of_role(labels: str, day: int, month: int) -> str:
+    """The lines of `USAGE_FAMILY` of one role (µs); `labels` have their braces, and a space at the end."""
+    shared = labels[:-2]
+    return (
+        f'hms_usage_peer_seconds{shared},period="day"}} {seconds(day)}\nhms_usage_peer_seconds{shared},period="month"}} {seconds(month)}\n'
+    )
+
+
+USAGE_FAMILY = AccountFamily(
+    "hms_usage_peer_seconds",
+    "gauge",
+    "Participant time of this UTC day or month so far; it starts over with each. Rooms without series are under _other.",
+    lines=_usage,
+    moves=True,
+)
 ACCOUNT_FAMILIES = (
-    Family("hms_sessions_active", "gauge", "Sessions running in the room at the last poll.", expires=True),
-    Family(
+    _momentary("hms_sessions_active", "Sessions running in the room at the last poll.", lambda gauges: gauges.sessions),
+    _momentary(
         "hms_session_start_timestamp_seconds",
-        "gauge",
         "Start of the room's longest-running session, as Unix time; absent while the room is idle.",
-        expires=True,
+        lambda gauges: None if gauges.oldest_start is None else seconds(gauges.oldest_start),
     ),
-    Family("hms_peers_active", "gauge", "Peers connected at the last poll.", expires=True),
-    Family(
+    AccountFamily("hms_peers_active", "gauge", "Peers connected at the last poll.", expires=True, lines=_peers_active, by_role=True),
+    _momentary(
         "hms_peers_active_peak",
-        "gauge",
         "Most peers connected at one moment since the poll before, worked out from their times of joining and leaving.",
-        expires=True,
+        lambda gauges: gauges.peak,
     ),
-    Family("hms_users_active", "gauge", "Distinct user ids among the peers connected at the last poll.", expires=True),
-    Family("hms_sessions_started_total", "counter", "Sessions started."),
-    Family("hms_sessions_ended_total", "counter", "Sessions ended."),
-    Family("hms_session_seconds_total", "counter", "Wall-clock time of sessions, running ones included up to the last poll."),
-    Family("hms_peers_joined_total", "counter", "Peers joined, by the role they were first seen in."),
-    Family("hms_peers_left_total", "counter", "Peers left, by the role they were last seen in."),
-    Family(
+    _momentary("hms_users_active", "Distinct user ids among the peers connected at the last poll.", lambda gauges: gauges.users),
+    _counter("hms_sessions_started_total", "Sessions started.", lambda state: state.totals.published_started),
+    _counter("hms_sessions_ended_total", "Sessions ended.", lambda state: state.totals.published_ended),
+    _counter(
+        "hms_session_seconds_total",
+        "Wall-clock time of sessions, running ones included up to the last poll.",
+        lambda state: seconds(state.totals.published_seconds),
+        moves=True,
+    ),
+    _role_counter("hms_peers_joined_total", "Peers joined, by the role they were first seen in.", lambda role: role.published_joined),
+    _role_counter("hms_peers_left_total", "Peers left, by the role they were last seen in.", lambda role: role.published_left),
+    _role_counter(
         "hms_peer_seconds_total",
-        "counter",
         "Participant time, which is what 100ms bills: the stays of all peers, connected ones included up to the last poll.",
+        lambda role: seconds(role.published_seconds),
+        moves=True,
     ),
-    Family("hms_room_info", "gauge", "What 100ms says of the room; always 1."),
-    Family(
-        "hms_usage_peer_seconds",
-        "gauge",
-        "Participant time of this UTC day or month so far; it starts over with each. Rooms without series are under _other.",
-    ),
+    AccountFamily("hms_room_info", "gauge", "What 100ms says of the room; always 1.", lines=_room_info),
+    USAGE_FAMILY,
 )
+
+
+# -- of a workspace ---------------------------------------------------------------------------------------------------
+
+
+class Overview(NamedTuple):
+    """How many rooms a workspace has, by what is known of them."""
+
+    configured: int
+    tracked: int
+    missing: int
+    overflowed: int
+
+
+class WorkspaceView(NamedTuple):
+    """A workspace and its labels, without braces; `created` asks for when its histograms began."""
+
+    labels: str
+    ledger: Ledger
+    overview: Overview
+    created: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkspaceFamily(Family):
+    """A family of which every workspace has `lines`."""
+
+    lines: Callable[[WorkspaceView], str]
+
+
+def _histogram(name: str, text: str, kept_as: str, scale: int) -> WorkspaceFamily:
+    """One histogram of the workspace, there from the start, at 0."""
+
+    def lines(of: WorkspaceView) -> str:
+        found = of.ledger.histograms.get((kept_as, ""), Histogram(HISTOGRAM_BOUNDS[kept_as]))
+        return histogram_lines(name, of.labels, found, scale, created=of.created)
+
+    return WorkspaceFamily(name, "histogram", text, lines=lines)
+
+
+def _role_histogram(name: str, text: str, kept_as: str, scale: int) -> WorkspaceFamily:
+    """One histogram for each role that has been seen."""
+
+    def lines(of: WorkspaceView) -> str:
+        found = sorted((role, histogram) for (kept, role), histogram in of.ledger.histograms.items() if kept == kept_as)
+        return "".join(
+            histogram_lines(name, f'{of.labels},role="{escape(role)}"', histogram, scale, created=of.created) for role, histogram in found
+        )
+
+    return WorkspaceFamily(name, "histogram", text, lines=lines)
+
+
+def _overview(name: str, text: str, value: Callable[[Overview], int]) -> WorkspaceFamily:
+    return WorkspaceFamily(name, "gauge", text, lines=lambda of: f"{name}{{{of.labels}}} {value(of.overview)}\n")
+
+
 WORKSPACE_FAMILIES = (
-    Family("hms_session_duration_seconds", "histogram", "Wall-clock length of ended sessions."),
-    Family("hms_session_peers", "histogram", "Peers in an ended session, over its whole length."),
-    Family("hms_peer_duration_seconds", "histogram", "Length of the stays of peers in ended sessions."),
-    Family("hms_rooms_configured", "gauge", "Rooms named by their id in the configuration."),
-    Family("hms_rooms_tracked", "gauge", "Rooms and groups of rooms with series of their own."),
-    Family("hms_rooms_missing", "gauge", "Configured rooms that 100ms does not know."),
-    Family("hms_rooms_overflowed", "gauge", 'Rooms beyond limits.max_rooms, counted together under room="_other".'),
+    _histogram("hms_session_duration_seconds", "Wall-clock length of ended sessions.", "session_duration", SECOND),
+    _histogram("hms_session_peers", "Peers in an ended session, over its whole length.", "session_peers", 1),
+    _role_histogram("hms_peer_duration_seconds", "Length of the stays of peers in ended sessions.", "peer_duration", SECOND),
+    _overview("hms_rooms_configured", "Rooms named by their id in the configuration.", lambda of: of.configured),
+    _overview("hms_rooms_tracked", "Rooms and groups of rooms with series of their own.", lambda of: of.tracked),
+    _overview("hms_rooms_missing", "Configured rooms that 100ms does not know.", lambda of: of.missing),
+    _overview("hms_rooms_overflowed", 'Rooms beyond limits.max_rooms, counted together under room="_other".', lambda of: of.overflowed),
 )
-USAGE_FAMILIES = (
-    Family("hms_usage_period_elapsed_ratio", "gauge", "How much of this UTC day or month is over: usage divided by it is the pace."),
-    Family("hms_usage_cost", "gauge", "What this month's usage costs so far, beyond the free minutes, by the configured prices."),
+ELAPSED_FAMILY = Family(
+    "hms_usage_period_elapsed_ratio", "gauge", "How much of this UTC day or month is over: usage divided by it is the pace."
 )
+COST_FAMILY = Family("hms_usage_cost", "gauge", "What this month's usage costs so far, beyond the free minutes, by the configured prices.")
+UP_FAMILY = Family("hms_up", "gauge", "Whether the last poll read everything it wanted (1) or not (0).")
+
+
+# -- of a budget, of webhooks -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetFamily(Family):
+    """A family of which every budget has one series, with this value."""
+
+    value: Callable[[BudgetLine], float]
+
+
 BUDGET_FAMILIES = (
-    Family("hms_budget_peer_seconds", "gauge", "The budget: participant time planned for the day or month."),
-    Family("hms_budget_used_ratio", "gauge", "How much of the budget is used; 1 is all of it."),
-    Family("hms_budget_elapsed_ratio", "gauge", "How much of the budget's day or month is over; 1 is its end."),
+    BudgetFamily(
+        "hms_budget_peer_seconds",
+        "gauge",
+        "The budget: participant time planned for the day or month.",
+        value=lambda budget: budget.seconds,
+    ),
+    BudgetFamily("hms_budget_used_ratio", "gauge", "How much of the budget is used; 1 is all of it.", value=lambda budget: budget.used),
+    BudgetFamily(
+        "hms_budget_elapsed_ratio",
+        "gauge",
+        "How much of the budget's day or month is over; 1 is its end.",
+        value=lambda budget: budget.elapsed,
+    ),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookFamily(Family):
+    """A family of which every counter of webhooks with this name is a series; `label` is what its own label is called."""
+
+    counted_as: str
+    label: str
+
+
 WEBHOOK_ROOM_FAMILIES = (
-    Family("hms_peer_leaves_total", "counter", "Peers that left, by the reason that 100ms's webhooks give."),
-    Family("hms_join_failures_total", "counter", "Peers that could not join, by the reason that 100ms's webhooks give."),
+    WebhookFamily(
+        "hms_peer_leaves_total",
+        "counter",
+        "Peers that left, by the reason that 100ms's webhooks give.",
+        counted_as=LEAVE,
+        label="reason",
+    ),
+    WebhookFamily(
+        "hms_join_failures_total",
+        "counter",
+        "Peers that could not join, by the reason that 100ms's webhooks give.",
+        counted_as=JOIN_FAILURE,
+        label="reason",
+    ),
 )
 WEBHOOK_FAMILIES = (
-    Family("hms_webhooks_received_total", "counter", "Webhooks received from 100ms, each event counted once."),
-    Family("hms_webhooks_rejected_total", "counter", "Requests refused at the port for webhooks."),
+    WebhookFamily(
+        "hms_webhooks_received_total",
+        "counter",
+        "Webhooks received from 100ms, each event counted once.",
+        counted_as=RECEIVED,
+        label="type",
+    ),
+    WebhookFamily(
+        "hms_webhooks_rejected_total",
+        "counter",
+        "Requests refused at the port for webhooks.",
+        counted_as=REJECTED,
+        label="reason",
+    ),
 )
-UP_FAMILY = Family("hms_up", "gauge", "Whether the last poll read everything it wanted (1) or not (0).")
-FAMILIES = (
+FAMILIES: tuple[Family, ...] = (
     UP_FAMILY,
     *ACCOUNT_FAMILIES,
     *WEBHOOK_ROOM_FAMILIES,
-    *USAGE_FAMILIES,
+    ELAPSED_FAMILY,
+    COST_FAMILY,
     *BUDGET_FAMILIES,
     *WORKSPACE_FAMILIES,
     *WEBHOOK_FAMILIES,
 )
+"""All of them, in the order of the page."""
 
 
 def header(family: Family, *, openmetrics: bool) -> bytes:

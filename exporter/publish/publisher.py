@@ -15,9 +15,9 @@ from exporter.counting.rooms import Rooms
 from exporter.counting.usage import Spent, by_role, cost, spent
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition, Section
-from exporter.publish.families import ACCOUNT_FAMILIES, UP_FAMILY, USAGE_FAMILIES, WORKSPACE_FAMILIES
+from exporter.publish.families import ACCOUNT_FAMILIES, UP_FAMILY, Overview
 from exporter.publish.status import MOST_ROOMS, RoomStatus, WorkspaceStatus
-from exporter.publish.text import AccountText, Overview, up_line, usage_lines, workspace_lines
+from exporter.publish.text import AccountText, up_line, usage_lines, workspace_lines
 from exporter.publish.webhooks import Counters, room_sections
 from exporter.times import SECOND, calendar
 
@@ -113,9 +113,9 @@ class Publisher:
     def _of_workspace(self, ledger: Ledger, overview: Overview) -> dict[str, list[Section]]:
         texts = workspace_lines(self._name, ledger, overview)
         if not self._config.web.created_timestamps:
-            return {family.name: [Section(text)] for family, text in zip(WORKSPACE_FAMILIES, texts, strict=True)}
+            return {name: [Section(text)] for name, text in texts.items()}
         whole = workspace_lines(self._name, ledger, overview, created=True)
-        return {f.name: [Section(text, openmetrics=more)] for f, text, more in zip(WORKSPACE_FAMILIES, texts, whole, strict=True)}
+        return {name: [Section(text, openmetrics=whole[name])] for name, text in texts.items()}
 
     def _usage(self, ledger: Ledger, rooms: Rooms) -> dict[str, list[Section]]:
         """The usage that no account's own lines tell: of rooms without series, in money, and of budgets."""
@@ -136,8 +136,7 @@ class Publisher:
             self._name,
             {budget.name: Spent(spent(budget, ledger.accounts, rooms.label, whole), now) for budget in self._budgets},
         )
-        names = ("hms_usage_peer_seconds", *(family.name for family in USAGE_FAMILIES))
-        return {name: [Section(text)] for name, text in zip(names, texts, strict=True)}
+        return {name: [Section(text)] for name, text in texts.items()}
 
     def _show(self, sections: Mapping[str, Sequence[Section]]) -> None:
         self._sections = sections

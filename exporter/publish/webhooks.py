@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from exporter.counting.contribution import Account
-from exporter.counting.webhooks import RECEIVED, REJECTED, WORKSPACE, Counter, Key
-from exporter.hms.webhooks import JOIN_FAILURE, LEAVE
+from exporter.counting.webhooks import WORKSPACE, Counter, Key
 from exporter.publish.exposition import Section
-from exporter.publish.families import WEBHOOK_FAMILIES, WEBHOOK_ROOM_FAMILIES, Family
-from exporter.publish.text import created_line, escape
-
-_OF_WORKSPACE = ((RECEIVED, "type"), (REJECTED, "reason"))
-_OF_ROOM = ((LEAVE, "reason"), (JOIN_FAILURE, "reason"))
+from exporter.publish.families import WEBHOOK_FAMILIES, WEBHOOK_ROOM_FAMILIES, WebhookFamily
+from exporter.publish.writing import created_line, escape
 
 Counters = Mapping[Key, Counter]
 
@@ -21,7 +17,7 @@ def workspace_sections(workspace: str, counters: Counters, *, created: bool) -> 
     """How many webhooks a workspace has received and refused."""
     labels = f'workspace="{escape(workspace)}"'
     found = [(key, counter, labels) for key, counter in counters.items() if key.owner == WORKSPACE]
-    return _sections(zip(WEBHOOK_FAMILIES, _OF_WORKSPACE, strict=True), found, created=created)
+    return _sections(WEBHOOK_FAMILIES, found, created=created)
 
 
 def room_sections(
@@ -39,19 +35,19 @@ def room_sections(
         if name is not None:
             room_id = f'room_id="{escape(key.owner.id)}",' if key.owner.kind == "room" else ""
             found.append((key, counter, f'workspace="{escape(workspace)}",{room_id}room="{escape(name)}"'))
-    return _sections(zip(WEBHOOK_ROOM_FAMILIES, _OF_ROOM, strict=True), found, created=created)
+    return _sections(WEBHOOK_ROOM_FAMILIES, found, created=created)
 
 
 def _sections(
-    families: Iterable[tuple[Family, tuple[str, str]]], found: Iterable[tuple[Key, Counter, str]], *, created: bool
+    families: Iterable[WebhookFamily], found: Iterable[tuple[Key, Counter, str]], *, created: bool
 ) -> dict[str, Sequence[Section]]:
     lines = sorted(found, key=lambda item: (item[2], item[0].label))
     sections: dict[str, Sequence[Section]] = {}
-    for family, (name, label) in families:
+    for family in families:
         plain, whole = [], []
         for key, counter, labels in lines:
-            if key.name == name:
-                of = f'{{{labels},{label}="{escape(key.label)}"}} '
+            if key.name == family.counted_as:
+                of = f'{{{labels},{family.label}="{escape(key.label)}"}} '
                 plain.append(f"{family.name}{of}{counter.value}\n")
                 whole += [plain[-1], created_line(family.name, of, counter.born)]
         sections[family.name] = [Section("".join(plain).encode(), openmetrics="".join(whole).encode() if created else None)]

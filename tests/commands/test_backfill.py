@@ -26,8 +26,8 @@ from exporter.config.config import LimitsConfig, WorkspaceConfig, parse
 from exporter.counting.accounts import Histogram
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.scope import Scope
-from exporter.publish.families import ACCOUNT_FAMILIES
-from exporter.publish.text import Overview, account_lines, workspace_lines
+from exporter.publish.families import ACCOUNT_FAMILIES, Overview
+from exporter.publish.text import account_lines, workspace_lines
 from exporter.simulator import Fault, SimulatedApi, World
 from exporter.times import DAY, HOUR, MINUTE, SECOND, rfc3339
 from tests.harness import T0, Counting
@@ -106,7 +106,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def page(world: World, counting: Counting, now: int) -> dict[str, float]:
     """What the live exporter's own code publishes, by series."""
     rooms = {room.id: room for room in world.rooms}
-    text = b"".join(workspace_lines("w", counting.ledger, Overview(0, 0, 0, 0)))
+    text = b"".join(workspace_lines("w", counting.ledger, Overview(0, 0, 0, 0)).values())
     for account, state in counting.ledger.accounts.items():
         room = rooms[account.id]
         known = KnownRoom(room.id, room.name_at(now), room.template, room.template_id, room.region, room.enabled, True, 1)

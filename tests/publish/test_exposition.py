@@ -30,18 +30,10 @@ from exporter.counting.webhooks import WORKSPACE, Counter, Key
 from exporter.hms.records import decode_session
 from exporter.publish import checksums
 from exporter.publish.exposition import Exposition, Page, Section, Sections
-from exporter.publish.families import (
-    ACCOUNT_FAMILIES,
-    BUDGET_FAMILIES,
-    FAMILIES,
-    UP_FAMILY,
-    USAGE_FAMILIES,
-    WORKSPACE_FAMILIES,
-    sample_names,
-)
+from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, UP_FAMILY, Overview, sample_names
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format
 from exporter.publish.selfmetrics import SelfMetrics
-from exporter.publish.text import Overview, account_lines, budget_lines, up_line, usage_lines, workspace_lines
+from exporter.publish.text import account_lines, budget_lines, up_line, usage_lines, workspace_lines
 from exporter.publish.webhooks import room_sections, workspace_sections
 from exporter.times import HOUR
 from tests.harness import Counting, at, peer, session
@@ -106,12 +98,11 @@ def sections(counting: Counting, expires: float) -> Sections:
         for family, text in zip(ACCOUNT_FAMILIES, lines, strict=True):
             found.setdefault(family.name, []).append(Section(text, expires if family.expires else float("inf")))
     usage = usage_lines("default", at(30), {"host": (60_000_000, 90_000_000)}, {"host": 0.125}, "USD")
-    for name, text in zip(("hms_usage_peer_seconds", *(family.name for family in USAGE_FAMILIES)), usage, strict=True):
+    for name, text in usage.items():
         found.setdefault(name, []).append(Section(text))
     budgets = budget_lines([BudgetLine("January", 360_000.0, 0.25, 0.5)])
     whole = workspace_lines("default", counting.ledger, Overview(configured=2, tracked=3, missing=1, overflowed=0))
-    for family, text in [*zip(BUDGET_FAMILIES, budgets, strict=True), *zip(WORKSPACE_FAMILIES, whole, strict=True)]:
-        found[family.name] = [Section(text)]
+    found |= {name: [Section(text)] for name, text in (budgets | whole).items()}
     heard = {
         Key(WORKSPACE, "received", "peer.leave.success"): Counter(at(1), 3),
         Key(WORKSPACE, "rejected", "secret"): Counter(at(1), 0),

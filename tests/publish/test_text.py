@@ -6,14 +6,15 @@ import re
 
 import pytest
 
-from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram
+from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram, RoleTotals, SessionTotals
 from exporter.counting.contribution import Account, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
-from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, WORKSPACE_FAMILIES, Family, header
+from exporter.publish.exposition import Exposition
+from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, AccountFamily, Family, Overview, header
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format
 from exporter.publish.selfmetrics import SelfMetrics
-from exporter.publish.text import Overview, account_lines, workspace_lines
+from exporter.publish.text import AccountText, account_lines, workspace_lines
 from exporter.times import SECOND
 
 
@@ -123,13 +124,30 @@ def test_large_totals_keep_their_milliseconds() -> None:
     assert lines_of(state)["hms_peer_seconds_total"].endswith(" 1000000000.000001\n")
 
 
+def test_a_family_that_no_page_lists_is_refused() -> None:
+    with pytest.raises(ValueError, match="hms_forgotten is published, but is not among FAMILIES"):
+        Exposition(lambda fmt, names: []).publish("w", {"hms_forgotten": []})
+
+
+@pytest.mark.parametrize("family", [family for family in ACCOUNT_FAMILIES if family.kind == "counter"], ids=lambda family: family.name)
+def test_only_what_moves_is_rendered_anew_while_time_alone_goes_on(family: AccountFamily) -> None:
+    state = AccountState(room_account(ROOM))
+    state.role("host")
+    at, text = ACCOUNT_FAMILIES.index(family), AccountText()
+    before = text.lines("w", "daily", state, None)[at]
+    state.totals = SessionTotals(published_started=1, published_ended=1, published_seconds=SECOND)
+    state.roles["host"] = RoleTotals(published_joined=1, published_left=1, published_seconds=SECOND)
+    state.moved += 1
+    assert (text.lines("w", "daily", state, None)[at] != before) == family.moves == ("_seconds_" in family.name)
+
+
 def test_a_histogram_is_cumulative_and_ends_with_everything() -> None:
     ledger = Ledger()
     histogram = ledger.histograms["session_duration", ""] = Histogram(HISTOGRAM_BOUNDS["session_duration"])
     for seconds in (30, 60, 61, 43_200, 50_000):
         histogram.observe(seconds * SECOND, SECOND)
     overview = Overview(configured=0, tracked=0, missing=0, overflowed=0)
-    text = dict(zip((family.name for family in WORKSPACE_FAMILIES), workspace_lines("w", ledger, overview), strict=True))
+    text = workspace_lines("w", ledger, overview)
     lines = text["hms_session_duration_seconds"].decode().splitlines()
     assert lines[0] == 'hms_session_duration_seconds_bucket{workspace="w",le="60.0"} 2'
     assert lines[1] == 'hms_session_duration_seconds_bucket{workspace="w",le="300.0"} 3'

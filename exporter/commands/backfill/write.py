@@ -18,7 +18,7 @@ from exporter.counting.accounts import HISTOGRAM_BOUNDS, Histogram
 from exporter.counting.contribution import Account
 from exporter.counting.scope import Scope
 from exporter.publish.families import ACCOUNT_FAMILIES, WORKSPACE_FAMILIES, Family, header
-from exporter.publish.text import escape, seconds
+from exporter.publish.writing import escape, seconds
 from exporter.times import SECOND
 
 _END = b"# EOF\n"

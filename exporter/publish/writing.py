@@ -1,0 +1,38 @@
+"""How values, labels and histograms are written, alike in the text format and in OpenMetrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from exporter.counting.accounts import Histogram
+from exporter.times import SECOND
+
+
+def escape(value: str) -> str:
+    """A label's value with the characters escaped that both formats ask for."""
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def seconds(micros: int) -> str:
+    """Microseconds as seconds, with all their digits."""
+    return repr(micros / SECOND)
+
+
+def created_line(name: str, labels: str, born: int | None) -> str:
+    """When a counter or histogram began; empty where that is not known.  `labels` have their braces, and a space at the end."""
+    return f"{name.removesuffix('_total')}_created{labels}{seconds(born)}\n" if born else ""
+
+
+def histogram_lines(name: str, labels: str, histogram: Histogram, scale: int, *, created: bool) -> str:
+    """A histogram's lines; `labels` have no braces.  `scale` is how many units of `total` make one of the published unit."""
+    lines = "".join(_lines(name, labels, histogram, scale))
+    return lines + created_line(name, f"{{{labels}}} ", histogram.born) if created else lines
+
+
+def _lines(name: str, labels: str, histogram: Histogram, scale: int) -> Iterable[str]:
+    count = 0
+    for bound, observed in zip((*histogram.bounds, None), histogram.counts, strict=True):
+        count += observed
+        yield f'{name}_bucket{{{labels},le="{"+Inf" if bound is None else float(bound)}"}} {count}\n'
+    yield f"{name}_count{{{labels}}} {count}\n"
+    yield f"{name}_sum{{{labels}}} {seconds(histogram.total) if scale == SECOND else histogram.total}\n"
