@@ -11,14 +11,10 @@ from prometheus_client import CollectorRegistry
 from bench.plain import PlainExporter
 from bench.report import Row
 from bench.traffic import SECRET
-from exporter.config.config import ApiConfig, Config, KeyPair, LimitsConfig, RoomById, Secret, WorkspaceConfig
-from exporter.hms.client import Api
-from exporter.polling.poller import WorkspacePoller
-from exporter.publish.exposition import Exposition
-from exporter.publish.selfmetrics import SelfMetrics
+from exporter.config.config import LimitsConfig, RoomById
 from exporter.simulator import Session, SimulatedApi, World, management_token, real_clock
-from exporter.state.store import Store
 from exporter.times import HOUR, MINUTE, SECOND
+from lab.bench import Bench
 
 _INTERVAL = 30 * SECOND
 _PAST = 10_000
@@ -55,22 +51,24 @@ def _measure(rooms: int, running: int, churn: int, *, plain: bool) -> tuple[int,
         _open(world, world.room().id, at).close(at + MINUTE)
     ids = [world.room(name=f"room-{number}").id for number in range(max(rooms, running + 4 * churn))]
     sessions = [_open(world, room, now - (10 + number % 60) * MINUTE) for number, room in enumerate(ids[:running])]
-    with SimulatedApi([world], clock=lambda: now) as api, tempfile.TemporaryDirectory() as folder:
-        poller = _poller(api, world, ids[:rooms], Path(folder))
-        poller.poll()
+    configured = [RoomById(room) for room in ids[:rooms]]
+    # The exporter's steady clock goes with the scripted one: else the two would contradict each other, which costs a call.
+    with tempfile.TemporaryDirectory() as folder, Bench(Path(folder), world, configured, now=now, limits=LimitsConfig()) as bench:
+        bench.poll()
         dearest = 0
         for number in range(3):
             now += _INTERVAL
+            bench.now = now
             for place in range(churn):
                 # Not the newest: those would be found more cheaply than most.
                 sessions.pop(5).close(now - 20 * SECOND)
                 sessions.append(_open(world, ids[running + number * churn + place], now - 10 * SECOND))
-            dearest = max(dearest, _calls(api, poller.poll))
-            assert poller.status.reason is None, poller.status.reason
+            dearest = max(dearest, _calls(bench.server, bench.poller.poll))
+            assert bench.poller.status.reason is None, bench.poller.status.reason
         if not plain:
             return dearest, None
-        other = PlainExporter(api.base_url, management_token(world, now), dict.fromkeys(ids[:rooms], ""), CollectorRegistry())
-        return dearest, _calls(api, other.poll)
+        other = PlainExporter(bench.server.base_url, management_token(world, now), dict.fromkeys(ids[:rooms], ""), CollectorRegistry())
+        return dearest, _calls(bench.server, other.poll)
 
 
 def _calls(api: SimulatedApi, poll: Callable[[], None]) -> int:
@@ -83,13 +81,3 @@ def _open(world: World, room: str, at: int) -> Session:
     session = world.open(room, at)
     session.join("guest", at)
     return session
-
-
-def _poller(api: SimulatedApi, world: World, rooms: list[str], folder: Path) -> WorkspacePoller:
-    workspace = WorkspaceConfig("bench", KeyPair(Secret("key"), Secret(world.secret)), tuple(RoomById(room, None) for room in rooms))
-    config = Config((workspace,), api=ApiConfig(base_url=api.base_url, max_requests_per_second=1000), limits=LimitsConfig())
-    metrics = SelfMetrics("bench", "unknown")
-    own = metrics.workspace("bench", 30)
-    # Our steady clock goes with the scripted one: else the two would contradict each other, which costs a call.
-    client = Api(config.api, workspace.credentials, own, steady=lambda: api.clock())
-    return WorkspacePoller(workspace, config, Store(folder / "state.db"), Exposition(metrics.render), own, client)

@@ -11,7 +11,7 @@ from exporter.counting.accounts import HISTOGRAM_BOUNDS
 from exporter.simulator import Session, truth_of
 from exporter.simulator.timeline import Peer
 from exporter.times import SECOND
-from soak.watcher import Sums, room_of, sums, true_sums
+from lab.counters import BY_ROLE, NAMES, Sums, added, room_of, sums, sums_of, true_sums, unit
 
 ByRole = Counter[tuple[str, str]]
 """Counts and microseconds by role and counter."""
@@ -20,11 +20,8 @@ Distributions = Counter[tuple[str, str, str]]
 
 _ROLE = re.compile(r'[{,]role="([^"]*)"')
 _LE = re.compile(r'[{,]le="([^"]*)"')
-_OF_ROLES = {
-    "hms_peers_joined_total": ("joined", 1),
-    "hms_peers_left_total": ("left", 1),
-    "hms_peer_seconds_total": ("us", SECOND),
-}
+_TIMES = [name for name in NAMES if unit(name) == SECOND]
+_COUNTS = [name for name in NAMES if unit(name) == 1]
 _HISTOGRAMS = {
     "hms_session_duration_seconds": ("session_duration", SECOND),
     "hms_session_peers": ("session_peers", 1),
@@ -73,12 +70,12 @@ class Account:
         """A page against the truth about these rooms."""
         seen_sums, seen_roles = sums(found), _roles(found)
         for room, true in truth.items():
-            seen, whole = seen_sums.get(room, Sums()), true.sums
+            seen, whole = seen_sums.get(room, sums_of()), true.sums
             self.rooms += 1
-            for much in (seen.peer_us - whole.peer_us, seen.session_us - whole.session_us):
-                self._doubled += max(0, much)
-                self._lost += max(0, -much)
-            self._counts += (seen.started, seen.ended, seen.joined, seen.left) != (whole.started, whole.ended, whole.joined, whole.left)
+            for name in _TIMES:
+                self._doubled += max(0, seen[name] - whole[name])
+                self._lost += max(0, whole[name] - seen[name])
+            self._counts += any(seen[name] != whole[name] for name in _COUNTS)
             of = seen_roles.get(room, Counter())
             self._roles += not all(true.least[key] <= of[key] <= true.most[key] for key in {*of, *true.least})
 
@@ -86,7 +83,7 @@ class Account:
         """A page against the rooms that there are: what is counted for another was made up."""
         for room, made_up in sums(found).items():
             if room not in known:
-                self._doubled += made_up.peer_us + made_up.session_us
+                self._doubled += sum(made_up[name] for name in _TIMES)
                 self._counts += 1
 
     def hold_distributions(self, found: Mapping[str, float], truth: Distributions) -> None:
@@ -108,12 +105,12 @@ def true_rooms(sessions: Iterable[Session], now: int) -> dict[str, RoomTruth]:
 
 def nothing() -> RoomTruth:
     """The truth about a room in which there was no session."""
-    return RoomTruth(Sums(), Counter(), Counter())
+    return RoomTruth(sums_of(), Counter(), Counter())
 
 
-def added(one: RoomTruth, other: RoomTruth) -> RoomTruth:
+def both(one: RoomTruth, other: RoomTruth) -> RoomTruth:
     """The truth about a room of which the two know different sessions."""
-    return RoomTruth(Sums(*(a + b for a, b in zip(one.sums, other.sums, strict=True))), one.least + other.least, one.most + other.most)
+    return RoomTruth(added(one.sums, other.sums), one.least + other.least, one.most + other.most)
 
 
 def true_distributions(sessions: Iterable[Session], now: int) -> Distributions:
@@ -142,11 +139,11 @@ def _add_peer(room: RoomTruth, session: Session, peer: Peer, now: int) -> None:
     held = {role for at, role in peer.roles if at <= until}
     for role in held:
         for into in (room.least, room.most) if len(held) == 1 else (room.most,):
-            into[role, "joined"] += 1
-            into[role, "us"] += until - peer.joined_at
+            into[role, "hms_peers_joined_total"] += 1
+            into[role, "hms_peer_seconds_total"] += until - peer.joined_at
     if gone:
         for into in (room.least, room.most):
-            into[peer.role_at(until), "left"] += 1
+            into[peer.role_at(until), "hms_peers_left_total"] += 1
 
 
 def _add_value(into: Distributions, family: str, role: str, value: int) -> None:
@@ -162,11 +159,9 @@ def _add_value(into: Distributions, family: str, role: str, value: int) -> None:
 def _roles(found: Mapping[str, float]) -> dict[str, ByRole]:
     rooms: dict[str, ByRole] = {}
     for series, value in found.items():
-        counter = _OF_ROLES.get(series.partition("{")[0])
-        room = room_of(series)
-        if counter is not None and room is not None:
-            name, scale = counter
-            rooms.setdefault(room, Counter())[_label(_ROLE, series), name] += round(value * scale)
+        name, room = series.partition("{")[0], room_of(series)
+        if name in BY_ROLE and room is not None:
+            rooms.setdefault(room, Counter())[_label(_ROLE, series), name] += round(value * unit(name))
     return rooms
 
 

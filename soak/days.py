@@ -13,13 +13,12 @@ from typing import NamedTuple
 
 from exporter.config.config import ApiConfig, LimitsConfig
 from exporter.simulator import Fault
-from exporter.times import HOUR, SECOND
+from exporter.times import HOUR
+from lab.bench import START, Bench
 from soak.account import Account, Findings
 from soak.life import Life
-from soak.stage import Stage
 
 INTERVAL = 30.0
-_T0 = 1_772_438_400 * SECOND
 _CHECKED_AFTER = 6 * HOUR
 _EXPIRY = 12 * 3600.0
 _GONE_AFTER = 18 * HOUR
@@ -93,9 +92,9 @@ class _Hourly:
         self._leaving: deque[tuple[int, frozenset[str]]] = deque()
         """Rooms that are over, since when: their series stay for a while."""
 
-    def check(self, stage: Stage, life: Life, found: Mapping[str, float]) -> None:
+    def check(self, bench: Bench, life: Life, found: Mapping[str, float]) -> None:
         """Once an hour, after a good poll with nothing left to catch up with: the rooms that are long over, which are then forgotten."""
-        now = stage.clock()
+        now = bench.clock()
         caught_up = found['hms_exporter_catch_up_ratio{workspace="w"}'] == 1
         if found['hms_up{workspace="w"}'] == 1 and caught_up and now - self._checked > HOUR:
             self._checked = now
@@ -104,7 +103,7 @@ class _Hourly:
             self._leaving.append((now, frozenset(over)))
             self.account.hold_rooms(found, {*life.room_ids, *(room for _, rooms in self._leaving for room in rooms)})
             while self._leaving[0][0] + _GONE_AFTER < now:
-                stage.watcher.forget(self._leaving.popleft()[1])
+                bench.watcher.forget(self._leaving.popleft()[1])
 
 
 def live(
@@ -119,66 +118,67 @@ def live(
     """Lives so many simulated days, or as many as fit into so many real hours; `tell` is told of each day."""
     rng = random.Random(seed)  # noqa: S311 (a repeatable life)
     began = time.monotonic()
-    life = Life(seed, _T0, meetings_an_hour=meetings_an_hour)
+    life = Life(seed, START, meetings_an_hour=meetings_an_hour)
     hourly = _Hourly()
     account = hourly.account
     polls = failed = restarts = 0
-    told = _T0
+    told = START
     first: Footprint | None = None
     asking = ApiConfig(timeout=0.5, max_requests_per_second=1000.0, max_retries=0)
-    with Stage(folder, life, _T0, api=asking, interval=INTERVAL, limits=LimitsConfig(room_idle_expiry=_EXPIRY), seed=seed) as stage:
-        start = Footprint.now(stage.state_file)
-        end = _T0 + round(days * 24 * HOUR)
-        while (now := stage.clock()) < end and time.monotonic() - began < hours * 3600:
+    limits = LimitsConfig(room_idle_expiry=_EXPIRY)
+    with Bench(folder, life, runs=True, api=asking, interval=INTERVAL, limits=limits, seed=seed, lenient=True) as bench:
+        start = Footprint.now(bench.state_file)
+        end = START + round(days * 24 * HOUR)
+        while (now := bench.clock()) < end and time.monotonic() - began < hours * 3600:
             life.live(now)
-            stage.server.faults.clear()
+            bench.server.faults.clear()
             if rng.random() < 0.05:
-                stage.server.faults.add(rng.choice(_FAULTS))
+                bench.server.faults.add(rng.choice(_FAULTS))
             if rng.random() < 0.0005:
-                stage.state_file.unlink()
-            found = stage.poll()
+                bench.state_file.unlink()
+            found = bench.poll()
             polls += 1
             failed += found['hms_up{workspace="w"}'] == 0
-            hourly.check(stage, life, found)
-            if first is None and now - _T0 > min(24 * HOUR, (end - _T0) // 2):
-                first = Footprint.now(stage.state_file)
+            hourly.check(bench, life, found)
+            if first is None and now - START > min(24 * HOUR, (end - START) // 2):
+                first = Footprint.now(bench.state_file)
             if now - told >= 24 * HOUR:
                 told = now
-                tell(_line(now, polls, failed, account, stage))
-            stage.clock.leap(INTERVAL)
+                tell(_line(now, polls, failed, account, bench))
+            bench.clock.leap(INTERVAL)
             if rng.random() < 0.002:
                 restarts += 1
-                stage.restart(rng.choice((0.0, 0.0, 60.0, rng.uniform(0.0, _LONGEST_PAUSE))))
-                life.live(stage.clock())
-        now = stage.clock()
-        last = Footprint.now(stage.state_file)
-        found = _come_to_rest(stage, life, hourly)
-        account.hold(found, life.truth(stage.clock()))
-        account.hold_distributions(found, life.distributions(stage.clock()))
+                bench.restart(rng.choice((0.0, 0.0, 60.0, rng.uniform(0.0, _LONGEST_PAUSE))))
+                life.live(bench.clock())
+        now = bench.clock()
+        last = Footprint.now(bench.state_file)
+        found = _come_to_rest(bench, life, hourly)
+        account.hold(found, life.truth(bench.clock()))
+        account.hold_distributions(found, life.distributions(bench.clock()))
     return Days(
-        (now - _T0) / (24 * HOUR), polls, failed, life.sessions, account.rooms, restarts, stage.watcher.falls, account.findings,
+        (now - START) / (24 * HOUR), polls, failed, life.sessions, account.rooms, restarts, bench.watcher.falls, account.findings,
         start, first or last, last, time.monotonic() - began,
     )  # fmt: skip
 
 
-def _come_to_rest(stage: Stage, life: Life, hourly: _Hourly) -> dict[str, float]:
+def _come_to_rest(bench: Bench, life: Life, hourly: _Hourly) -> dict[str, float]:
     """Everybody goes home; what is published then."""
-    stage.server.faults.clear()
-    stage.use(stage.ask_here(ApiConfig(timeout=5.0, max_requests_per_second=1000.0)))
-    while stage.clock() < life.quiet_from():
-        hourly.check(stage, life, stage.poll())
-        stage.clock.leap(INTERVAL * 10)
+    bench.server.faults.clear()
+    bench.use(bench.ask_here(ApiConfig(timeout=5.0, max_requests_per_second=1000.0)))
+    while bench.clock() < life.quiet_from():
+        hourly.check(bench, life, bench.poll())
+        bench.clock.leap(INTERVAL * 10)
     for _ in range(3):
-        found = stage.poll()
-        stage.clock.leap(INTERVAL)
+        found = bench.poll()
+        bench.clock.leap(INTERVAL)
     return found
 
 
-def _line(now: int, polls: int, failed: int, account: Account, stage: Stage) -> str:
-    print_, so_far = Footprint.now(stage.state_file), account.findings
+def _line(now: int, polls: int, failed: int, account: Account, bench: Bench) -> str:
+    print_, so_far = Footprint.now(bench.state_file), account.findings
     return (
-        f"day {round((now - _T0) / (24 * HOUR)):3}  {polls:7} polls ({failed} failed)  {account.rooms:6} rooms checked  "
-        f"lost {so_far.lost:g} s  doubled {so_far.doubled:g} s  falls {len(stage.watcher.falls)}  "
+        f"day {round((now - START) / (24 * HOUR)):3}  {polls:7} polls ({failed} failed)  {account.rooms:6} rooms checked  "
+        f"lost {so_far.lost:g} s  doubled {so_far.doubled:g} s  falls {len(bench.watcher.falls)}  "
         f"{print_.memory / 2**20:6.1f} MiB  {print_.state / 2**20:5.1f} MiB state"
         f"  {print_.descriptors} descriptors  {print_.threads} threads"
     )

@@ -13,7 +13,7 @@ from exporter.simulator import Nothing, Room, RoomQuery, Session, SessionQuery, 
 from exporter.simulator.shape import object_id
 from exporter.simulator.workspace import select_rooms
 from exporter.times import HOUR, MINUTE, SECOND
-from soak.account import Distributions, RoomTruth, added, nothing, true_distributions, true_rooms
+from soak.account import Distributions, RoomTruth, both, nothing, true_distributions, true_rooms
 
 _STANDING = 6
 _SHAPES = (Shape(), Shape(peers="list"), Shape(connected="null"), Shape(connected="zero", digits=9))
@@ -70,7 +70,7 @@ class Life:
             for session in over:
                 del self._sessions[session.id]
                 self._of_room[session.room_id].remove(session)
-                self._past[session.room_id] = added(self._past[session.room_id], true_rooms([session], now)[session.room_id])
+                self._past[session.room_id] = both(self._past[session.room_id], true_rooms([session], now)[session.room_id])
             self._past_distributions.update(true_distributions(over, now))
             gone = {room for session in over if (room := session.room_id) not in self._standing and not self._of_room[room]}
             for room in gone:
@@ -81,7 +81,7 @@ class Life:
         """What has truly happened in the rooms that are not forgotten."""
         with self.lock:
             present = true_rooms(self._sessions.values(), now)
-            return {room: added(self._past.get(room, nothing()), present.get(room, nothing())) for room in {*self._past, *present}}
+            return {room: both(self._past.get(room, nothing()), present.get(room, nothing())) for room in {*self._past, *present}}
 
     def distributions(self, now: int) -> Distributions:
         """What the histograms must come to, forgotten sessions included."""

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-from soak.watcher import Watcher
+from lab.watcher import Watcher
 
 _SCRAPE_EVERY = 0.02
 

@@ -1,52 +1,35 @@
-"""What the tests of the counting share: records as the API writes them, a ledger with its state file, and a poller over HTTP."""
+"""What the tests of the counting share: records as the API writes them, and a ledger with its state file."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from prometheus_client.parser import text_string_to_metric_families
-
-from exporter.config.config import (
-    ApiConfig,
-    Config,
-    KeyPair,
-    LimitsConfig,
-    PollConfig,
-    RoomById,
-    RoomsByName,
-    Secret,
-    WorkspaceConfig,
-)
+from exporter.config.config import KeyPair, RoomById, RoomsByName, Secret, WorkspaceConfig
 from exporter.counting.accounts import AccountState, Gauges
 from exporter.counting.contribution import Account, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.poll import Poll
-from exporter.counting.rooms import KnownRoom
 from exporter.counting.scope import Scope
-from exporter.hms.client import Api
 from exporter.hms.records import decode_session
-from exporter.polling.names import NameReader
-from exporter.polling.poller import WorkspacePoller
-from exporter.publish.exposition import Exposition
-from exporter.publish.selfmetrics import SelfMetrics
-from exporter.simulator import Session, SimulatedApi, World, truth_of
+from exporter.simulator import Session, truth_of
 from exporter.state.store import Store
 from exporter.times import HOUR, SECOND, rfc3339
+from lab.bench import START
+from lab.counters import BY_ROLE, BY_ROOM, Sums, field, true_sums
 
-T0 = 1_772_438_400 * SECOND
+T0 = START
 """A Monday, 08:00 UTC."""
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where a state file does not wait for a disk: thousands of polls are stored, and what a disk adds is no part of the tests."""
 
 Peers = Mapping[str, Mapping[str, object]]
+
+_OF_SESSIONS, _OF_ROLES = [field(name) for name in BY_ROOM], [field(name) for name in BY_ROLE]
 
 
 def at(seconds: float) -> int:
@@ -90,13 +73,11 @@ def published(accounts: Iterable[AccountState]) -> dict[Series, int]:
     found = {}
     for state in accounts:
         owner, totals = state.account.id, state.totals
-        found[Series(owner, "", "started")] = totals.published_started
-        found[Series(owner, "", "ended")] = totals.published_ended
-        found[Series(owner, "", "seconds")] = totals.published_seconds
+        for name in _OF_SESSIONS:
+            found[Series(owner, "", name)] = getattr(totals, f"published_{name}")
         for role, of in state.roles.items():
-            found[Series(owner, role, "joined")] = of.published_joined
-            found[Series(owner, role, "left")] = of.published_left
-            found[Series(owner, role, "seconds")] = of.published_seconds
+            for name in _OF_ROLES:
+                found[Series(owner, role, name)] = getattr(of, f"published_{name}")
     return found
 
 
@@ -233,150 +214,6 @@ class Counting:
         return found
 
 
-# -- over HTTP ----------------------------------------------------------------------------------------------------
-
-QUICK = ApiConfig(timeout=2.0, max_requests_per_second=1000.0, max_retries=0)
-FOREVER = LimitsConfig(room_idle_expiry=1e8)
-Rooms = list[RoomById | RoomsByName] | None
-Key = tuple[str, tuple[tuple[str, str], ...]]
-"""A sample's name and labels."""
-
-
-class NoNames(NameReader):
-    """100ms says nothing of rooms."""
-
-    def read(self, wanted: Sequence[str], until: float, monotonic: Callable[[], float] = time.monotonic) -> list[KnownRoom]:
-        return []
-
-
-class Bench:
-    """An exporter's poller, its state file and its page, and the API that it polls, whose clock stands still unless it is moved."""
-
-    def __init__(
-        self,
-        folder: Path,
-        world: World,
-        rooms: Rooms = None,
-        *,
-        since: Literal["start"] | datetime = "start",
-        limits: LimitsConfig = FOREVER,
-        api: ApiConfig = QUICK,
-        now: int = T0,
-    ) -> None:
-        self.world = world
-        self.now = now
-        self.uptime = 0.0
-        """Seconds on the exporter's own steady clock, besides those that really pass."""
-        self.path = folder / "state.db"
-        self.server = SimulatedApi([world], clock=lambda: self.now)
-        self.server.start()
-        api = replace(api, base_url=self.server.base_url)
-        pair = KeyPair(Secret(world.access_key), Secret(world.secret))
-        self.workspace = WorkspaceConfig("w", pair, None if rooms is None else tuple(rooms))
-        self.config = Config((self.workspace,), api=api, poll=PollConfig(interval=30.0, since=since), limits=limits)
-        self.names = True
-        """Whether the names of rooms are asked for after a poll."""
-        self._before: dict[Key, float] = {}
-        self.begin()
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.uptime
-
-    def begin(self) -> None:
-        """A process begins, and publishes what the state file holds."""
-        metrics = SelfMetrics("0", "test")
-        self.metrics = metrics.workspace("w", self.config.poll.interval)
-        self.exposition = Exposition(metrics.render, self.monotonic)
-        self.store = Store(self.path)
-        self.api = Api(self.config.api, self.workspace.credentials, self.metrics, steady=lambda: self.now)
-        self.poller = WorkspacePoller(
-            self.workspace, self.config, self.store, self.exposition, self.metrics, self.api, monotonic=self.monotonic
-        )
-        self.poller.restore()
-
-    def end(self) -> None:
-        """It is gone."""
-        self.api.stop()
-        self.store.close()
-
-    def restart(self) -> None:
-        self.end()
-        self.begin()
-        self.look()
-
-    def close(self) -> None:
-        self.end()
-        self.server.stop()
-
-    def configure(self, rooms: Rooms, limits: LimitsConfig | None = None) -> None:
-        """A reload with other rooms."""
-        self.workspace = replace(self.workspace, rooms=None if rooms is None else tuple(rooms))
-        self.config = replace(self.config, workspaces=(self.workspace,), limits=limits or self.config.limits)
-        self.poller.configure(self.workspace, self.config, self.api)
-
-    def poll(self, seconds: float = 0.0) -> dict[Key, float]:
-        """A poll so many seconds later, and what is published then."""
-        self.now += round(seconds * SECOND)
-        reader = self.poller._names
-        if not self.names:
-            self.poller._names = NoNames(self.api.client(), self.api.now, self.poller.rejected)
-        self.poller.poll()
-        self.poller._names = reader
-        return self.look()
-
-    def look(self) -> dict[Key, float]:
-        """What is published now; no counter of a room may have fallen since it was looked at before."""
-        found = self.samples()
-        for (name, labels), value in self._before.items():
-            if name.endswith("_total") and not name.startswith("hms_exporter_"):
-                assert found.get((name, labels), value) >= value, name
-        self._before = found
-        return found
-
-    def samples(self) -> dict[Key, float]:
-        families = text_string_to_metric_families(self.page())
-        return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
-
-    def page(self) -> str:
-        return b"".join(self.exposition.page("", "").chunks).decode()
-
-    def value(self, name: str, **labels: str) -> float | None:
-        """The sum of the samples of this name with these labels among theirs; `None` when there are none."""
-        wanted = set(labels.items())
-        values = [value for (of, found), value in self.samples().items() if of == name and wanted <= set(found)]
-        return sum(values) if values else None
-
-    def up(self) -> bool:
-        return self.value("hms_up") == 1
-
-    def finish(self) -> None:
-        """Everything that is scripted has ended, and has been read."""
-        self.server.faults.clear()
-        self.now = max([self.now, *(call.closed_at or 0 for call in self.world.sessions)])
-        for _ in range(6):
-            self.poll(30)
-        for _ in range(100):  # ended sessions are looked at again a page at a time
-            if self.poller.ledger.tracked:
-                self.poll(30)
-        assert self.up()
-        assert self.poller.ledger.coverage.tasks == {}
-        assert self.poller.ledger.tracked == {}
-
-    def totals(self) -> dict[str, tuple[int, int, int, int]]:
-        """By account: sessions started and ended, their time, and the time of all peers (µs), as they have been settled."""
-        found = {}
-        for account, state in self.poller.ledger.accounts.items():
-            roles = sum(role.seconds for role in state.roles.values())
-            if state.totals.started:
-                found[account.id] = (state.totals.started, state.totals.ended, state.totals.seconds, roles)
-        return found
-
-
-def script_totals(sessions: list[Session], now: int, since: int) -> dict[str, tuple[int, int, int, int]]:
+def script_totals(sessions: list[Session], now: int, since: int) -> dict[str, Sums]:
     """By room, what the script says of those that ended after `since`."""
-    truth = truth_of([call for call in sessions if call.closed_at is None or call.closed_at > since], now)
-    return {
-        room: (truth.started[room], truth.ended[room], truth.session_us[room], truth.room_peer_us[room])
-        for room in truth.started
-        if truth.started[room]
-    }
+    return true_sums(truth_of([call for call in sessions if call.closed_at is None or call.closed_at > since], now))

@@ -27,6 +27,24 @@ class Truth:
     started: Counter[str] = field(default_factory=Counter)
     ended: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def by_room(self) -> dict[str, Counter[str]]:
+        """What each counter of a room must come to, by the metric's name."""
+        return {
+            "hms_sessions_started_total": self.started,
+            "hms_sessions_ended_total": self.ended,
+            "hms_session_seconds_total": self.session_us,
+        }
+
+    @property
+    def by_role(self) -> dict[str, Counter[tuple[str, str]]]:
+        """What each counter of a role in a room must come to, by the metric's name."""
+        return {
+            "hms_peers_joined_total": self.joins,
+            "hms_peers_left_total": self.leaves,
+            "hms_peer_seconds_total": self.peer_us,
+        }
+
 
 def truth_of(sessions: Iterable[Session], now: int, *, recorded: bool = False) -> Truth:
     """The truth about these sessions by now.

@@ -12,14 +12,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import requests
 
-from exporter.simulator import Room, SimulatedApi, World, real_clock
+from exporter.simulator import Room, Session, SimulatedApi, World, real_clock, truth_of
 from exporter.times import SECOND
+from lab.counters import NAMES, RISING, unit
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ACCESS_KEY, SECRET = "c4nary-access-key", "c4nary-secret-which-is-of-enough-bytes"
@@ -254,9 +255,7 @@ class Scraper:
     def _look(self, samples: Samples) -> None:
         self.scrapes += 1
         for key, value in samples.items():
-            if key.name.endswith(("_total", "_bucket", "_count", "_sum")) and not key.name.startswith(
-                ("hms_exporter_", "process_", "python_")
-            ):
+            if key.name in RISING:
                 if value < self._highest.get(key, 0):
                     self.falls.append((key, self._highest[key], value))
                 self._highest[key] = value
@@ -295,28 +294,30 @@ def busy(world: World, rooms: Sequence[Room], begin: int, end: int, seed: int = 
             at = over + moment(0, SECOND)
 
 
-def expected(world: World, now: int, rooms: Sequence[Room]) -> dict[Series, int]:
-    """What the counters must say at `now`: whole numbers, and times in milliseconds."""
-    truth = world.truth(now)
+def expected(world: World, now: int, rooms: Sequence[Room], *, besides: Collection[Session] = ()) -> dict[Series, int]:
+    """What the counters must say at `now`, if all sessions count besides these: whole numbers, and times in milliseconds."""
+    truth = truth_of([session for session in world.sessions if session not in besides], now)
     found = {}
+
+    def enter(name: str, value: int, **labels: str) -> None:
+        found[series(name, workspace="default", **labels)] = value // 1000 if unit(name) == SECOND else value
+
     for room in rooms:
-        labels = {"workspace": "default", "room_id": room.id, "room": room.name_at(now)}
-        for name, by_room in (("started", truth.started), ("ended", truth.ended)):
-            found[series(f"hms_sessions_{name}_total", **labels)] = by_room[room.id]
-        found[series("hms_session_seconds_total", **labels)] = truth.session_us[room.id] // 1000
-        for of, role in {key for key in truth.joins if key[0] == room.id}:
-            found[series("hms_peers_joined_total", **labels, role=role)] = truth.joins[of, role]
-            found[series("hms_peers_left_total", **labels, role=role)] = truth.leaves[of, role]
-            found[series("hms_peer_seconds_total", **labels, role=role)] = truth.peer_us[of, role] // 1000
+        labels = {"room_id": room.id, "room": room.name_at(now)}
+        for name, by_room in truth.by_room.items():
+            enter(name, by_room[room.id], **labels)
+        for name, by_role in truth.by_role.items():
+            for role in {role for of, role in truth.joins if of == room.id}:
+                enter(name, by_role[room.id, role], **labels, role=role)
     return found
 
 
 def counted(samples: Samples) -> dict[Series, int]:
     """What the counters of rooms say, in the same way."""
     return {
-        key: round(value * 1000) if "seconds" in key.name else round(value)
+        key: round(value * 1000) if unit(key.name) == SECOND else round(value)
         for key, value in samples.items()
-        if key.name.endswith("_total") and dict(key.labels).keys() & {"room_id"} and key.name.startswith("hms_")
+        if key.name in NAMES and "room_id" in dict(key.labels)
     }
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from exporter.simulator import Company, Session, SessionQuery, SimulatedApi, World, real_clock, shifted_clock, truth_of
 from exporter.times import DAY, HOUR, MINUTE, SECOND, rfc3339
+from lab.counters import NAMES
 from tests.e2e.program import configure, run, running, wait_until, workspace
 from tests.programs import require
 
@@ -25,14 +26,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 _STEP = 300
 _DAYS = 8
-_COUNTERS = (
-    "hms_sessions_started_total",
-    "hms_sessions_ended_total",
-    "hms_session_seconds_total",
-    "hms_peers_joined_total",
-    "hms_peers_left_total",
-    "hms_peer_seconds_total",
-)
 
 
 class Prometheus:
@@ -182,7 +175,7 @@ class TestJoin:
         """Of no role either: peers have changed theirs since."""
         prometheus, _, _, now = joined
         crossing = 0
-        for name in _COUNTERS:
+        for name in NAMES:
             for found in prometheus.ask(f"{name}[{_DAYS}d]", now / SECOND):
                 values = [float(value) for _, value in found["values"]]
                 assert values == sorted(values), (name, found["metric"])

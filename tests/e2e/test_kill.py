@@ -16,10 +16,10 @@ import pytest
 
 from exporter.simulator import Fault, SimulatedApi, World, real_clock
 from exporter.times import SECOND
+from lab.counters import sums, true_sums
 from soak.account import Findings
 from soak.kills import campaign
 from soak.process import Exporter, Scraper
-from soak.watcher import sums, true_sums
 from tests.programs import require
 
 
@@ -110,7 +110,7 @@ def test_without_file_descriptors_polls_fail_and_recover_once_there_are_some(tmp
         pages = scraper.watcher.pages
         until(lambda: scraper.watcher.pages > pages and scraper.latest['hms_up{workspace="w"}'] == 1)
         assert scraper.latest['hms_exporter_poll_failures_total{workspace="w"}'] >= 2
-        assert all(sums(scraper.latest)[room].peer_us > of.peer_us for room, of in seen.items())
+        assert all(sums(scraper.latest)[room]["hms_peer_seconds_total"] > of["hms_peer_seconds_total"] for room, of in seen.items())
         finish(found)
 
 
@@ -160,7 +160,7 @@ def test_while_writing_to_the_state_file_fails_counters_stand_and_then_go_on_wit
             assert sums(scraper.latest) == seen
             why.unlink()
             until(lambda: scraper.latest['hms_up{workspace="w"}'] == 1)
-            assert all(sums(scraper.latest)[room].peer_us > of.peer_us for room, of in seen.items())
+            assert all(sums(scraper.latest)[room]["hms_peer_seconds_total"] > of["hms_peer_seconds_total"] for room, of in seen.items())
         exporter.kill()
         exporter.start()
         finish(found)
@@ -177,12 +177,12 @@ def test_a_log_removed_from_under_the_program_costs_nothing_when_it_is_killed_an
         until(lambda: polls(scraper) >= before + 2)
         exporter.kill()
         seen = sums(scraper.latest)
-        assert all(of.peer_us > 0 for of in seen.values())
+        assert all(of["hms_peer_seconds_total"] > 0 for of in seen.values())
         api.faults.add(Fault(kind="status", status=503))
         pages = scraper.watcher.pages
         exporter.start()
         until(lambda: scraper.watcher.pages > pages and polls(scraper) >= 1)
-        assert all(sums(scraper.latest)[room].peer_us >= of.peer_us for room, of in seen.items())
+        assert all(sums(scraper.latest)[room]["hms_peer_seconds_total"] >= of["hms_peer_seconds_total"] for room, of in seen.items())
         api.faults.clear()
         finish(found)
         assert "the log of the state file was removed while in use" in exporter.log.read_text()

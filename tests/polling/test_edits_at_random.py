@@ -30,7 +30,8 @@ from exporter.hms.records import Room
 from exporter.simulator import Fault, Session, World
 from exporter.state.store import Store, StoreError
 from exporter.times import HOUR, SECOND, micros
-from tests.harness import FOREVER, MEMORY, T0, Bench, at
+from lab.bench import FOREVER, Bench
+from tests.harness import MEMORY, T0, at
 
 Since = Literal["start"] | timedelta | datetime
 Entry = RoomById | RoomsByName
@@ -219,7 +220,7 @@ def check(play: Play) -> None:
         for one in call.peers:
             left = call.closed_at if one.left_at is None else one.left_at
             expected[call.room_id] = expected.get(call.room_id, 0) + left - one.joined_at
-    with closing(sqlite3.connect(play.bench.path)) as db:
+    with closing(sqlite3.connect(play.bench.state_file)) as db:
         found = dict(db.execute("SELECT room_id, SUM(us) FROM day GROUP BY room_id").fetchall())
         started, ended, seconds = db.execute("SELECT SUM(started), SUM(ended), SUM(us) FROM account").fetchone()
     story = "\n".join(play.log)

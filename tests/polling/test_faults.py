@@ -24,10 +24,10 @@ import pytest
 from exporter.config.config import ApiConfig
 from exporter.simulator import ABSENT, Fault, Manners, Session, Shape, World
 from exporter.times import MINUTE, SECOND, rfc3339
-from soak.stage import Stage
-from soak.watcher import Sums, sums, true_sums
+from lab.bench import START as T0
+from lab.bench import Bench
+from lab.counters import Sums, sums, sums_of, true_sums
 
-T0 = 1_772_438_400 * SECOND
 TIMEOUT = 0.25
 QUICK = ApiConfig(timeout=TIMEOUT, page_size=10, max_requests_per_second=1000.0, max_retries=0)
 PATIENT = ApiConfig(timeout=5.0, page_size=10, max_requests_per_second=1000.0, max_retries=0)
@@ -60,9 +60,9 @@ def script(session: Session, length: int, rng: random.Random) -> None:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Any:
+def bench(tmp_path: Path) -> Any:
     """An exporter that has polled that world three times, half a minute apart."""
-    with Stage(tmp_path, world(), T0, api=PATIENT) as made:
+    with Bench(tmp_path, world(), runs=True, api=PATIENT) as made:
         for _ in range(3):
             assert good(made)
             made.clock.leap(30)
@@ -73,13 +73,12 @@ def up(found: dict[str, float]) -> bool:
     return found['hms_up{workspace="w"}'] == 1
 
 
-def good(stage: Stage) -> bool:
-    return up(stage.poll())
+def good(bench: Bench) -> bool:
+    return up(bench.poll())
 
 
-def truth(stage: Stage) -> dict[str, Sums]:
-    assert isinstance(stage.workspace, World)
-    return true_sums(stage.workspace.truth(stage.clock()))
+def truth(bench: Bench) -> dict[str, Sums]:
+    return true_sums(bench.world.truth(bench.clock()))
 
 
 def answered(found: dict[str, float], code: str) -> float:
@@ -98,20 +97,20 @@ def gauges(found: dict[str, float]) -> dict[str, float]:
     return {series: value for series, value in found.items() if series.startswith(GAUGES)}
 
 
-def invents_nothing(stage: Stage, found: dict[str, float]) -> None:
+def invents_nothing(bench: Bench, found: dict[str, float]) -> None:
     """No counter is ahead of the truth, and none has fallen."""
-    assert stage.watcher.falls == []
-    limits = truth(stage)
+    assert bench.watcher.falls == []
+    limits = truth(bench)
     for room, seen in sums(found).items():
-        assert all(value <= limit for value, limit in zip(seen, limits.get(room, Sums()), strict=True)), room
+        assert all(value <= limit for value, limit in ((seen[name], limit) for name, limit in limits.get(room, sums_of()).items())), room
 
 
-def finish(stage: Stage) -> None:
+def finish(bench: Bench) -> None:
     """Everything has ended: what is published is the truth, and each session and stay is in the histograms once."""
-    settle(stage)
-    found, expected = stage.look(), truth(stage)
+    settle(bench)
+    found, expected = bench.look(), truth(bench)
     assert sums(found) == expected
-    ended, left = sum(room.ended for room in expected.values()), sum(room.left for room in expected.values())
+    ended, left = (sum(room[name] for room in expected.values()) for name in ("hms_sessions_ended_total", "hms_peers_left_total"))
     assert published(found, "hms_session_duration_seconds_count") == published(found, "hms_session_peers_count") == ended
     assert published(found, "hms_session_peers_sum") == published(found, "hms_peer_duration_seconds_count") == left
 
@@ -121,11 +120,10 @@ def published(found: dict[str, float], name: str) -> float:
     return sum(value for series, value in found.items() if series.partition("{")[0] == name)
 
 
-def present(stage: Stage) -> dict[str, tuple[int, int]]:
+def present(bench: Bench) -> dict[str, tuple[int, int]]:
     """By room id, the sessions that are running and the peers that are connected, in truth."""
-    assert isinstance(stage.workspace, World)
-    now, found = stage.clock(), dict[str, tuple[int, int]]()
-    for session in stage.workspace.sessions:
+    now, found = bench.clock(), dict[str, tuple[int, int]]()
+    for session in bench.world.sessions:
         sessions, peers = found.get(session.room_id, (0, 0))
         if session.active(now):
             found[session.room_id] = (sessions + 1, peers + len(session.connected(now)))
@@ -142,14 +140,14 @@ def of(found: dict[str, float], name: str, room: str) -> float:
     return sum(value for series, value in found.items() if series.startswith(f"{name}{{") and f'room_id="{room}"' in series)
 
 
-def settle(stage: Stage) -> None:
+def settle(bench: Bench) -> None:
     """Everything has ended and has been read."""
-    stage.server.faults.clear()
-    stage.use(stage.ask_here(PATIENT))
-    stage.clock.leap(3600)
-    stage.poll()
-    assert good(stage)
-    assert stage.watcher.falls == []
+    bench.server.faults.clear()
+    bench.use(bench.ask_here(PATIENT))
+    bench.clock.leap(3600)
+    bench.poll()
+    assert good(bench)
+    assert bench.watcher.falls == []
 
 
 @dataclass(frozen=True)
@@ -204,57 +202,57 @@ CASES = {
 }
 
 
-def struck(stage: Stage, case: Case) -> dict[str, float]:
+def struck(bench: Bench, case: Case) -> dict[str, float]:
     """A poll under the fault, in bounded time, that invents nothing."""
-    before = stage.look()
+    before = bench.look()
     # Only where it is needed is the exporter impatient: this machine may be slow.
-    stage.use(stage.ask_here(QUICK if case.code == "timeout" else PATIENT))
-    seen, begun, started = shown(before), present(stage), time.monotonic()
-    found = stage.poll(names=False)
-    stage.use(stage.ask_here(PATIENT))
+    bench.use(bench.ask_here(QUICK if case.code == "timeout" else PATIENT))
+    seen, begun, started = shown(before), present(bench), time.monotonic()
+    found = bench.poll()
+    bench.use(bench.ask_here(PATIENT))
     assert time.monotonic() - started < case.seconds
-    ended = present(stage)
+    ended = present(bench)
     for room, gauges_of_room in shown(found).items():
         # As it is, or, where the room could not be read, as it was.
         possible = [known.get(room, (0, 0)) for known in (seen, begun, ended)]
         assert all(value <= max(most) for value, most in zip(gauges_of_room, zip(*possible, strict=True), strict=True)), room
     assert answered(found, case.code) > answered(before, case.code) or case.once
-    invents_nothing(stage, found)
+    invents_nothing(bench, found)
     if not up(found) and case.fault.times is None and case.code != "200":
         assert gauges(found) == gauges(before)  # nothing could be read: everything stays as it was
     return found
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_each_fault_alone_in_a_burst_and_the_recovery(stage: Stage, case: Case) -> None:
-    strikes = stage.server.faults
+def test_each_fault_alone_in_a_burst_and_the_recovery(bench: Bench, case: Case) -> None:
+    strikes = bench.server.faults
     strikes.add(Fault(**{name: getattr(case.fault, name) for name in Fault.__struct_fields__} | {"times": 1}))
-    assert up(struck(stage, case)) == case.once
+    assert up(struck(bench, case)) == case.once
     strikes.clear()
-    stage.clock.leap(30)
-    assert good(stage)
-    stage.clock.leap(30)
+    bench.clock.leap(30)
+    assert good(bench)
+    bench.clock.leap(30)
     strikes.add(case.fault)
     for _ in range(2):
-        assert up(struck(stage, case)) == case.always
-        stage.clock.leap(30)
+        assert up(struck(bench, case)) == case.always
+        bench.clock.leap(30)
     strikes.clear()
-    assert good(stage)
-    finish(stage)
+    assert good(bench)
+    finish(bench)
 
 
 @pytest.mark.parametrize("name", ["a body of a gigabyte", "a gigabyte in a small gzip"])
-def test_a_gigabyte_takes_no_more_memory_than_an_answer_may(stage: Stage, name: str) -> None:
-    stage.server.faults.add(CASES[name].fault)
+def test_a_gigabyte_takes_no_more_memory_than_an_answer_may(bench: Bench, name: str) -> None:
+    bench.server.faults.add(CASES[name].fault)
     tracemalloc.start()
     try:
-        assert not up(stage.poll(names=False))
+        assert not up(bench.poll())
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert most < 160 << 20
-    stage.server.faults.clear()
-    assert good(stage)
+    bench.server.faults.clear()
+    assert good(bench)
 
 
 @dataclass(frozen=True)
@@ -282,22 +280,22 @@ WAITS = {
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 def test_a_poll_waits_as_100ms_asks_where_that_is_within_its_patience_and_no_longer(tmp_path: Path, wait: Wait) -> None:
     made = world()
-    with Stage(tmp_path, made, T0, api=replace(PATIENT, timeout=2.0, max_retries=2), interval=4.0) as stage:
-        assert good(stage)
-        stage.clock.leap(30)
-        stage.server.faults.add(wait.fault)
-        before, started = stage.look(), time.monotonic()
-        found = stage.poll(names=False)
+    with Bench(tmp_path, made, runs=True, api=replace(PATIENT, timeout=2.0, max_retries=2), interval=4.0) as bench:
+        assert good(bench)
+        bench.clock.leap(30)
+        bench.server.faults.add(wait.fault)
+        before, started = bench.look(), time.monotonic()
+        found = bench.poll()
         assert time.monotonic() - started < 4.5
         assert up(found) == (wait.fault.times == 1)
-        invents_nothing(stage, found)
+        invents_nothing(bench, found)
         retries, throttled = (
             published(found, name) - published(before, name)
             for name in ("hms_exporter_api_retries_total", "hms_exporter_api_throttled_seconds_total")
         )
         assert retries == wait.retries
         assert wait.least <= throttled <= wait.most
-        finish(stage)
+        finish(bench)
 
 
 class AlwaysMore(BaseHTTPRequestHandler):
@@ -322,134 +320,135 @@ class AlwaysMore(BaseHTTPRequestHandler):
 
 
 @pytest.mark.slow
-def test_a_list_that_always_has_another_page_with_something_new_ends_the_poll_in_time(stage: Stage) -> None:
+def test_a_list_that_always_has_another_page_with_something_new_ends_the_poll_in_time(bench: Bench) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), AlwaysMore) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,)).start()
         try:
-            before, started = stage.look(), time.monotonic()
-            stage.use(replace(PATIENT, base_url=f"http://127.0.0.1:{server.server_port}/v2"))
-            found = stage.poll(names=False)
+            before, started = bench.look(), time.monotonic()
+            bench.use(replace(PATIENT, base_url=f"http://127.0.0.1:{server.server_port}/v2"))
+            found = bench.poll()
             assert time.monotonic() - started < 30
         finally:
             server.shutdown()
     assert not up(found)
     # Two lists that never end, and the few calls for single sessions and windows that a poll makes besides.
     assert 2000 <= answered(found, "200") - answered(before, "200") <= 4000 + 20
-    assert stage.watcher.falls == []
+    assert bench.watcher.falls == []
 
 
-def refused(stage: Stage) -> Callable[[], None]:
-    stage.server.stop()
-    return stage.server.start
+def refused(bench: Bench) -> Callable[[], None]:
+    bench.server.stop()
+    return bench.server.start
 
 
-def no_such_host(stage: Stage) -> Callable[[], None]:
-    stage.use(ApiConfig("http://no-such-host.invalid/v2", timeout=2.0, max_retries=0))
-    return lambda: stage.use(stage.ask_here())
+def no_such_host(bench: Bench) -> Callable[[], None]:
+    bench.use(ApiConfig("http://no-such-host.invalid/v2", timeout=2.0, max_retries=0))
+    return lambda: bench.use(bench.ask_here())
 
 
-def no_tls(stage: Stage) -> Callable[[], None]:
-    stage.use(ApiConfig(stage.server.base_url.replace("http:", "https:"), timeout=2.0, max_retries=0))
-    return lambda: stage.use(stage.ask_here())
+def no_tls(bench: Bench) -> Callable[[], None]:
+    bench.use(ApiConfig(bench.server.base_url.replace("http:", "https:"), timeout=2.0, max_retries=0))
+    return lambda: bench.use(bench.ask_here())
 
 
 @pytest.mark.parametrize("break_it", [refused, no_such_host, no_tls])
-def test_an_api_that_cannot_be_connected_to(stage: Stage, break_it: Callable[[Stage], Callable[[], None]]) -> None:
-    mend = break_it(stage)
+def test_an_api_that_cannot_be_connected_to(bench: Bench, break_it: Callable[[Bench], Callable[[], None]]) -> None:
+    mend = break_it(bench)
     for _ in range(3):
-        before = stage.look()
-        found = stage.poll(names=False)
+        before = bench.look()
+        found = bench.poll()
         assert not up(found)
         assert answered(found, "connection") > answered(before, "connection")
         assert sums(found) == sums(before)
-        stage.clock.leap(30)
+        bench.clock.leap(30)
     mend()
-    assert good(stage)
-    finish(stage)
+    assert good(bench)
+    finish(bench)
 
 
-def test_gauges_disappear_after_three_intervals_without_a_good_poll_and_counters_stay(stage: Stage) -> None:
+def test_gauges_disappear_after_three_intervals_without_a_good_poll_and_counters_stay(bench: Bench) -> None:
     from exporter.publish.exposition import Exposition
 
-    stage.server.faults.add(Fault(kind="status", status=500))
-    found = stage.poll(names=False)
+    bench.server.faults.add(Fault(kind="status", status=500))
+    found = bench.poll()
     later = Exposition(lambda fmt, names: (), lambda: time.monotonic() + 3 * 30 + 1)
-    later.publish("w", stage.poller._publisher._sections)
+    later.publish("w", bench.poller._publisher._sections)
     page = b"".join(later.page("", "").chunks).decode()
     assert gauges(found)
     assert "hms_peers_active" not in page
-    assert sums(stage.watcher.look(page)) == sums(found)
+    assert sums(bench.watcher.look(page)) == sums(found)
 
 
-def test_records_in_invalid_utf8_cost_themselves_and_spoil_nothing(stage: Stage) -> None:
-    before = sums(stage.look())
-    stage.server.faults.add(Fault(kind="invalid_utf8", route="/sessions"))
-    asked = answered(stage.look(), "200")
-    found = stage.poll(names=False)
+def test_records_in_invalid_utf8_cost_themselves_and_spoil_nothing(bench: Bench) -> None:
+    before = sums(bench.look())
+    bench.server.faults.add(Fault(kind="invalid_utf8", route="/sessions"))
+    asked = answered(bench.look(), "200")
+    found = bench.poll()
     assert up(found)
     assert answered(found, "200") > asked
-    invents_nothing(stage, found)
-    assert all(seen.peer_us >= before[room].peer_us for room, seen in sums(found).items() if room in before)
+    invents_nothing(bench, found)
+    assert all(
+        seen["hms_peer_seconds_total"] >= before[room]["hms_peer_seconds_total"] for room, seen in sums(found).items() if room in before
+    )
     assert rejected(found, "session") >= 1
-    stage.server.faults.clear()
-    assert good(stage)
-    finish(stage)
+    bench.server.faults.clear()
+    assert good(bench)
+    finish(bench)
 
 
 # -- a date that is wrong ---------------------------------------------------------------------------------------------
 
 
-def tell_wrong_dates(stage: Stage, seconds: float) -> None:
+def tell_wrong_dates(bench: Bench, seconds: float) -> None:
     """Twice, in every answer for a poll."""
     for _ in range(2):
-        stage.server.faults.add(Fault(kind="wrong_date", seconds=seconds))
-        stage.poll(names=False)
-        stage.clock.leap(30)
-        stage.server.faults.clear()
-        stage.poll()
-        stage.clock.leap(30)
+        bench.server.faults.add(Fault(kind="wrong_date", seconds=seconds))
+        bench.poll()
+        bench.clock.leap(30)
+        bench.server.faults.clear()
+        bench.poll()
+        bench.clock.leap(30)
 
 
 WRONG = [-86400, -3600, -60, 60, 3600, 86400]
 
 
 @pytest.mark.parametrize("seconds", WRONG)
-def test_one_answer_with_a_wrong_date_is_not_believed_and_changes_nothing(stage: Stage, seconds: float) -> None:
+def test_one_answer_with_a_wrong_date_is_not_believed_and_changes_nothing(bench: Bench, seconds: float) -> None:
     """The clock here leaps between polls: only within one does a wrong `Date` stand against a right one."""
-    stage.poll(names=False)
+    bench.poll()
     for _ in range(3):
-        stage.server.faults.add(Fault(kind="wrong_date", seconds=seconds, times=1))
-        invents_nothing(stage, stage.poll(names=False))
-        stage.server.faults.clear()
-    finish(stage)
+        bench.server.faults.add(Fault(kind="wrong_date", seconds=seconds, times=1))
+        invents_nothing(bench, bench.poll())
+        bench.server.faults.clear()
+    finish(bench)
 
 
 @pytest.mark.parametrize("seconds", [-86400, -3600, -60])
-def test_answers_dated_too_early_let_no_counter_fall_and_lose_nothing(stage: Stage, seconds: float) -> None:
-    tell_wrong_dates(stage, seconds)
-    finish(stage)
+def test_answers_dated_too_early_let_no_counter_fall_and_lose_nothing(bench: Bench, seconds: float) -> None:
+    tell_wrong_dates(bench, seconds)
+    finish(bench)
 
 
 @pytest.mark.parametrize("seconds", [60, 86400])
-def test_answers_dated_too_late_are_believed_but_what_was_credited_too_early_is_made_up_for(stage: Stage, seconds: float) -> None:
+def test_answers_dated_too_late_are_believed_but_what_was_credited_too_early_is_made_up_for(bench: Bench, seconds: float) -> None:
     """Running totals are ahead by as much, and wait; the truth behind them is exact."""
-    tell_wrong_dates(stage, seconds)
-    settle(stage)
-    expected = truth(stage)
-    settled = {account.id: (state.totals, state.roles) for account, state in stage.poller.ledger.accounts.items()}
-    for room, (totals, roles) in settled.items():
-        assert (totals.started, totals.ended, totals.seconds) == expected[room][:3]
-        assert sum(role.seconds for role in roles.values()) == expected[room].peer_us
+    tell_wrong_dates(bench, seconds)
+    settle(bench)
+    expected = truth(bench)
+    for room, found in bench.totals().items():
+        assert found == expected[room]
 
 
-def test_answers_dated_an_hour_too_late_cost_at_most_calls_that_pass_between_two_polls_of_that_hour(stage: Stage) -> None:
+def test_answers_dated_an_hour_too_late_cost_at_most_calls_that_pass_between_two_polls_of_that_hour(bench: Bench) -> None:
     """Everything is taken as read up to the time that was told: only what is seen running counts until then."""
-    tell_wrong_dates(stage, 3600)
-    settle(stage)
-    expected = truth(stage)
-    for account, state in stage.poller.ledger.accounts.items():
-        assert state.totals.started == state.totals.ended <= expected[account.id].started
-        assert expected[account.id].session_us - 250 * SECOND <= state.totals.seconds <= expected[account.id].session_us
+    tell_wrong_dates(bench, 3600)
+    settle(bench)
+    expected = truth(bench)
+    for room, found in bench.totals().items():
+        assert found["hms_sessions_started_total"] == found["hms_sessions_ended_total"] <= expected[room]["hms_sessions_started_total"]
+        whole = expected[room]["hms_session_seconds_total"]
+        assert whole - 250 * SECOND <= found["hms_session_seconds_total"] <= whole
 
 
 # -- sessions that move, vanish, contradict themselves ----------------------------------------------------------------
@@ -460,47 +459,45 @@ def test_sessions_that_move_between_pages_while_they_are_read_are_counted_once(t
     made = World("key", "secret-of-at-least-thirty-two-bytes!")
     rooms = [made.room(name=f"room-{index}", created_at=T0 - MINUTE) for index in range(5)]
     rng = random.Random(3)
-    with Stage(tmp_path, made, T0, api=PATIENT) as stage:
+    with Bench(tmp_path, made, runs=True, api=PATIENT) as bench:
         for index in range(100):
-            begin = stage.clock() + index * SECOND // 40
+            begin = bench.clock() + index * SECOND // 40
             session = made.open(rooms[index % 5].id, begin)
             session.join("guest", begin)
             session.close(begin + rng.randrange(SECOND // 5, 2 * SECOND))
-        stage.server.faults.add(Fault(kind="stall", seconds=0.02))
-        while len(sums(stage.look())) < 5 or not all((session.closed_at or 0) < stage.clock() for session in made.sessions):
-            assert good(stage)
-        finish(stage)
+        bench.server.faults.add(Fault(kind="stall", seconds=0.02))
+        while len(sums(bench.look())) < 5 or not all((session.closed_at or 0) < bench.clock() for session in made.sessions):
+            assert good(bench)
+        finish(bench)
 
 
-def test_a_session_that_vanishes_is_settled_after_the_third_poll_as_it_was_last_seen(stage: Stage) -> None:
-    assert isinstance(stage.workspace, World)
-    room = stage.workspace.room(name="gone", created_at=stage.clock())
-    session = stage.workspace.open(room.id, stage.clock())
-    session.join("guest", stage.clock())
-    stage.clock.leap(30)
-    assert good(stage)
-    seen = sums(stage.look())[room.id]
-    assert seen.peer_us > 29 * SECOND
-    session.vanish(stage.clock())
+def test_a_session_that_vanishes_is_settled_after_the_third_poll_as_it_was_last_seen(bench: Bench) -> None:
+    room = bench.world.room(name="gone", created_at=bench.clock())
+    session = bench.world.open(room.id, bench.clock())
+    session.join("guest", bench.clock())
+    bench.clock.leap(30)
+    assert good(bench)
+    seen = sums(bench.look())[room.id]
+    assert seen["hms_peer_seconds_total"] > 29 * SECOND
+    session.vanish(bench.clock())
     for polls in (1, 2, 3, 4, 5):
-        stage.clock.leap(30)
-        assert good(stage)
+        bench.clock.leap(30)
+        assert good(bench)
         over = polls >= 3
-        assert sums(stage.look())[room.id] == seen._replace(ended=int(over), left=int(over)), polls
-    stage.restart()
-    assert sums(stage.look())[room.id] == seen._replace(ended=1, left=1)
+        assert sums(bench.look())[room.id] == {**seen, "hms_sessions_ended_total": over, "hms_peers_left_total": over}, polls
+    bench.restart()
+    assert sums(bench.look())[room.id] == {**seen, "hms_sessions_ended_total": 1, "hms_peers_left_total": 1}
 
 
-def test_a_session_that_vanishes_for_two_polls_and_comes_back_loses_nothing(stage: Stage) -> None:
-    assert isinstance(stage.workspace, World)
-    session = max(stage.workspace.sessions, key=lambda known: known.closed_at or 0)
-    session.vanish(stage.clock())
+def test_a_session_that_vanishes_for_two_polls_and_comes_back_loses_nothing(bench: Bench) -> None:
+    session = max(bench.world.sessions, key=lambda known: known.closed_at or 0)
+    session.vanish(bench.clock())
     for _ in range(2):
-        stage.clock.leap(30)
-        assert good(stage)
-    session.vanish(stage.clock() + 100_000 * SECOND)
-    assert good(stage)
-    finish(stage)
+        bench.clock.leap(30)
+        assert good(bench)
+    session.vanish(bench.clock() + 100_000 * SECOND)
+    assert good(bench)
+    finish(bench)
 
 
 ODD: dict[str, list[object]] = {
@@ -524,56 +521,53 @@ ODD_PEER: dict[str, list[object]] = {
 
 
 @pytest.mark.parametrize("field", ODD)
-def test_a_session_whose_record_is_wrong_for_a_while_costs_itself_and_is_exact_in_the_end(stage: Stage, field: str) -> None:
-    assert isinstance(stage.workspace, World)
-    running = [session for session in stage.workspace.sessions if session.active(stage.clock())]
+def test_a_session_whose_record_is_wrong_for_a_while_costs_itself_and_is_exact_in_the_end(bench: Bench, field: str) -> None:
+    running = [session for session in bench.world.sessions if session.active(bench.clock())]
     for value in ODD[field]:
         running[0].raw = {field: value}
         running[-1].raw = {field: value}
-        found = stage.poll()
+        found = bench.poll()
         # A session that is asked for by its id and answered as another, or none, is a failed request and no malformed record.
         assert up(found) == (field != "id"), (field, value)
-        invents_nothing(stage, found)
-        stage.clock.leap(5)
+        invents_nothing(bench, found)
+        bench.clock.leap(5)
     assert rejected(found, "peer" if field == "peers" else "session") > 0
     for session in running:
         session.raw = {}
-    assert good(stage)
-    finish(stage)
+    assert good(bench)
+    finish(bench)
 
 
 @pytest.mark.parametrize("field", ODD_PEER)
-def test_a_peer_whose_record_is_wrong_for_a_while_costs_itself_and_is_exact_in_the_end(stage: Stage, field: str) -> None:
-    assert isinstance(stage.workspace, World)
-    running = [session for session in stage.workspace.sessions if session.active(stage.clock()) and session.connected(stage.clock())]
+def test_a_peer_whose_record_is_wrong_for_a_while_costs_itself_and_is_exact_in_the_end(bench: Bench, field: str) -> None:
+    running = [session for session in bench.world.sessions if session.active(bench.clock()) and session.connected(bench.clock())]
     for value in ODD_PEER[field]:
         for session in running[:3]:
-            for peer in session.connected(stage.clock())[:1]:
+            for peer in session.connected(bench.clock())[:1]:
                 peer.raw = {field: value}
-        found = stage.poll()
+        found = bench.poll()
         assert up(found), (field, value)
-        assert stage.watcher.falls == []
+        assert bench.watcher.falls == []
         for session in running[:3]:
             for peer in session.peers:
                 peer.raw = {}
-        stage.clock.leap(2)
+        bench.clock.leap(2)
     assert rejected(found, "peer") > 0
-    assert good(stage)
-    finish(stage)
+    assert good(bench)
+    finish(bench)
 
 
 @pytest.mark.parametrize("shape", ["object", "list"])
-def test_the_same_peer_twice_in_a_record_is_one_peer(stage: Stage, shape: str) -> None:
-    assert isinstance(stage.workspace, World)
-    now = stage.clock()
-    session = next(session for session in stage.workspace.sessions if session.active(now) and len(session.peers) > 1)
+def test_the_same_peer_twice_in_a_record_is_one_peer(bench: Bench, shape: str) -> None:
+    now = bench.clock()
+    session = next(session for session in bench.world.sessions if session.active(now) and len(session.peers) > 1)
     session.shape = Shape(peers="list")
     peers = session.record(now)["peers"]
     session.raw = {"peers": [*peers, *peers] if shape == "list" else {f"{n}": peer for n, peer in enumerate([*peers, *peers])}}
-    assert good(stage)
-    assert sums(stage.look())[session.room_id].joined <= truth(stage)[session.room_id].joined
+    assert good(bench)
+    assert sums(bench.look())[session.room_id]["hms_peers_joined_total"] <= truth(bench)[session.room_id]["hms_peers_joined_total"]
     session.raw = {}
-    finish(stage)
+    finish(bench)
 
 
 @pytest.mark.parametrize(
@@ -582,24 +576,23 @@ def test_the_same_peer_twice_in_a_record_is_one_peer(stage: Stage, shape: str) -
     ids=["it ended before it started", "a peer left before it joined"],
 )
 def test_a_record_that_contradicts_itself_costs_itself_and_counts_once_it_makes_sense(
-    stage: Stage, session_fields: dict[str, object], peer_fields: dict[str, object]
+    bench: Bench, session_fields: dict[str, object], peer_fields: dict[str, object]
 ) -> None:
-    assert isinstance(stage.workspace, World)
-    now = stage.clock()
-    session = next(session for session in stage.workspace.sessions if session.connected(now) and session.active(now + 300 * SECOND))
+    now = bench.clock()
+    session = next(session for session in bench.world.sessions if session.connected(now) and session.active(now + 300 * SECOND))
     session.raw = session_fields
     session.connected(now)[0].raw = peer_fields
     for _ in range(5):
-        found = stage.poll()
+        found = bench.poll()
         assert up(found)
-        invents_nothing(stage, found)
-        stage.clock.leap(30)
+        invents_nothing(bench, found)
+        bench.clock.leap(30)
     kind = "session" if session_fields else "peer"
     assert rejected(found, kind) == 1
     session.raw = {}
     for peer in session.peers:
         peer.raw = {}
-    finish(stage)
+    finish(bench)
 
 
 # -- at random --------------------------------------------------------------------------------------------------------
@@ -609,27 +602,29 @@ RANDOM = [case.fault for name, case in CASES.items() if "gigabyte" not in name]
 
 def run_at_random(folder: Path, seed: int, polls: int) -> None:
     rng = random.Random(seed)
-    with Stage(
-        folder, world(), T0, api=ApiConfig(timeout=0.15, page_size=20, max_requests_per_second=1000.0, max_retries=0), seed=seed
-    ) as stage:
-        stage.server.manners = Manners(
+    with Bench(
+        folder, world(), runs=True, api=ApiConfig(timeout=0.15, page_size=20, max_requests_per_second=1000.0, max_retries=0), seed=seed
+    ) as bench:
+        bench.server.manners = Manners(
             max_page_size=rng.choice((10, 20, 100)),
             oversize=rng.choice(("refuse", "lower")),
             empty_data=rng.choice(("null", "list")),
             final_last=rng.choice(("id", "empty", "absent")),
         )
-        assert good(stage)
+        assert good(bench)
         for _ in range(polls):
-            stage.server.faults.clear()
+            bench.server.faults.clear()
             for fault in rng.sample(RANDOM, rng.randrange(4)):
                 chance = {"probability": rng.choice((0.2, 0.5, 1.0)), "times": rng.choice((1, 3, None)), "after": rng.randrange(3)}
-                stage.server.faults.add(Fault(**{name: getattr(fault, name) for name in Fault.__struct_fields__} | chance))
-            invents_nothing(stage, stage.poll(names=rng.random() < 0.5))
+                bench.server.faults.add(Fault(**{name: getattr(fault, name) for name in Fault.__struct_fields__} | chance))
+            bench.names = rng.random() < 0.5
+            invents_nothing(bench, bench.poll())
+            bench.names = True
             if rng.random() < 0.1:
-                stage.restart()
-                invents_nothing(stage, stage.look())
-            stage.clock.leap(rng.choice((1, 10, 30, 60)))
-        finish(stage)
+                bench.restart()
+                invents_nothing(bench, bench.look())
+            bench.clock.leap(rng.choice((1, 10, 30, 60)))
+        finish(bench)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -14,22 +14,21 @@ from exporter.polling.hurried import HurriedPoller
 from exporter.polling.hurry import APART, Hurry
 from exporter.simulator import World
 from exporter.times import SECOND
-from tests.harness import Bench, at
+from lab.bench import Bench
+from tests.harness import at
 
 
 class HurriedBench(Bench):
     """A bench whose poller can be told of events."""
 
-    def begin(self) -> None:
-        super().begin()
+    def make_poller(self) -> HurriedPoller:
         self.hurry = Hurry(self.monotonic)
-        self.poller = HurriedPoller(
+        return HurriedPoller(
             self.workspace, self.config, self.store, self.exposition, self.metrics, self.api, monotonic=self.monotonic, hurry=self.hurry
         )
-        self.poller.restore()
 
     def early(self, seconds: float, *rooms: str) -> None:
-        self.now += round(seconds * SECOND)
+        self.clock.leap(seconds)
         self.hurry.ask(rooms)
         assert isinstance(self.poller, HurriedPoller)
         self.poller.early()

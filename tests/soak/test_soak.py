@@ -13,17 +13,17 @@ import pytest
 from exporter.counting.accounts import Histogram
 from exporter.simulator import Session, SessionQuery, World
 from exporter.times import HOUR, MINUTE, SECOND
+from lab.bench import START as T0
+from lab.bench import Bench
+from lab.counters import BY_ROLE, samples
 from soak import __main__ as program
 from soak import kills
 from soak.account import Account, Findings, RoomTruth, nothing, true_distributions, true_rooms
 from soak.days import Footprint, live
 from soak.kills import campaign
 from soak.life import Life
-from soak.stage import Stage
-from soak.watcher import Sums, Watcher, samples, sums
 
 ROOT = Path(__file__).parent.parent.parent
-T0 = 1_772_438_400 * SECOND
 PAGE = 'hms_peer_seconds_total{{workspace="w",room_id="r",room="n",role="{role}"}} {value}\n'
 
 
@@ -42,33 +42,6 @@ def test_a_run_ends_when_its_real_time_is_over(tmp_path: Path) -> None:
     result = live(tmp_path, days=1000, hours=0.5 / 3600, meetings_an_hour=1)
     assert 0 < result.days < 1000
     assert time.monotonic() - started < 30
-
-
-def test_a_watcher_sees_a_counter_fall_and_nothing_else() -> None:
-    watcher = Watcher()
-    for value in (1.0, 2.0, 2.0, 1.5, 3.0):
-        watcher.look(PAGE.format(role="host", value=value) + f"hms_peers_active{{}} {9 - value}\n")
-    assert len(watcher.falls) == 1
-    assert "fell from 2.0 to 1.5" in watcher.falls[0]
-
-
-def test_a_counter_that_comes_back_lower_after_it_was_away_has_fallen() -> None:
-    watcher = Watcher()
-    for page in (PAGE.format(role="host", value=5), "", PAGE.format(role="host", value=4)):
-        watcher.look(page)
-    assert len(watcher.falls) == 1
-
-
-def test_a_watcher_sees_the_sum_of_a_histogram_fall() -> None:
-    watcher = Watcher()
-    for value in (2, 1):
-        watcher.look(f'hms_session_peers_sum{{workspace="w"}} {value}\n')
-    assert len(watcher.falls) == 1
-
-
-def test_the_sums_of_a_room_are_those_of_its_roles_to_the_microsecond() -> None:
-    page = PAGE.format(role="host", value=0.1) + PAGE.format(role="guest", value=1772438400.000002)
-    assert sums(Watcher().look(page)) == {"r": Sums(peer_us=1_772_438_400_100_002)}
 
 
 def test_a_life_tells_the_whole_truth_about_rooms_before_it_forgets_them() -> None:
@@ -105,10 +78,10 @@ def world() -> World:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """What an exporter publishes of that world when all is over."""
-    with Stage(tmp_path_factory.mktemp("page"), world(), T0) as stage:
+    with Bench(tmp_path_factory.mktemp("page"), world(), runs=True) as bench:
         for _ in range(5):
-            found = stage.poll()
-            stage.clock.leap(30)
+            found = bench.poll()
+            bench.clock.leap(30)
         return found
 
 
@@ -188,7 +161,8 @@ def test_the_truth_by_role_adds_up_to_the_whole() -> None:
     life = Life(7, T0, meetings_an_hour=10)
     life.live(T0 + 3 * HOUR)
     for room in life.truth(T0 + 12 * HOUR).values():
-        for name, whole in (("joined", room.sums.joined), ("left", room.sums.left), ("us", room.sums.peer_us)):
+        for name in BY_ROLE:
+            whole = room.sums[name]
             least, most = (sum(much for (_, of), much in bound.items() if of == name) for bound in (room.least, room.most))
             assert least <= whole <= most
             if room.least == room.most:
@@ -278,7 +252,7 @@ def test_days_find_a_wrong_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_kills_find_a_wrong_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def one_more(sessions: Iterable[Session], now: int) -> dict[str, RoomTruth]:
         return {
-            room: truth._replace(sums=truth.sums._replace(joined=truth.sums.joined + 1))
+            room: truth._replace(sums={**truth.sums, "hms_peers_joined_total": truth.sums["hms_peers_joined_total"] + 1})
             for room, truth in true_rooms(sessions, now).items()
         }
 

@@ -31,11 +31,11 @@ from exporter.state.store import Store, StoreError
 from exporter.state.webhooks import commit as commit_webhooks
 from exporter.state.webhooks import restore as restore_webhooks
 from exporter.times import MINUTE, SECOND
-from soak.stage import Stage
-from soak.watcher import Sums, sums, true_sums
+from lab.bench import START as T0
+from lab.bench import Bench
+from lab.counters import sums, true_sums
 
 ROOT = Path(__file__).parent.parent.parent
-T0 = 1_772_438_400 * SECOND
 HOUR_S = 3600.0
 
 
@@ -54,29 +54,28 @@ def world() -> World:
 
 
 @contextlib.contextmanager
-def polled(folder: Path, polls: int = 3, made: World | None = None) -> Iterator[Stage]:
+def polled(folder: Path, polls: int = 3, made: World | None = None) -> Iterator[Bench]:
     """An exporter that has polled that world a few times, half a minute apart."""
-    with Stage(folder, made or world(), T0) as stage:
+    with Bench(folder, made or world(), runs=True) as bench:
         for _ in range(polls):
-            stage.poll()
-            stage.clock.leap(30)
-        yield stage
+            bench.poll()
+            bench.clock.leap(30)
+        yield bench
 
 
-def finish(stage: Stage) -> None:
+def finish(bench: Bench) -> None:
     """Half an hour later everything has ended; what is published is the truth, and nothing ever fell."""
-    stage.clock.leap(HOUR_S)
-    stage.poll()
-    found = sums(stage.poll())
-    assert isinstance(stage.workspace, World)
-    assert found == true_sums(stage.workspace.truth(stage.clock()))
-    assert stage.watcher.falls == []
+    bench.clock.leap(HOUR_S)
+    bench.poll()
+    found = sums(bench.poll())
+    assert found == true_sums(bench.world.truth(bench.clock()))
+    assert bench.watcher.falls == []
 
 
-def opened(stage: Stage) -> sqlite3.Connection:
+def opened(bench: Bench) -> sqlite3.Connection:
     """The exporter's own connection to its state file."""
-    assert isinstance(stage.store.database, SqliteDatabase)
-    return stage.store.database.file.db
+    assert isinstance(bench.store.database, SqliteDatabase)
+    return bench.store.database.file.db
 
 
 def up(found: dict[str, float]) -> float:
@@ -88,96 +87,95 @@ def up(found: dict[str, float]) -> float:
 
 @pytest.mark.parametrize("names", [("",), ("", "-wal", "-shm")], ids=["alone", "with its log"])
 def test_a_state_file_removed_while_running_is_written_anew_and_nothing_is_lost(tmp_path: Path, names: tuple[str, ...]) -> None:
-    with polled(tmp_path) as stage:
-        before = sums(stage.look())
+    with polled(tmp_path) as bench:
+        before = sums(bench.look())
         for name in names:
-            Path(f"{stage.state_file}{name}").unlink()
-        stage.poll()
-        assert stage.state_file.exists()
-        stage.restart()
-        after = sums(stage.look())
-        assert all(after[room].peer_us >= before[room].peer_us > 0 for room in before)
-        finish(stage)
+            Path(f"{bench.state_file}{name}").unlink()
+        bench.poll()
+        assert bench.state_file.exists()
+        bench.restart()
+        after = sums(bench.look())
+        assert all(after[room]["hms_peer_seconds_total"] >= before[room]["hms_peer_seconds_total"] > 0 for room in before)
+        finish(bench)
 
 
 def test_a_folder_removed_while_running_comes_back_with_the_state_file(tmp_path: Path) -> None:
-    with polled(tmp_path / "deep" / "state") as stage:
+    with polled(tmp_path / "deep" / "state") as bench:
         shutil.rmtree(tmp_path / "deep")
-        stage.poll()
-        stage.restart()
-        finish(stage)
+        bench.poll()
+        bench.restart()
+        finish(bench)
 
 
 def test_a_state_file_removed_after_the_last_poll_is_put_back_at_the_stop(tmp_path: Path) -> None:
-    with polled(tmp_path) as stage:
-        stage.state_file.unlink()
-        stage.restart()
-        finish(stage)
+    with polled(tmp_path) as bench:
+        bench.state_file.unlink()
+        bench.restart()
+        finish(bench)
 
 
 def test_a_state_file_removed_again_and_again_loses_nothing(tmp_path: Path) -> None:
-    with polled(tmp_path) as stage:
+    with polled(tmp_path) as bench:
         for _ in range(10):
-            stage.state_file.unlink()
-            stage.poll()
-            stage.clock.leap(30)
+            bench.state_file.unlink()
+            bench.poll()
+            bench.clock.leap(30)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["state.db", "state.db-shm", "state.db-wal"]
-        stage.restart()
-        finish(stage)
+        bench.restart()
+        finish(bench)
 
 
 def test_a_state_file_written_anew_is_held_like_the_old_one(tmp_path: Path) -> None:
-    with polled(tmp_path) as stage:
-        stage.state_file.unlink()
-        stage.poll()
+    with polled(tmp_path) as bench:
+        bench.state_file.unlink()
+        bench.poll()
         with pytest.raises(StoreError, match="in use by another exporter"):
-            Store(stage.state_file)
+            Store(bench.state_file)
 
 
 def test_a_file_put_in_the_place_of_the_state_file_is_never_overwritten(tmp_path: Path) -> None:
-    with polled(tmp_path) as stage:
-        before = stage.page()
-        stage.state_file.rename(tmp_path / "moved.db")
-        stage.state_file.write_bytes(b"somebody's own")
-        found = stage.poll()
+    with polled(tmp_path) as bench:
+        before = bench.page()
+        bench.state_file.rename(tmp_path / "moved.db")
+        bench.state_file.write_bytes(b"somebody's own")
+        found = bench.poll()
         assert up(found) == 0
-        assert stage.poller.status.reason is not None
-        assert "another file has taken the place" in stage.poller.status.reason
-        assert sums(stage.look()) == sums(stage.watcher.look(before))
-        assert stage.state_file.read_bytes() == b"somebody's own"
-        stage.state_file.unlink()
-        assert up(stage.poll()) == 1
-        stage.restart()
-        finish(stage)
+        assert bench.poller.status.reason is not None
+        assert "another file has taken the place" in bench.poller.status.reason
+        assert sums(bench.look()) == sums(bench.watcher.look(before))
+        assert bench.state_file.read_bytes() == b"somebody's own"
+        bench.state_file.unlink()
+        assert up(bench.poll()) == 1
+        bench.restart()
+        finish(bench)
 
 
 # -- its log is removed -----------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def after_a_kill(stage: Stage, folder: Path) -> Iterator[Stage]:
+def after_a_kill(bench: Bench, folder: Path) -> Iterator[Bench]:
     """What a new process makes of the files as they lie on the disk now, with nothing closed, before it asks the API."""
     folder.mkdir()
     # By another process: closing a file here would drop SQLite's locks on it.
-    subprocess.run(["cp", *stage.state_file.parent.glob("state.db*"), folder], check=True)
-    assert isinstance(stage.workspace, World)
-    with Stage(folder, stage.workspace, stage.clock()) as again:
+    subprocess.run(["cp", *bench.state_file.parent.glob("state.db*"), folder], check=True)
+    with Bench(folder, bench.world, now=bench.now, runs=True) as again:
         yield again
 
 
-def nothing_is_lost_by_a_kill(stage: Stage, folder: Path) -> None:
+def nothing_is_lost_by_a_kill(bench: Bench, folder: Path) -> None:
     """With the API down everything that was published is there; with it up no counter falls, and in the end all is counted."""
-    page = stage.page()
-    with after_a_kill(stage, folder) as again:
+    page = bench.page()
+    with after_a_kill(bench, folder) as again:
         again.watcher.look(page)
-        assert sums(again.look()) == sums(stage.look())
+        assert sums(again.look()) == sums(bench.look())
         finish(again)
 
 
-def by_another_program(code: str, stage: Stage) -> None:
+def by_another_program(code: str, bench: Bench) -> None:
     """Python in a process of its own; `db` is its connection to the state file."""
     opened = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None);"
-    subprocess.run([sys.executable, "-c", f"{opened} {code}; db.close()", stage.state_file], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", f"{opened} {code}; db.close()", bench.state_file], cwd=ROOT, check=True)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -192,74 +190,74 @@ LOGS = pytest.mark.parametrize("names", [("-wal", "-shm"), ("-wal",), ("-shm",)]
 def test_a_log_removed_while_running_costs_nothing_when_the_process_is_killed(
     tmp_path: Path, names: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with polled(tmp_path / "a") as stage:
+    with polled(tmp_path / "a") as bench:
         for name in names:
-            Path(f"{stage.state_file}{name}").unlink()
-        assert up(stage.poll()) == 1
+            Path(f"{bench.state_file}{name}").unlink()
+        assert up(bench.poll()) == 1
         assert warnings(caplog) == [LOG_REMOVED]
-        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
-        stage.clock.leap(30)
-        assert up(stage.poll()) == 1
+        nothing_is_lost_by_a_kill(bench, tmp_path / "b")
+        bench.clock.leap(30)
+        assert up(bench.poll()) == 1
         assert warnings(caplog) == [LOG_REMOVED]
-        finish(stage)
+        finish(bench)
 
 
 @LOGS
 def test_a_log_removed_again_and_again_between_checkpoints_costs_nothing(tmp_path: Path, names: tuple[str, ...]) -> None:
-    with polled(tmp_path / "a") as stage:
+    with polled(tmp_path / "a") as bench:
         for turn in range(12):
-            opened(stage).execute("PRAGMA wal_autocheckpoint = 3")  # nearly every commit is worked into the main file
+            opened(bench).execute("PRAGMA wal_autocheckpoint = 3")  # nearly every commit is worked into the main file
             if turn % 3 == 2:
                 for name in names:
-                    Path(f"{stage.state_file}{name}").unlink()
-            stage.poll()
-            stage.clock.leap(30)
-        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
-        assert sorted(path.name for path in stage.state_file.parent.iterdir()) == ["state.db", "state.db-shm", "state.db-wal"]
+                    Path(f"{bench.state_file}{name}").unlink()
+            bench.poll()
+            bench.clock.leap(30)
+        nothing_is_lost_by_a_kill(bench, tmp_path / "b")
+        assert sorted(path.name for path in bench.state_file.parent.iterdir()) == ["state.db", "state.db-shm", "state.db-wal"]
 
 
 @LOGS
 def test_a_log_removed_while_somebody_reads_costs_nothing(tmp_path: Path, names: tuple[str, ...]) -> None:
-    with polled(tmp_path / "a") as stage:
-        with contextlib.closing(sqlite3.connect(f"file:{stage.state_file}?mode=ro", uri=True)) as reader:
+    with polled(tmp_path / "a") as bench:
+        with contextlib.closing(sqlite3.connect(f"file:{bench.state_file}?mode=ro", uri=True)) as reader:
             reader.execute("BEGIN")
             counted = reader.execute("SELECT count(*) FROM account").fetchone()
             for name in names:
-                Path(f"{stage.state_file}{name}").unlink()
-            assert up(stage.poll()) == 1
+                Path(f"{bench.state_file}{name}").unlink()
+            assert up(bench.poll()) == 1
             assert reader.execute("SELECT count(*) FROM account").fetchone() == counted
-            nothing_is_lost_by_a_kill(stage, tmp_path / "b")
-        stage.clock.leap(30)
-        assert up(stage.poll()) == 1
-        nothing_is_lost_by_a_kill(stage, tmp_path / "c")
+            nothing_is_lost_by_a_kill(bench, tmp_path / "b")
+        bench.clock.leap(30)
+        assert up(bench.poll()) == 1
+        nothing_is_lost_by_a_kill(bench, tmp_path / "c")
 
 
 def test_a_log_that_another_program_has_made_in_the_place_of_the_removed_one_is_not_taken_for_it(tmp_path: Path) -> None:
-    with polled(tmp_path / "a") as stage:
+    with polled(tmp_path / "a") as bench:
         for name in ("-wal", "-shm"):
-            Path(f"{stage.state_file}{name}").unlink()
+            Path(f"{bench.state_file}{name}").unlink()
         with contextlib.closing(sqlite3.connect(tmp_path / "other.db", isolation_level=None)) as other:
             other.executescript("PRAGMA journal_mode = WAL; CREATE TABLE other (a); INSERT INTO other VALUES (1)")
-            shutil.copyfile(tmp_path / "other.db-wal", f"{stage.state_file}-wal")
-        assert up(stage.poll()) == 1
-        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+            shutil.copyfile(tmp_path / "other.db-wal", f"{bench.state_file}-wal")
+        assert up(bench.poll()) == 1
+        nothing_is_lost_by_a_kill(bench, tmp_path / "b")
 
 
 def test_a_log_removed_after_the_last_poll_costs_nothing_when_the_exporter_is_stopped(tmp_path: Path) -> None:
-    with polled(tmp_path) as stage:
+    with polled(tmp_path) as bench:
         for name in ("-wal", "-shm"):
-            Path(f"{stage.state_file}{name}").unlink()
-        stage.restart()
-        finish(stage)
+            Path(f"{bench.state_file}{name}").unlink()
+        bench.restart()
+        finish(bench)
 
 
 def test_a_log_removed_and_then_the_whole_file_costs_nothing(tmp_path: Path) -> None:
-    with polled(tmp_path / "a") as stage:
-        Path(f"{stage.state_file}-wal").unlink()
-        stage.poll()
-        stage.state_file.unlink()
-        stage.poll()
-        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+    with polled(tmp_path / "a") as bench:
+        Path(f"{bench.state_file}-wal").unlink()
+        bench.poll()
+        bench.state_file.unlink()
+        bench.poll()
+        nothing_is_lost_by_a_kill(bench, tmp_path / "b")
 
 
 @pytest.mark.parametrize(
@@ -279,15 +277,15 @@ def test_a_log_removed_and_then_the_whole_file_costs_nothing(tmp_path: Path) -> 
 def test_who_reads_backs_up_or_tidies_the_state_file_gives_no_cause_to_write_it_anew(
     tmp_path: Path, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with polled(tmp_path / "a") as stage:
-        before = [Path(f"{stage.state_file}{name}").stat().st_ino for name in ("", "-wal", "-shm")]
+    with polled(tmp_path / "a") as bench:
+        before = [Path(f"{bench.state_file}{name}").stat().st_ino for name in ("", "-wal", "-shm")]
         for _ in range(5):
-            by_another_program(code, stage)
-            assert up(stage.poll()) == 1
-            stage.clock.leap(30)
-        assert [Path(f"{stage.state_file}{name}").stat().st_ino for name in ("", "-wal", "-shm")] == before
+            by_another_program(code, bench)
+            assert up(bench.poll()) == 1
+            bench.clock.leap(30)
+        assert [Path(f"{bench.state_file}{name}").stat().st_ino for name in ("", "-wal", "-shm")] == before
         assert warnings(caplog) == []
-        nothing_is_lost_by_a_kill(stage, tmp_path / "b")
+        nothing_is_lost_by_a_kill(bench, tmp_path / "b")
 
 
 # -- it is spoilt while in use ----------------------------------------------------------------------------------------
@@ -328,64 +326,64 @@ SPOILT_LOG = {"its log emptied": cut(0), "its log cut": cut(9_000), "its log": o
 def test_while_the_state_file_is_spoilt_counters_stand_and_nothing_is_written_to_it(
     tmp_path: Path, suffix: str, spoil: Callable[[Path], None]
 ) -> None:
-    with polled(tmp_path) as stage:
-        opened(stage).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        stage.poll()
-        before = sums(stage.look())
-        file = Path(f"{stage.state_file}{suffix}")
+    with polled(tmp_path) as bench:
+        opened(bench).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        bench.poll()
+        before = sums(bench.look())
+        file = Path(f"{bench.state_file}{suffix}")
         sound = file.read_bytes()
         spoil(file)
         spoilt = file.read_bytes()
         for _ in range(3):
-            stage.clock.leap(30)
-            found = stage.poll(names=False)
+            bench.clock.leap(30)
+            found = bench.poll()
             assert up(found) == 0
             assert sums(found) == before
-        assert stage.poller.status.reason is not None
-        assert "cut the state file or its log short, or written over it, while it was in use" in stage.poller.status.reason
+        assert bench.poller.status.reason is not None
+        assert "cut the state file or its log short, or written over it, while it was in use" in bench.poller.status.reason
         assert file.read_bytes() == spoilt
         file.write_bytes(sound)
-        assert up(stage.poll()) == 1
-        finish(stage)
+        assert up(bench.poll()) == 1
+        finish(bench)
 
 
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_a_state_file_spoilt_while_running_is_refused_by_the_next_start(tmp_path: Path, spoil: Callable[[Path], None], end: str) -> None:
-    with polled(tmp_path / "a") as stage:
-        opened(stage).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        stage.clock.leap(30)
-        stage.poll()
-        spoil(stage.state_file)
-        stage.poll()
+    with polled(tmp_path / "a") as bench:
+        opened(bench).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        bench.clock.leap(30)
+        bench.poll()
+        spoil(bench.state_file)
+        bench.poll()
         if end == "kill":
-            with pytest.raises(StoreError, match=r"damaged|not a state file|another program"), after_a_kill(stage, tmp_path / "b"):
+            with pytest.raises(StoreError, match=r"damaged|not a state file|another program"), after_a_kill(bench, tmp_path / "b"):
                 pass
         else:
-            stage.store.close()
+            bench.store.close()
             with pytest.raises(StoreError, match=r"damaged|not a state file|another program"):
-                Store(stage.state_file)
+                Store(bench.state_file)
 
 
 # -- the disk is full -------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def full_for_the_database(stage: Stage, folder: Path) -> Iterator[None]:
+def full_for_the_database(bench: Bench, folder: Path) -> Iterator[None]:
     """SQLite is given no further page: its own "database or disk is full"."""
-    (pages,) = opened(stage).execute("PRAGMA page_count").fetchone()
-    opened(stage).execute(f"PRAGMA max_page_count = {pages}")
+    (pages,) = opened(bench).execute("PRAGMA page_count").fetchone()
+    opened(bench).execute(f"PRAGMA max_page_count = {pages}")
     try:
         yield
     finally:
-        opened(stage).execute("PRAGMA max_page_count = 1000000")
+        opened(bench).execute("PRAGMA max_page_count = 1000000")
 
 
 @contextlib.contextmanager
-def limited_file_size(stage: Stage, folder: Path) -> Iterator[None]:
+def limited_file_size(bench: Bench, folder: Path) -> Iterator[None]:
     """The system lets no file of this process grow beyond what the log has now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{stage.state_file}-wal").stat().st_size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{bench.state_file}-wal").stat().st_size, hard))
     try:
         yield
     finally:
@@ -393,7 +391,7 @@ def limited_file_size(stage: Stage, folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def full_disk(stage: Stage, folder: Path) -> Iterator[None]:
+def full_disk(bench: Bench, folder: Path) -> Iterator[None]:
     """A file system of its own, filled to the last byte."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -419,61 +417,61 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def many_rooms(stage: Stage) -> None:
+def many_rooms(bench: Bench) -> None:
     """More to write than the pages in hand can take."""
-    made = stage.workspace
+    made = bench.world
     assert isinstance(made, World)
-    now = stage.clock()
+    now = bench.clock()
     for index in range(300):
         session = made.open(made.room(name=f"extra-{index}", created_at=now).id, now)
         session.join("guest", now)
         session.close(now + 10 * MINUTE)
-    stage.clock.leap(5)
+    bench.clock.leap(5)
 
 
-def nothing_is_published_that_is_not_stored(stage: Stage, folder: Path, full: object) -> None:
-    before = sums(stage.look())
-    many_rooms(stage)
-    with full(stage, folder):  # type: ignore[operator]  # one of the context managers above
+def nothing_is_published_that_is_not_stored(bench: Bench, folder: Path, full: object) -> None:
+    before = sums(bench.look())
+    many_rooms(bench)
+    with full(bench, folder):  # type: ignore[operator]  # one of the context managers above
         for _ in range(3):
-            found = stage.poll(names=False)
+            found = bench.poll()
             assert up(found) == 0
             assert sums(found) == before
-            stage.clock.leap(30)
-        assert stage.poller.status.reason is not None
-        assert "the state file cannot be used" in stage.poller.status.reason
-    assert up(stage.poll()) == 1
-    stage.restart()
-    finish(stage)
+            bench.clock.leap(30)
+        assert bench.poller.status.reason is not None
+        assert "the state file cannot be used" in bench.poller.status.reason
+    assert up(bench.poll()) == 1
+    bench.restart()
+    finish(bench)
 
 
 @pytest.mark.parametrize("full", [full_for_the_database, limited_file_size])
 def test_while_the_disk_is_full_counters_stand_and_afterwards_they_go_on_with_nothing_lost(tmp_path: Path, full: object) -> None:
-    with polled(tmp_path) as stage:
-        nothing_is_published_that_is_not_stored(stage, tmp_path, full)
+    with polled(tmp_path) as bench:
+        nothing_is_published_that_is_not_stored(bench, tmp_path, full)
 
 
 def test_while_a_real_disk_is_full_counters_stand_and_afterwards_they_go_on_with_nothing_lost(small_disk: Path) -> None:
-    with polled(small_disk) as stage:
-        nothing_is_published_that_is_not_stored(stage, small_disk, full_disk)
+    with polled(small_disk) as bench:
+        nothing_is_published_that_is_not_stored(bench, small_disk, full_disk)
 
 
 @pytest.mark.parametrize(("end", "room"), [("kill", 0), ("stop", 64 << 10)], ids=["after a kill", "after a stop"])
 def test_started_on_a_full_disk_counters_stand_and_afterwards_they_go_on_with_nothing_lost(small_disk: Path, end: str, room: int) -> None:
     """After a kill SQLite's log is there already; after a stop it is made anew, and there must be room for its beginning."""
     folder = small_disk / "state"
-    with polled(folder) as stage:
-        many_rooms(stage)
-        page, now = stage.page(), stage.clock()
+    with polled(folder) as bench:
+        many_rooms(bench)
+        page, now = bench.page(), bench.clock()
         subprocess.run(["cp", "-r", folder, small_disk / "killed"], check=True)
-    before = sums(stage.watcher.look(page))
+    before = sums(bench.watcher.look(page))
     with contextlib.ExitStack() as full:
-        full.enter_context(full_disk(stage, small_disk))
+        full.enter_context(full_disk(bench, small_disk))
         os.truncate(small_disk / "filler", (small_disk / "filler").stat().st_size - room)
-        with Stage(small_disk / "killed" if end == "kill" else folder, stage.workspace, now) as again:
+        with Bench(small_disk / "killed" if end == "kill" else folder, bench.world, now=now, runs=True) as again:
             again.watcher.look(page)
             for _ in range(3):
-                found = again.poll(names=False)
+                found = again.poll()
                 assert up(found) == 0
                 assert sums(found) == before
                 again.clock.leap(30)
@@ -484,58 +482,58 @@ def test_started_on_a_full_disk_counters_stand_and_afterwards_they_go_on_with_no
 
 def test_started_on_a_disk_without_room_for_the_log_it_says_so_and_leaves_the_file_as_it_was(small_disk: Path) -> None:
     path = small_disk / "state" / "state.db"
-    with polled(path.parent) as stage:
-        page, now = stage.page(), stage.clock()
+    with polled(path.parent) as bench:
+        page, now = bench.page(), bench.clock()
     before = path.read_bytes()
-    with full_disk(stage, small_disk), pytest.raises(StoreError, match="the state file cannot be used: no room for its log"):
+    with full_disk(bench, small_disk), pytest.raises(StoreError, match="the state file cannot be used: no room for its log"):
         Store(path)
     assert path.read_bytes() == before
-    with Stage(path.parent, stage.workspace, now) as again:
+    with Bench(path.parent, bench.world, now=now, runs=True) as again:
         again.watcher.look(page)
         finish(again)
 
 
 def test_a_state_file_removed_from_a_full_disk_is_written_anew_when_there_is_room(small_disk: Path) -> None:
-    with polled(small_disk) as stage:
+    with polled(small_disk) as bench:
         filler = small_disk / "filler"
         filler.write_bytes(bytes((4 << 20) - (600 << 10)))
-        many_rooms(stage)
+        many_rooms(bench)
         with filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(bytes(4096)):
                 pass
-        stage.state_file.unlink()
-        assert up(stage.poll(names=False)) == 0
-        assert not stage.state_file.exists()
+        bench.state_file.unlink()
+        assert up(bench.poll()) == 0
+        assert not bench.state_file.exists()
         filler.unlink()
-        assert up(stage.poll()) == 1
-        stage.restart()
-        finish(stage)
+        assert up(bench.poll()) == 1
+        bench.restart()
+        finish(bench)
 
 
 # -- others at the state file -----------------------------------------------------------------------------------------
 
 
 def test_while_another_program_locks_the_state_file_counters_stand_and_then_go_on(tmp_path: Path) -> None:
-    with polled(tmp_path) as stage:
-        before = sums(stage.look())
-        with contextlib.closing(sqlite3.connect(stage.state_file, isolation_level=None)) as other:
+    with polled(tmp_path) as bench:
+        before = sums(bench.look())
+        with contextlib.closing(sqlite3.connect(bench.state_file, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            found = stage.poll(names=False)
+            found = bench.poll()
             assert up(found) == 0
             assert sums(found) == before
-            assert stage.poller.status.reason is not None
-            assert "in use by another program" in stage.poller.status.reason
-        assert up(stage.poll()) == 1
-        finish(stage)
+            assert bench.poller.status.reason is not None
+            assert "in use by another program" in bench.poller.status.reason
+        assert up(bench.poll()) == 1
+        finish(bench)
 
 
 def test_somebody_who_only_reads_the_state_file_holds_up_nothing(tmp_path: Path) -> None:
-    with polled(tmp_path) as stage:
-        with contextlib.closing(sqlite3.connect(f"file:{stage.state_file}?mode=ro", uri=True)) as reader:
+    with polled(tmp_path) as bench:
+        with contextlib.closing(sqlite3.connect(f"file:{bench.state_file}?mode=ro", uri=True)) as reader:
             reader.execute("BEGIN")
             assert reader.execute("SELECT count(*) FROM account").fetchone()[0] > 0
-            assert up(stage.poll()) == 1
-        finish(stage)
+            assert up(bench.poll()) == 1
+        finish(bench)
 
 
 def test_a_state_file_held_by_another_exporter_is_refused_untouched(tmp_path: Path) -> None:
@@ -562,59 +560,59 @@ def as_nobody() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unprivileged(made: World | None = None) -> Iterator[tuple[Stage, Path]]:
+def unprivileged(made: World | None = None) -> Iterator[tuple[Bench, Path]]:
     """An exporter that has polled, of a user whom permissions hold back; with its folder, which is that user's."""
     with tempfile.TemporaryDirectory() as name:  # not tmp_path, which lies in a folder that only its owner enters
         Path(name).chmod(0o777)
         with as_nobody():
             folder = Path(name) / "state"
-            with polled(folder, made=made) as stage:
-                yield stage, folder
+            with polled(folder, made=made) as bench:
+                yield bench, folder
 
 
-def stands_until(stage: Stage, mend: Callable[[], None], fault: str) -> None:
+def stands_until(bench: Bench, mend: Callable[[], None], fault: str) -> None:
     """Polls fail for that reason and counters stand; once it is mended they go on, and nothing is lost."""
-    before = sums(stage.look())
+    before = sums(bench.look())
     for _ in range(3):
-        stage.clock.leap(30)
-        found = stage.poll(names=False)
+        bench.clock.leap(30)
+        found = bench.poll()
         assert up(found) == 0
         assert sums(found) == before
-    assert stage.poller.status.reason is not None
-    assert fault in stage.poller.status.reason
+    assert bench.poller.status.reason is not None
+    assert fault in bench.poller.status.reason
     mend()
-    assert up(stage.poll()) == 1
-    stage.restart()
-    finish(stage)
+    assert up(bench.poll()) == 1
+    bench.restart()
+    finish(bench)
 
 
 def test_a_state_file_and_its_folder_that_become_read_only_while_running_are_open_already_and_nothing_is_lost() -> None:
-    with unprivileged() as (stage, folder):
+    with unprivileged() as (bench, folder):
         files = list(folder.iterdir())
         for path in files:
             path.chmod(0o444)
         folder.chmod(0o555)
         for _ in range(3):
-            assert up(stage.poll()) == 1
-            stage.clock.leap(30)
+            assert up(bench.poll()) == 1
+            bench.clock.leap(30)
         folder.chmod(0o755)
         for path in files:
             path.chmod(0o644)
-        nothing_is_lost_by_a_kill(stage, folder / "killed")
+        nothing_is_lost_by_a_kill(bench, folder / "killed")
 
 
 def test_while_the_folder_may_not_be_entered_counters_stand_and_then_go_on() -> None:
-    with unprivileged() as (stage, folder):
+    with unprivileged() as (bench, folder):
         folder.chmod(0)
-        stands_until(stage, lambda: folder.chmod(0o755), "the state file cannot be used: Permission denied")
+        stands_until(bench, lambda: folder.chmod(0o755), "the state file cannot be used: Permission denied")
 
 
 @pytest.mark.parametrize("name", ["", "-wal"], ids=["the file", "its log"])
 def test_while_what_was_removed_cannot_be_put_back_counters_stand_and_then_go_on(name: str) -> None:
-    with unprivileged() as (stage, folder):
-        Path(f"{stage.state_file}{name}").unlink()
+    with unprivileged() as (bench, folder):
+        Path(f"{bench.state_file}{name}").unlink()
         folder.chmod(0o555)
-        stands_until(stage, lambda: folder.chmod(0o755), "the state file cannot be used")
+        stands_until(bench, lambda: folder.chmod(0o755), "the state file cannot be used")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -672,14 +670,14 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     first = made.open(made.rooms[0].id, T0 - 20 * SECOND)
     first.join("guest", T0 - 15 * SECOND).change_role("host", T0 + 20 * SECOND)
     first.close(T0 + 50 * SECOND)
-    with polled(folder, 8, made) as stage:
-        path = stage.state_file
-        stage.poller.ledger.coverage.tasks[1] = CatchUp(1, T0, [(T0, T0)])
-        stage.poller.ledger.coverage.changed_tasks.add(1)
-        stage.store.commit("w", stage.poller.ledger)
+    with polled(folder, 8, made) as bench:
+        path = bench.state_file
+        bench.poller.ledger.coverage.tasks[1] = CatchUp(1, T0, [(T0, T0)])
+        bench.poller.ledger.coverage.changed_tasks.add(1)
+        bench.store.commit("w", bench.poller.ledger)
         heard = Heard()
         heard.take([Event(b"digest", "peer.leave.success", T0, replay=False)], (), T0)
-        commit_webhooks(stage.store, "w", heard, T0)
+        commit_webhooks(bench.store, "w", heard, T0)
     with contextlib.closing(sqlite3.connect(path)) as db:
         for (table,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] > 0, table
@@ -758,11 +756,11 @@ def test_a_log_cut_short_or_damaged_gives_an_earlier_poll_and_the_next_one_makes
 
     A log of which nothing is left is not here: without an earlier poll in the file the exporter starts anew.
     """
-    with polled(tmp_path / "a", polls=6) as stage:
-        log = Path(f"{stage.state_file}-wal").read_bytes()
-        data = stage.state_file.read_bytes()
-        now = stage.clock()
-        before = sums(stage.look())
+    with polled(tmp_path / "a", polls=6) as bench:
+        log = Path(f"{bench.state_file}-wal").read_bytes()
+        data = bench.state_file.read_bytes()
+        now = bench.clock()
+        before = sums(bench.look())
     earlier = 0
     # The first poll's commit is whole after four frames.
     for number, at in enumerate(range(4120 * 6, len(log), 4120 * 3)):
@@ -771,17 +769,17 @@ def test_a_log_cut_short_or_damaged_gives_an_earlier_poll_and_the_next_one_makes
         (folder / "state.db").write_bytes(data)
         damaged = log[:at] if damage == "cut" else log[:at] + bytes([log[at] ^ 0xFF]) + log[at + 1 :]
         (folder / "state.db-wal").write_bytes(damaged)
-        with Stage(folder, world(), now) as again:
+        with Bench(folder, world(), now=now, runs=True) as again:
             earlier += sums(again.look()) != before
             found = sums(again.poll())
-            assert all(found[room].peer_us >= before[room].peer_us for room in before)
+            assert all(found[room]["hms_peer_seconds_total"] >= before[room]["hms_peer_seconds_total"] for room in before)
             finish(again)
     assert earlier > 0
 
 
 def test_no_sums_are_zero() -> None:
     """The truth that the tests above compare with is not nothing."""
-    assert all(room > Sums(1, 1, 1, 1, 1, 1) for room in true_sums(world().truth(T0 + 3600 * SECOND)).values())
+    assert all(value > 1 for room in true_sums(world().truth(T0 + 3600 * SECOND)).values() for value in room.values())
 
 
 # -- the clock is set -------------------------------------------------------------------------------------------------

@@ -1,0 +1,36 @@
+"""What a scraper sees: every counter, watched for ever falling."""
+
+from __future__ import annotations
+
+from lab.counters import RISING, Sums, room_of, samples, sums, sums_of
+
+
+class Watcher:
+    """Looks at one page after the other."""
+
+    def __init__(self) -> None:
+        self.pages = 0
+        self.falls: list[str] = []
+        """Every fall of a counter that was seen: the series, from what, to what."""
+        self._highest: dict[str, float] = {}
+
+    def look(self, page: str) -> dict[str, float]:
+        """Takes in a page; returns its samples."""
+        found = samples(page)
+        self.pages += 1
+        for series, value in found.items():
+            if series.partition("{")[0] in RISING:
+                before = self._highest.get(series)
+                if before is not None and value < before:
+                    self.falls.append(f"{series} fell from {before!r} to {value!r}")
+                self._highest[series] = value if before is None else max(before, value)
+        return found
+
+    def last(self, room_id: str) -> Sums:
+        """What was last published of a room."""
+        mark = f'room_id="{room_id}"'
+        return sums({series: value for series, value in self._highest.items() if mark in series}).get(room_id, sums_of())
+
+    def forget(self, room_ids: frozenset[str]) -> None:
+        """These rooms will not be seen again."""
+        self._highest = {series: value for series, value in self._highest.items() if room_of(series) not in room_ids}
