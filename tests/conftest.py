@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,9 +23,9 @@ settings.load_profile("exporter")
 
 
 @pytest.fixture(autouse=True)
-def _log_as_it_was() -> Iterator[None]:
-    """A test that sets the program's log up leaves no trace of it to the next."""
+def _log_not_set_up() -> None:
+    """Each test finds the program's log as an import leaves it, whatever a test or a longer-lived fixture did before."""
     logger = logging.getLogger("exporter")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.level, logger.propagate = before
+    logger.handlers[:] = []
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True

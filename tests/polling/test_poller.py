@@ -137,7 +137,6 @@ def test_no_series_or_log_line_or_state_carries_an_id_of_a_session_or_peer_or_an
     benches: Any, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "exporter")
-    logging.getLogger("exporter").propagate = True
     room = world.room(name="r")
     session = world.open(room.id, at=at(-10), id="canary-session")
     session.join("host", at=at(-9), user_id="canary-user", name="canary-name", id="canary-peer")
@@ -309,7 +308,6 @@ def test_no_retry_begins_once_a_poll_has_lasted_its_interval(benches: Any, world
 def test_a_malformed_record_costs_itself_and_is_counted_and_logged_once(
     benches: Any, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("exporter").propagate = True
     room = world.room(name="r")
     call(world, room.id, -10, None, ("host", -9, None))
     call(world, room.id, -8).raw = {"created_at": "nonsense"}
@@ -327,7 +325,6 @@ def test_a_malformed_record_costs_itself_and_is_counted_and_logged_once(
 
 
 def test_of_many_malformed_records_all_are_counted_and_a_few_logged(benches: Any, world: World, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("exporter").propagate = True
     room = world.room(name="r")
     call(world, room.id, -10, None, ("host", -9, None))
     for number in range(70):
