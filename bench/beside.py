@@ -1,4 +1,4 @@
-"""The HTTP face beside that of another checkout, in one run: CPU of a scrape, and how long one waits while a poll computes.
+"""One checkout beside another, in one run: CPU of a scrape and of a poll, and how long a scrape waits while a poll computes.
 
 `HMS_BENCH_BESIDE` names the other checkout's folder; without it there is only this one.
 """
@@ -43,7 +43,7 @@ _SMALL = (
 
 
 def run(*, quick: bool) -> list[Row]:
-    """CPU of large and small pages, then latency during polls."""
+    """CPU of large and small pages and of polls, then latency during polls."""
     sessions, polls, times = (20, 1, 5) if quick else (100_000 // SERIES, 5, 50)
     folder = os.environ.get(BESIDE)
     rows: list[Row] = []
@@ -62,6 +62,10 @@ def run(*, quick: bool) -> list[Row]:
             found = _during(kind, ours, theirs, polls)
             row = _row(f"while a poll computes ({kind.path}, {kind.name}): latency", f"{of:,} sessions", found)
             rows.append(_judged(row, kind.latency))
+        for share in (1.0, 0.1):
+            runs = {name: _poll(face, share) for name, face in (("ours", ours), ("theirs", theirs)) if face is not None}
+            row = _row(f"a poll in which {share:.0%} of the sessions changed: CPU", f"{of:,} sessions", medians(runs, 1 if quick else 9))
+            rows.append(_judged(row, None if quick else 1.03))
     return rows
 
 
@@ -113,6 +117,14 @@ def _costs(face: Face, kind: Kind, times: int) -> Callable[[], float]:
     return measure
 
 
+def _poll(face: Face, share: float) -> Callable[[], float]:
+    def measure() -> float:
+        face.ask(f"change {share}")
+        return face.ask("spend")
+
+    return measure
+
+
 def _beside_start_http_server(ours: Face, sessions: int) -> Row:
     from bench.scrape import plain_server
 
@@ -142,7 +154,7 @@ def _during(kind: Kind, ours: Face, theirs: Face | None, polls: int) -> dict[str
 def _in_one_poll(kind: Kind, face: Face) -> list[float]:
     scraper = Scraper(face.port, encoding=kind.encoding, path=kind.path)
     scraper.scrape()
-    face.ask("change")
+    face.ask("change 1")
     face.ask("poll")
     waits: list[float] = []
     while not waits or face.ask("busy"):

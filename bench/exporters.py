@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 from bench.servers import Scraper, cpu_seconds, free_port, memory
 
@@ -44,8 +46,24 @@ class Exporter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._scraper.close()
+        self.stop()
+
+    def stop(self) -> float:
+        """Sends SIGTERM; returns the seconds until the process has ended."""
+        before = time.perf_counter()
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(30)
+        return time.perf_counter() - before
+
+    def healthy(self) -> float:
+        """Seconds from the start until `/-/healthy` answers 200.  Raises `AssertionError` when the process has ended."""
+        while True:
+            try:
+                with urlopen(f"http://127.0.0.1:{self.port}/-/healthy", timeout=10):
+                    return time.perf_counter() - self.started
+            except URLError:
+                assert self._process.poll() is None, self.log_path.read_text()
+                time.sleep(0.01)
 
     def scrape(self) -> tuple[str, float]:
         """The exposition, as soon as there is one, and when it was there.  Raises `AssertionError` when the process has ended."""

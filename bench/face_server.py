@@ -1,7 +1,8 @@
 """The HTTP face of one checkout, for `bench.beside`: `python FILE SESSIONS` in that checkout's folder.
 
-It prints its port, then answers each line of its input with a line: `cpu` with the CPU seconds used so far, `change` when the
-pages of the next poll are made, `poll` when that poll has begun, `busy` with whether it still runs.
+It prints its port, then answers each line of its input with a line: `cpu` with the CPU seconds used so far, `change SHARE` when
+the pages of the next poll are made, in which this share of the sessions has changed, `poll` when that poll has begun, `busy` with
+whether it still runs, `spend` with the CPU seconds of a whole poll.
 """
 
 from __future__ import annotations
@@ -40,14 +41,18 @@ def main() -> None:
         for line in sys.stdin:
             if line == "cpu\n":
                 _tell(time.process_time())
-            elif line == "change\n":
-                traffic.change(1, rig.now + 1_000_000)
+            elif line.startswith("change "):
+                traffic.change(float(line.split()[1]), rig.now + 1_000_000)
                 rig.bodies = traffic.pages()
                 _tell(1)
             elif line == "poll\n":
                 poll = threading.Thread(target=rig.poll, daemon=True)
                 poll.start()
                 _tell(1)
+            elif line == "spend\n":
+                before = time.process_time()
+                rig.poll()
+                _tell(time.process_time() - before)
             else:
                 _tell(int(poll.is_alive()))
         os._exit(0)  # whatever still runs is of no interest

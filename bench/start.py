@@ -1,4 +1,4 @@
-"""How soon it is there: `--help`, and the first complete exposition from a warm state file."""
+"""How soon it is there: `--help`, the first complete exposition from a warm state file, and a start with a huge one."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from exporter.state.store import Store
 from exporter.times import HOUR, SECOND
 
 _GOAL = 20_000
+_HUGE = 200_000
 _ROLES = ("host", "guest", "viewer")
 
 
@@ -39,7 +40,25 @@ def run(*, quick: bool) -> list[Row]:
         rows.append(row.judged("2 s", met=taken <= 2, at=rooms == _GOAL))
         used.append(Row("first complete exposition, warm: CPU", size, "s", statistics.median(cpus), per=rooms))
         memory.append(Row("first complete exposition, warm: memory", size, "MiB", max(resident), per=rooms))
-    return rows + used + memory
+    return rows + used + memory + _huge(1_000 if quick else _HUGE)
+
+
+def _huge(rooms: int) -> list[Row]:
+    """While a huge state is restored: when health is answered for, and how soon SIGTERM ends the process."""
+    size = f"{rooms:,} rooms"
+    with tempfile.TemporaryDirectory() as folder:
+        warm_state(Path(folder) / "state.db", rooms)
+        with _without_api(Path(folder), rooms) as exporter:
+            healthy = exporter.healthy()
+            stopped = exporter.stop()
+        with _without_api(Path(folder), rooms) as exporter:
+            exporter.wait_for("hms_sessions_ended_total", rooms)
+            restored = time.perf_counter() - exporter.started
+    return [
+        Row("/-/healthy answers", size, "s", healthy).judged("2 s", met=healthy <= 2, at=rooms == _HUGE),
+        Row("SIGTERM ends it while it restores", size, "s", stopped).judged("5 s", met=stopped <= 5, at=rooms == _HUGE),
+        Row("everything is restored and published", size, "s", restored, per=rooms),
+    ]
 
 
 def _help() -> Row:
@@ -59,12 +78,16 @@ def _timed(*arguments: str) -> Callable[[], float]:
 
 def _first_page(folder: Path, rooms: int) -> tuple[float, float, float, int]:
     """Seconds and CPU seconds from the process's start until every room is published, MiB, and series; 100ms is away meanwhile."""
-    nobody = f"http://127.0.0.1:{free_port()}"
-    with Exporter(folder, nobody, SECRET, limits={"max_rooms": rooms}) as exporter:
+    with _without_api(folder, rooms) as exporter:
         page, answered = exporter.scrape()
         taken, used = answered - exporter.started, exporter.cpu()
         assert total(page, "hms_sessions_ended_total") == rooms
         return taken, used, exporter.memory()[1], sum(not line.startswith("#") for line in page.splitlines())
+
+
+def _without_api(folder: Path, rooms: int) -> Exporter:
+    """The exporter with the state in this folder; 100ms is away."""
+    return Exporter(folder, f"http://127.0.0.1:{free_port()}", SECRET, limits={"max_rooms": rooms})
 
 
 def warm_state(path: Path, rooms: int) -> None:

@@ -73,7 +73,7 @@ def door(web: WebConfig) -> Door:
     if web.config_file is None:
         return Door(addresses)
     tls = settings.load(web.config_file).tls
-    return Door(addresses, tls is not None, tls is not None and tls.client_auth is ssl.CERT_REQUIRED)
+    return Door(addresses, tls is not None, tls is not None and tls.client_auth_type is ssl.CERT_REQUIRED)
 
 
 def ask(where: Door, seconds: float = PATIENCE_SECONDS) -> Verdict:

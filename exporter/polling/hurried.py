@@ -124,7 +124,7 @@ class HurriedPoller(WorkspacePoller):
         poll = Poll(self.ledger, max(now, self.ledger.now or 0), 0, early=True)
         for raw in reading.records(poll):
             self._see(poll, raw)
-        new = self._assign(poll)
+        new = self.accounts.assign(poll)
         self._place_events(poll)
         read = set(reading.read)
         accounts = {room_account(room_id) for room_id in read}
@@ -163,7 +163,7 @@ class HurriedPoller(WorkspacePoller):
         of_sessions = {t.room_id: t.account for t in self.ledger.tracked.values() if t.account is not None}
 
         def owner_of(room_id: str) -> tuple[bool, Account | None]:
-            name = self._name_of(room_id)
+            name = self.accounts.name_of(room_id)
             covered = self.rooms.scope.covers(room_id, name)
             if not covered:
                 return covered is False, None
@@ -172,7 +172,7 @@ class HurriedPoller(WorkspacePoller):
                 account = self.rooms.place({room_id: 0}, self.ledger.accounts, poll.now).get(room_id)
             if account is None:
                 return False, None
-            self._open(account)
+            self.accounts.open(account)
             state = self.ledger.accounts[account]
             if state.last_active == 0:  # it would be taken for one that has been idle since long ago
                 state.last_active = poll.now

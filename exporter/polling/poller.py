@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 from exporter.config.config import Config, WorkspaceConfig
-from exporter.counting.contribution import Account, room_account
+from exporter.counting.contribution import room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.poll import Poll
 from exporter.counting.rooms import KnownRoom, Rooms
@@ -20,6 +20,7 @@ from exporter.hms.client import Api, Client
 from exporter.hms.pace import Patience
 from exporter.hms.records import Rejection, decode_session, glance, record_id
 from exporter.logs import event, failure
+from exporter.polling.accounts import Accounts
 from exporter.polling.names import NameReader
 from exporter.polling.planner import Choices, Stretch
 from exporter.polling.reading import Reading
@@ -54,11 +55,10 @@ class WorkspacePoller:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = workspace.name
-        self.ledger = Ledger()
-        self.rooms = Rooms(Scope(workspace), config.limits)
+        self.accounts = Accounts(workspace.name, store, Rooms(Scope(workspace), config.limits))
+        self.ledger: Ledger = self.accounts.ledger
         self.status = WorkspaceStatus(workspace.name)
         self.metrics = metrics
-        self._store = store
         self._publisher = Publisher(
             workspace.name, config, exposition, board if board is not None else BudgetBoard(exposition, config.budgets), monotonic
         )
@@ -67,23 +67,27 @@ class WorkspacePoller:
         self._rejections: OrderedDict[int, None] = OrderedDict()
         self._poll: Poll | None = None
         """The last poll, whose account the names of rooms still change."""
-        self._learnt: list[KnownRoom] = []
         self._read_at = monotonic()
         """When the last poll had read what it could (monotonic seconds)."""
         self._durable = True
         """Whether the store has taken everything that the ledger holds: nothing else may be shown."""
         self._use(config, api)
 
+    @property
+    def rooms(self) -> Rooms:
+        """Its rooms, under the configuration in force."""
+        return self.accounts.rooms
+
     # -- its configuration ----------------------------------------------------------------------------------------
 
     def configure(self, workspace: WorkspaceConfig, config: Config, api: Api) -> None:
         """Takes over a configuration, between two polls; nothing counted is touched."""
         self._client.close()
-        self.rooms = self.rooms.rescoped(Scope(workspace), config.limits)
+        self.accounts.rooms = self.rooms.rescoped(Scope(workspace), config.limits)
         self._publisher.configure(config)
         self._use(config, api)
         try:
-            self._restore_accounts()
+            self.accounts.load()
         except StoreError as error:
             event("warn", "accounts could not be read", workspace=self.name, reason=error)
         self.rooms.show(self.ledger.accounts.values(), self.ledger.now or 0)
@@ -91,6 +95,7 @@ class WorkspacePoller:
 
     def _use(self, config: Config, api: Api) -> None:
         self._config = config
+        self.accounts.kept = self._publisher.rooms_of_budgets
         self.api = api
         self._client = api.client()
         self._names = NameReader(self._client, api.now, self.rejected)
@@ -101,33 +106,8 @@ class WorkspacePoller:
 
     def restore(self) -> None:
         """What the state file holds, published at once: counters as they were, no gauges, `hms_up` 0.  Raises `StoreError`."""
-        self._store.restore(self.name, self.ledger)
-        now = self.ledger.now or 0
-        self.ledger.unloaded = self._store.usage(self.name, now)
-        self._restore_accounts()
-        self.rooms.show(self.ledger.accounts.values(), now)
+        self.accounts.restore()
         self._publish(up=False)
-
-    def _restore_accounts(self) -> None:
-        """The accounts that are shown, that have sessions, or that budgets are for, come into the memory as they were stored."""
-        ledger, now = self.ledger, self.ledger.now or 0
-        shown_since = now - round(self._config.limits.room_idle_expiry * SECOND)
-        states = {state.account: state for state in self._store.accounts(self.name, shown_since) if state.last_active >= shown_since}
-        needed = [room_account(room_id) for room_id in self.rooms.scope.ids]
-        needed += [room_account(room_id) for room_id in self._rooms_of_budgets()]
-        needed += [tracked.account for tracked in ledger.tracked.values() if tracked.account is not None]
-        for account in dict.fromkeys(needed):
-            if account not in states and account not in ledger.accounts:
-                state = self._store.account(self.name, account)
-                if state is not None:
-                    states[account] = state
-        ledger.restore(state for account, state in states.items() if account not in ledger.accounts)
-        self._recall_rooms(account.id for account in ledger.accounts if account.kind == "room")
-
-    def _rooms_of_budgets(self) -> list[str]:
-        """The ids of rooms that budgets name: they stay in memory, for their usage counts although they are idle."""
-        names = self._publisher.rooms_of_budgets
-        return [*names, *self._store.rooms_named(self.name, names)]
 
     # -- a poll ---------------------------------------------------------------------------------------------------
 
@@ -185,10 +165,10 @@ class WorkspacePoller:
         poll = self._begin(now)
         for raw in reading.present(poll):
             self._see(poll, raw)
-        self._assign(poll)
+        self.accounts.assign(poll)
         self._read_at = self._monotonic()
         poll.finish(reading.fresh(poll), self._read_at)
-        self._learnt += self.rooms.polled(self.rooms_in_question())
+        self.accounts.name_polled(self.rooms_in_question())
         self._end(poll)
 
     def _begin(self, now: int) -> Poll:
@@ -197,9 +177,9 @@ class WorkspacePoller:
         longest_gap = max(HOUR, round(_GAP_INTERVALS * self._config.poll.interval * SECOND))
         poll = self._poll = Poll(self.ledger, now, longest_gap)
         if not self._entered:
-            self.ledger.coverage.configure(self.rooms.scope, self._since(now), now, self._name_of)
+            self.ledger.coverage.configure(self.rooms.scope, self._since(now), now, self.accounts.name_of)
             for room_id in self.rooms.scope.ids:
-                self._open(room_account(room_id))
+                self.accounts.open(room_account(room_id))
             self._entered = True
         return poll
 
@@ -220,39 +200,35 @@ class WorkspacePoller:
         if session is None:
             poll.unread(record_id(raw))
         elif session.id in ledger.tracked or self.rooms.covers(session.room_id) is not False:
-            poll.see(session, self._name_of(session.room_id), None if rejections else digest)
+            poll.see(session, self.accounts.name_of(session.room_id), None if rejections else digest)
 
     def _end(self, poll: Poll) -> None:
         """Makes the poll durable, and lets go of what has been idle for too long."""
-        ledger, rooms = self.ledger, self.rooms
-        ledger.forget(self._name_of)
+        self.ledger.forget(self.accounts.name_of)
         self._commit()
-        rooms.end_poll(ledger.accounts, poll.now)
-        kept = self._publisher.rooms_of_budgets
-        for account in rooms.idle(ledger.accounts, poll.now):
-            if account.id in kept or rooms.label(account) in kept:
-                rooms.leave(account)
-                continue
-            ledger.close(account)
-            rooms.forget(account)
+        self.rooms.end_poll(self.ledger.accounts, poll.now)
+        for account in self.accounts.close_idle(poll.now):
             self._publisher.forget(account)
 
     def _commit(self) -> None:
-        self._store.commit(self.name, self.ledger, self._learnt)
-        self._learnt = []
+        self.accounts.commit()
         self._durable = True
 
     # -- beside it ------------------------------------------------------------------------------------------------
 
     def _read_beside(self, reading: Reading, until: float) -> None:
-        """The names of rooms, then the past, as far as the poll's time allows."""
+        """What can wait until the present is published: the names of rooms, then the past, as far as the time allows."""
         if self._poll is None or reading.now is None or reading.faults:
             return
+        self._read_names(until)
+        # Other data than sessions is read here: after the names, and before the past, which takes all the time that is left.
+        self._read_past(self._poll, reading, until)
+
+    def _read_names(self, until: float) -> None:
         now = self._monotonic()
         answers = self._names.read(self.rooms_in_question(), min(until, now + max(_NAME_SECONDS, (until - now) / 2)), self._until_pressed)
         if answers:
             self.learn(answers)
-        self._read_past(self._poll, reading, until)
 
     def _until_pressed(self) -> float:
         """The steady clock, at its end when something else should be read."""
@@ -273,9 +249,9 @@ class WorkspacePoller:
                     poll = self._poll or poll
                 self._durable = False
                 self._see(poll, raw)
-            self._assign(poll)
+            self.accounts.assign(poll)
             poll.settle()
-            self.ledger.forget(self._name_of)
+            self.ledger.forget(self.accounts.name_of)
             self._commit()
             if reading.faults_end_it or self.api.stopped.is_set():
                 break
@@ -289,67 +265,21 @@ class WorkspacePoller:
 
     def rooms_in_question(self) -> list[str]:
         """Rooms that 100ms should be asked about now."""
-        shown = [account.id for account in self.ledger.accounts if account.kind == "room" and self.rooms.shown(account)]
-        waiting = [tracked.room_id for tracked in self.ledger.unassigned.values()]
-        return self.rooms.wanted(dict.fromkeys([*shown, *waiting]), self.api.now())
+        return self.accounts.in_question(self.api.now())
 
     def learn(self, answers: Sequence[KnownRoom]) -> None:
         """Answers about rooms: counts what waited for them, and publishes it under its name."""
-        poll = self._poll
-        now = self.ledger.now
-        for room in answers:
-            before = self._name_of(room.id)
-            self.rooms.learn(room)
-            after = self._name_of(room.id)
-            if poll is not None and now is not None and before is not None and after is not None and before != after:
-                self.ledger.coverage.renamed(room.id, before, after, self.rooms.scope, self._since(now), now)
-        self._learnt += answers
+        poll, now = self._poll, self.ledger.now
+        self.accounts.learn(answers, None if poll is None or now is None else self._since(now))
         if poll is None:
             return
         self._durable = False
         try:
-            poll.finish(self._assign(poll), self._read_at)
+            poll.finish(self.accounts.assign(poll), self._read_at)
             self._commit()
         except StoreError as error:
             event("warn", "what was learnt about rooms could not be stored", workspace=self.name, reason=error)
         self._publish(up=self.status.state == "ok")
-
-    def _name_of(self, room_id: str) -> str | None:
-        """What a room is called, as far as 100ms has ever said."""
-        if room_id not in self.rooms.known:
-            self._recall_rooms([room_id])
-        return self.rooms.name(room_id)
-
-    def _assign(self, poll: Poll) -> list[Account]:
-        """Gives the sessions of rooms that were not seen before their accounts, as far as that can be decided; which ones."""
-        ledger = self.ledger
-        undecided = ledger.coverage.is_undecided
-        unassigned = {i: peers for i, peers in poll.unassigned_rooms().items() if not undecided(i, self._name_of(i))}
-        if not unassigned:
-            return []
-        placed = self.rooms.place(unassigned, ledger.accounts, poll.now)
-        for room_id, account in placed.items():
-            name = self._name_of(room_id)
-            if account is None and ledger.coverage.has_covered(room_id, name):
-                # It was in an entry that has been taken out while its name was not known: what was read then counts, unseen.
-                account = placed[room_id] = room_account(room_id)
-            if account is not None:
-                self._open(account)
-            poll.assign(room_id, name, account)
-        return [account for account in placed.values() if account is not None]
-
-    def _recall_rooms(self, ids: Iterable[str]) -> None:
-        for room in self._store.rooms(self.name, ids).values():
-            self.rooms.learn(room)
-
-    def _open(self, account: Account) -> None:
-        """An account comes into use: as it was stored, or new."""
-        if account not in self.ledger.accounts:
-            stored = self._store.account(self.name, account)
-            if stored is not None:
-                self.ledger.restore([stored])
-            else:
-                self.ledger.open(account)
 
     def _since(self, now: int) -> int:
         """`poll.since` as a time (µs), never later than now."""

@@ -26,6 +26,25 @@ class SelfMetrics:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it ships without types here
         self.registry = registry = CollectorRegistry()
         self._families: list[CachedFamily] = []
+        self._add_families_of_polls()
+        self._add_families_of_requests()
+        self.reload_successful = self._add(
+            Gauge, "hms_exporter_config_last_reload_successful", "Whether the configuration read last is in force (1) or was refused (0)."
+        )
+        self.reload_success_time = self._add(
+            Gauge, "hms_exporter_config_last_reload_success_timestamp_seconds", "When the configuration in force was read, as Unix time."
+        )
+        self.active = self._add(Gauge, "hms_exporter_active", "Whether this exporter polls (1) or stands by for another one (0).")
+        self.active.set(1)
+        build = self._add(Gauge, "hms_exporter_build_info", "The exporter's version; always 1.", ["version", "revision", "pythonversion"])
+        build.labels(version, revision, platform.python_version()).set(1)
+        self._of_process = (
+            prometheus_client.ProcessCollector(registry=registry),
+            prometheus_client.PlatformCollector(registry=registry),
+            prometheus_client.GCCollector(registry=registry),
+        )
+
+    def _add_families_of_polls(self) -> None:
         by = ["workspace"]
         self.polls = self._add(Counter, "hms_exporter_polls", "Polls ended, whole or not.", by)
         self.failures = self._add(Counter, "hms_exporter_poll_failures", "Polls that did not read everything they wanted.", by)
@@ -41,6 +60,9 @@ class SelfMetrics:
             Gauge, "hms_exporter_catch_up_ratio", "How much of the past that counts has been read: 1 when there is nothing left.", by
         )
         self.interval = self._add(Gauge, "hms_exporter_poll_interval_seconds", "The time from poll to poll.", by)
+
+    def _add_families_of_requests(self) -> None:
+        by = ["workspace"]
         self.requests = self._add(
             Counter,
             "hms_exporter_api_requests",
@@ -70,21 +92,6 @@ class SelfMetrics:
         )
         self.clock_skew = self._add(
             Gauge, "hms_exporter_clock_skew_seconds", "The API's clock minus this machine's, from its Date header.", by
-        )
-        self.reload_successful = self._add(
-            Gauge, "hms_exporter_config_last_reload_successful", "Whether the configuration read last is in force (1) or was refused (0)."
-        )
-        self.reload_success_time = self._add(
-            Gauge, "hms_exporter_config_last_reload_success_timestamp_seconds", "When the configuration in force was read, as Unix time."
-        )
-        self.active = self._add(Gauge, "hms_exporter_active", "Whether this exporter polls (1) or stands by for another one (0).")
-        self.active.set(1)
-        build = self._add(Gauge, "hms_exporter_build_info", "The exporter's version; always 1.", ["version", "revision", "pythonversion"])
-        build.labels(version, revision, platform.python_version()).set(1)
-        self._of_process = (
-            prometheus_client.ProcessCollector(registry=registry),
-            prometheus_client.PlatformCollector(registry=registry),
-            prometheus_client.GCCollector(registry=registry),
         )
 
     def _add(self, kind: type[M], name: str, documentation: str, labels: Iterable[str] = (), **more: Any) -> M:

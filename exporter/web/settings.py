@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,7 +18,7 @@ import yaml
 
 from exporter.config.readers import boolean, choice, integer
 from exporter.config.strict_yaml import ConfigError, read
-from exporter.config.value import Value, read_file
+from exporter.config.value import Reader, T, Value, read_file, required, section, setting
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -64,36 +64,192 @@ GO_DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-
 GO_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 
 
+def _path(value: Value) -> Path:
+    expected = "the path of a file"
+    name = value.text(expected)
+    if not name or "\0" in name:
+        raise value.unexpected(expected)
+    return Path(name)
+
+
+def _path_for_tls(value: Value) -> Path:
+    if value.is_null:
+        raise value.error("expected a file, as TLS needs both cert_file and key_file")
+    return _path(value)
+
+
+def _client_auth(value: Value) -> ssl.VerifyMode:
+    if value.text("the kind of client authentication") in UNVERIFIED_CLIENT_AUTH:
+        raise value.error("certificates that nobody verifies are not supported, use RequireAndVerifyClientCert")
+    return CLIENT_AUTH[choice(*CLIENT_AUTH)(value)]
+
+
+def _names(value: Value) -> frozenset[str]:
+    names = frozenset(item.text("a name") for item in value.items("a list of names"))
+    if not names:
+        raise value.error("expected at least one name")
+    return names
+
+
+def _version(value: Value) -> ssl.TLSVersion:
+    return TLS_VERSIONS[choice(*TLS_VERSIONS)(value)]
+
+
+def _ciphers(value: Value) -> tuple[str, ...]:
+    suite = choice(*CIPHER_SUITES, *sorted(TLS13_SUITES))
+    names = [suite(item) for item in value.items("a list of cipher suites")]
+    if not names:
+        raise value.error("expected at least one cipher suite")
+    return tuple(CIPHER_SUITES[name] for name in names if name not in TLS13_SUITES)
+
+
+def _curve(value: Value) -> str:
+    curves = value.items("a list of one curve")
+    if len(curves) != 1:
+        raise value.error("expected exactly one curve")
+    return CURVES[choice(*CURVES)(curves[0])]
+
+
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """How TLS is spoken."""
+    """The keys of `tls_server_config`."""
 
-    cert_file: Path
-    key_file: Path
-    client_auth: ssl.VerifyMode = ssl.CERT_NONE
-    client_ca_file: Path | None = None
-    client_allowed_sans: frozenset[str] = frozenset()
-    """Names of which a client's certificate must bear one; empty: any will do."""
-    min_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
-    max_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
-    ciphers: tuple[str, ...] = ()
-    """For TLS 1.2, as OpenSSL names them; empty: OpenSSL's own choice."""
-    prefer_server_ciphers: bool = True
-    curve: str | None = None
-    """As OpenSSL names it; None: OpenSSL's own choice."""
+    cert_file: Path = required(_path_for_tls)
+    key_file: Path = required(_path_for_tls)
+    client_auth_type: ssl.VerifyMode = setting(ssl.CERT_NONE, _client_auth)
+    client_ca_file: Path | None = setting(None, _path)
+    client_allowed_sans: frozenset[str] = setting(frozenset(), _names)
+    """A client's certificate must have one of these names; empty: any name will do."""
+    min_version: ssl.TLSVersion = setting(ssl.TLSVersion.TLSv1_2, _version)
+    max_version: ssl.TLSVersion = setting(ssl.TLSVersion.TLSv1_3, _version)
+    cipher_suites: tuple[str, ...] | None = setting(None, _ciphers)
+    """For TLS 1.2, as OpenSSL names them; `None`: OpenSSL's own choice."""
+    prefer_server_cipher_suites: bool = setting(True, boolean)
+    curve_preferences: str | None = setting(None, _curve)
+    """As OpenSSL names it; `None`: OpenSSL's own choice."""
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that TLS needs."""
         return (self.cert_file, self.key_file, *((self.client_ca_file,) if self.client_ca_file else ()))
 
+    def within(self, folder: Path) -> TlsSettings:
+        """The same, with paths relative to this folder."""
+        authorities = None if self.client_ca_file is None else folder / self.client_ca_file
+        return replace(self, cert_file=folder / self.cert_file, key_file=folder / self.key_file, client_ca_file=authorities)
+
+
+_tls_keys = section(TlsSettings)
+
+
+def _tls(value: Value) -> TlsSettings:
+    for key in ("cert", "key", "client_ca"):
+        if isinstance(value.node, yaml.MappingNode) and any(found.value == key for found, _ in value.node.value):
+            raise value.member(key).error(f"is not supported, give {key}_file")
+    found = _tls_keys(value)
+    auth = found.client_auth_type
+    if auth is ssl.CERT_NONE and found.client_ca_file is not None:
+        raise value.member("client_ca_file").error("expected client_auth_type beside it, RequireAndVerifyClientCert for example")
+    if auth is not ssl.CERT_NONE and found.client_ca_file is None:
+        raise value.member("client_ca_file").error("expected a file, as client_auth_type needs authorities to verify clients against")
+    if auth is not ssl.CERT_REQUIRED and found.client_allowed_sans:
+        raise value.member("client_allowed_sans").error("expected client_auth_type to be RequireAndVerifyClientCert")
+    if found.cipher_suites == ():  # none but those of TLS 1.3
+        found = replace(found, min_version=ssl.TLSVersion.TLSv1_3)
+    if found.min_version > found.max_version:
+        raise value.error("expected min_version and max_version, and the cipher_suites, to leave a version of TLS")
+    return found
+
+
+def _users(value: Value) -> Mapping[str, str]:
+    """The users; messages give lines in place of names and hashes, for they end up in logs."""
+    users: dict[str, str] = {}
+    if not isinstance(value.node, yaml.MappingNode):
+        raise value.unexpected("a mapping of user names to bcrypt hashes")
+    for name, node in value.node.value:
+        line = name.start_mark.line + 1
+        if name.value in users:
+            raise value.error(f"line {line}: this user is given twice")
+        if not name.value or ":" in name.value:
+            raise value.error(f"line {line}: expected the name of a user, without a colon")
+        hashed = BCRYPT_HASH.fullmatch(node.value) if isinstance(node, yaml.ScalarNode) else None
+        if hashed is None:
+            raise value.error(f"line {line}: expected a bcrypt hash, as htpasswd -nB makes it")
+        if not 4 <= int(hashed[1]) <= MAX_BCRYPT_COST:
+            raise value.error(f"line {line}: expected a bcrypt cost from 4 to {MAX_BCRYPT_COST}")
+        users[name.value] = hashed[0]
+    return MappingProxyType(users)
+
+
+def _headers(value: Value) -> Mapping[str, str]:
+    headers: dict[str, str] = {}
+    for name, member in {} if value.is_empty else value.mapping(HEADERS).items():
+        text = member.text("the header's value")
+        if HEADERS[name] and text not in HEADERS[name]:
+            raise member.error(f"expected {' or '.join(HEADERS[name])}")
+        if not re.fullmatch(r"([!-~]([ -~]*[!-~])?)?", text):
+            raise member.error("expected printable ASCII in one line")
+        if text:  # blank leaves the header as it is
+            headers[name] = text
+    return MappingProxyType(headers)
+
+
+@dataclass(frozen=True, slots=True)
+class _HttpServer:
+    """The keys of `http_server_config`."""
+
+    http2: bool = setting(True, boolean)
+    headers: Mapping[str, str] | None = setting(None, _headers)
+
+
+def _go_duration(value: Value) -> float:
+    expected = "a duration such as 100ms or 1m30s, or 0 for no limit"
+    text = value.text(expected)
+    if text == "0":
+        return 0.0
+    parts = list(GO_DURATION_PART.finditer(text))
+    seconds = sum(float(part[1]) * GO_DURATION_UNITS[part[2]] for part in parts)
+    if not parts or "".join(part[0] for part in parts) != text or seconds > 86400:
+        raise value.unexpected(expected)
+    return seconds
+
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
     """One request every `interval` seconds, and `burst` of them at once."""
 
-    interval: float
-    burst: int
+    interval: float = required(_go_duration)
+    burst: int = setting(0, integer(0, 1_000_000))
+
+
+_rate_limit_keys = section(RateLimit)
+
+
+def _rate_limit(value: Value) -> RateLimit | None:
+    found = _rate_limit_keys(value)
+    if found.interval == 0:
+        return None
+    if found.burst == 0:
+        raise value.member("burst").error("expected at least 1, as no request would be answered otherwise")
+    return found
+
+
+def _unless_empty(default: T, read: Reader[T]) -> Reader[T]:
+    """Reads a section that says nothing when it is empty."""
+    return lambda value: default if value.is_empty else read(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sections:
+    """The keys of the file."""
+
+    tls_server_config: TlsSettings | None = setting(None, _unless_empty(None, _tls))
+    http_server_config: _HttpServer = setting(_HttpServer(), _unless_empty(_HttpServer(), section(_HttpServer)))
+    basic_auth_users: Mapping[str, str] | None = setting(None, _unless_empty(None, _users))
+    rate_limit: RateLimit | None = setting(None, _unless_empty(None, _rate_limit))
+
+
+_sections = section(_Sections)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +276,13 @@ def parse(text: str, folder: Path, source: str) -> WebFile:
 
     A text that says nothing at all is refused: read while it is being written, it would open every door.
     """
-    sections = Value(read(text, source), source, "").mapping(
-        ("tls_server_config", "http_server_config", "basic_auth_users", "rate_limit"),
-    )
-    given = {name: value for name, value in sections.items() if not value.is_empty}
+    given = _sections(Value(read(text, source), source, ""))
+    tls = given.tls_server_config
     return WebFile(
-        tls=_tls(given["tls_server_config"], folder) if "tls_server_config" in given else None,
-        users=_users(given["basic_auth_users"]) if "basic_auth_users" in given else {},
-        headers=_http(given["http_server_config"]) if "http_server_config" in given else {},
-        rate_limit=_rate_limit(given["rate_limit"]) if "rate_limit" in given else None,
+        tls=None if tls is None else tls.within(folder),
+        users=given.basic_auth_users or {},
+        headers=given.http_server_config.headers or {},
+        rate_limit=given.rate_limit,
     )
 
 
@@ -137,20 +291,20 @@ def tls_context(settings: TlsSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = settings.min_version
     context.maximum_version = settings.max_version
-    context.verify_mode = settings.client_auth
+    context.verify_mode = settings.client_auth_type
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION
-    if settings.prefer_server_ciphers:
+    if settings.prefer_server_cipher_suites:
         context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     else:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    if settings.ciphers:
-        context.set_ciphers(":".join(settings.ciphers))
-    if settings.curve is not None:
+    if settings.cipher_suites:
+        context.set_ciphers(":".join(settings.cipher_suites))
+    if settings.curve_preferences is not None:
         try:
-            context.set_ecdh_curve(settings.curve)
+            context.set_ecdh_curve(settings.curve_preferences)
         except (OSError, ValueError):  # early releases of Python 3.11 cannot choose X25519
-            message = f"curve_preferences: this version of Python cannot choose {settings.curve}; left out, OpenSSL chooses"
+            message = f"curve_preferences: this version of Python cannot choose {settings.curve_preferences}; left out, OpenSSL chooses"
             raise ConfigError(message) from None
     try:
         # An encrypted key would ask for its password on the terminal; the empty one is refused at once.
@@ -168,152 +322,3 @@ def tls_context(settings: TlsSettings) -> ssl.SSLContext:
 def _unusable(files: str, expected: str, error: OSError | ValueError) -> ConfigError:
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
     return ConfigError(f"{files}: expected {expected} ({reason})")
-
-
-def _tls(section: Value, folder: Path) -> TlsSettings:
-    for key in ("cert", "key", "client_ca"):
-        if isinstance(section.node, yaml.MappingNode) and any(found.value == key for found, _ in section.node.value):
-            raise section.member(key).error(f"is not supported, give {key}_file")
-    given = section.mapping(
-        (
-            "cert_file",
-            "key_file",
-            "client_auth_type",
-            "client_ca_file",
-            "client_allowed_sans",
-            "min_version",
-            "max_version",
-            "cipher_suites",
-            "prefer_server_cipher_suites",
-            "curve_preferences",
-        )
-    )
-    for key in ("cert_file", "key_file"):
-        if key not in given:
-            raise section.member(key).error("expected a file, as TLS needs both cert_file and key_file")
-    auth = _client_auth(given["client_auth_type"]) if "client_auth_type" in given else ssl.CERT_NONE
-    if auth is ssl.CERT_NONE and "client_ca_file" in given:
-        raise given["client_ca_file"].error("expected client_auth_type beside it, RequireAndVerifyClientCert for example")
-    if auth is not ssl.CERT_NONE and "client_ca_file" not in given:
-        raise section.member("client_ca_file").error("expected a file, as client_auth_type needs authorities to verify clients against")
-    if auth is not ssl.CERT_REQUIRED and "client_allowed_sans" in given:
-        raise given["client_allowed_sans"].error("expected client_auth_type to be RequireAndVerifyClientCert")
-    version = choice(*TLS_VERSIONS)
-    lowest = TLS_VERSIONS[version(given["min_version"])] if "min_version" in given else ssl.TLSVersion.TLSv1_2
-    highest = TLS_VERSIONS[version(given["max_version"])] if "max_version" in given else ssl.TLSVersion.TLSv1_3
-    ciphers: tuple[str, ...] = ()
-    if "cipher_suites" in given:
-        ciphers = _ciphers(given["cipher_suites"])
-        if not ciphers:
-            lowest = ssl.TLSVersion.TLSv1_3
-    if lowest > highest:
-        raise section.error("expected min_version and max_version, and the cipher_suites, to leave a version of TLS")
-    return TlsSettings(
-        cert_file=_file(given["cert_file"], folder),
-        key_file=_file(given["key_file"], folder),
-        client_auth=auth,
-        client_ca_file=_file(given["client_ca_file"], folder) if "client_ca_file" in given else None,
-        client_allowed_sans=_sans(given["client_allowed_sans"]) if "client_allowed_sans" in given else frozenset(),
-        min_version=lowest,
-        max_version=highest,
-        ciphers=ciphers,
-        prefer_server_ciphers=boolean(given["prefer_server_cipher_suites"]) if "prefer_server_cipher_suites" in given else True,
-        curve=_curve(given["curve_preferences"]) if "curve_preferences" in given else None,
-    )
-
-
-def _file(value: Value, folder: Path) -> Path:
-    name = value.text("the path of a file")
-    if not name or "\0" in name:
-        raise value.unexpected("the path of a file")
-    return folder / name
-
-
-def _client_auth(value: Value) -> ssl.VerifyMode:
-    if value.text("the kind of client authentication") in UNVERIFIED_CLIENT_AUTH:
-        raise value.error("certificates that nobody verifies are not supported, use RequireAndVerifyClientCert")
-    return CLIENT_AUTH[choice(*CLIENT_AUTH)(value)]
-
-
-def _sans(value: Value) -> frozenset[str]:
-    names = frozenset(item.text("a name") for item in value.items("a list of names"))
-    if not names:
-        raise value.error("expected at least one name")
-    return names
-
-
-def _ciphers(value: Value) -> tuple[str, ...]:
-    suite = choice(*CIPHER_SUITES, *sorted(TLS13_SUITES))
-    names = [suite(item) for item in value.items("a list of cipher suites")]
-    if not names:
-        raise value.error("expected at least one cipher suite")
-    return tuple(CIPHER_SUITES[name] for name in names if name not in TLS13_SUITES)
-
-
-def _curve(value: Value) -> str:
-    curves = value.items("a list of one curve")
-    if len(curves) != 1:
-        raise value.error("expected exactly one curve")
-    return CURVES[choice(*CURVES)(curves[0])]
-
-
-def _users(section: Value) -> Mapping[str, str]:
-    """The users; messages give lines in place of names and hashes, for they end up in logs."""
-    users: dict[str, str] = {}
-    if not isinstance(section.node, yaml.MappingNode):
-        raise section.unexpected("a mapping of user names to bcrypt hashes")
-    for name, node in section.node.value:
-        line = name.start_mark.line + 1
-        if name.value in users:
-            raise section.error(f"line {line}: this user is given twice")
-        if not name.value or ":" in name.value:
-            raise section.error(f"line {line}: expected the name of a user, without a colon")
-        hashed = BCRYPT_HASH.fullmatch(node.value) if isinstance(node, yaml.ScalarNode) else None
-        if hashed is None:
-            raise section.error(f"line {line}: expected a bcrypt hash, as htpasswd -nB makes it")
-        if not 4 <= int(hashed[1]) <= MAX_BCRYPT_COST:
-            raise section.error(f"line {line}: expected a bcrypt cost from 4 to {MAX_BCRYPT_COST}")
-        users[name.value] = hashed[0]
-    return MappingProxyType(users)
-
-
-def _http(section: Value) -> Mapping[str, str]:
-    given = section.mapping(("http2", "headers"))
-    if "http2" in given:
-        boolean(given["http2"])
-    headers: dict[str, str] = {}
-    if "headers" in given and not given["headers"].is_empty:
-        for name, value in given["headers"].mapping(HEADERS).items():
-            text = value.text("the header's value")
-            if HEADERS[name] and text not in HEADERS[name]:
-                raise value.error(f"expected {' or '.join(HEADERS[name])}")
-            if not re.fullmatch(r"([!-~]([ -~]*[!-~])?)?", text):
-                raise value.error("expected printable ASCII in one line")
-            if text:  # blank leaves the header as it is
-                headers[name] = text
-    return MappingProxyType(headers)
-
-
-def _rate_limit(section: Value) -> RateLimit | None:
-    given = section.mapping(("interval", "burst"))
-    if "interval" not in given:
-        raise section.member("interval").error("expected a duration such as 100ms, or 0 for no limit")
-    interval = _go_duration(given["interval"])
-    burst = integer(0, 1_000_000)(given["burst"]) if "burst" in given else 0
-    if interval == 0:
-        return None
-    if burst == 0:
-        raise section.member("burst").error("expected at least 1, as no request would be answered otherwise")
-    return RateLimit(interval, burst)
-
-
-def _go_duration(value: Value) -> float:
-    expected = "a duration such as 100ms or 1m30s, or 0"
-    text = value.text(expected)
-    if text == "0":
-        return 0.0
-    parts = list(GO_DURATION_PART.finditer(text))
-    seconds = sum(float(part[1]) * GO_DURATION_UNITS[part[2]] for part in parts)
-    if not parts or "".join(part[0] for part in parts) != text or seconds > 86400:
-        raise value.unexpected(expected)
-    return seconds

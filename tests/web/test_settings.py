@@ -54,14 +54,14 @@ rate_limit:
         tls=TlsSettings(
             cert_file=Path("/etc/exporter/c.pem"),
             key_file=Path("/keys/k.pem"),
-            client_auth=ssl.CERT_REQUIRED,
+            client_auth_type=ssl.CERT_REQUIRED,
             client_ca_file=Path("/etc/exporter/ca.pem"),
             client_allowed_sans=frozenset({"prometheus.example", "10.0.0.1"}),
             min_version=ssl.TLSVersion.TLSv1_2,
             max_version=ssl.TLSVersion.TLSv1_3,
-            ciphers=("ECDHE-RSA-AES128-GCM-SHA256",),
-            prefer_server_ciphers=False,
-            curve="prime256v1",
+            cipher_suites=("ECDHE-RSA-AES128-GCM-SHA256",),
+            prefer_server_cipher_suites=False,
+            curve_preferences="prime256v1",
         ),
         users={"prometheus": HASH, "7": HASH},
         headers={"X-Frame-Options": "deny", "X-XSS-Protection": "0"},
@@ -88,7 +88,7 @@ def test_what_says_nothing_in_particular_leaves_the_defaults(text: str, expected
 def test_suites_of_tls_1_3_alone_leave_only_tls_1_3() -> None:
     tls = read(f"tls_server_config: {{{TLS}, cipher_suites: [TLS_AES_128_GCM_SHA256]}}").tls
     assert tls is not None
-    assert (tls.min_version, tls.ciphers) == (ssl.TLSVersion.TLSv1_3, ())
+    assert (tls.min_version, tls.cipher_suites) == (ssl.TLSVersion.TLSv1_3, ())
 
 
 REFUSED = {
@@ -165,10 +165,10 @@ REFUSED = {
     f"basic_auth_users: {{alice: {HASH.replace('$04$', '$31$')}}}": (
         "web.yml: basic_auth_users: line 1: expected a bcrypt cost from 4 to 16"
     ),
-    "rate_limit: {burst: 5}": "web.yml: rate_limit.interval: expected a duration such as 100ms, or 0 for no limit",
+    "rate_limit: {burst: 5}": "web.yml: rate_limit.interval: expected a duration such as 100ms or 1m30s, or 0 for no limit",
     "rate_limit: {interval: 1s}": "web.yml: rate_limit.burst: expected at least 1, as no request would be answered otherwise",
-    "rate_limit: {interval: 5, burst: 1}": "web.yml: rate_limit.interval: expected a duration such as 100ms or 1m30s, or 0",
-    "rate_limit: {interval: -1s, burst: 1}": "web.yml: rate_limit.interval: expected a duration such as 100ms or 1m30s, or 0",
+    "rate_limit: {interval: 5, burst: 1}": "web.yml: rate_limit.interval: expected a duration such as 100ms or 1m30s, or 0 for no limit",
+    "rate_limit: {interval: -1s, burst: 1}": "web.yml: rate_limit.interval: expected a duration such as 100ms or 1m30s, or 0 for no limit",
     "rate_limit: {interval: 1s, burst: 1.5}": "web.yml: rate_limit.burst: expected a whole number from 0 to 1000000",
 }
 
@@ -219,17 +219,17 @@ def choosable(curve: str) -> bool:
 def test_every_setting_is_one_that_openssl_can_honour(tmp_path: Path) -> None:
     make_certificate(tmp_path, "c")
     for suite in CIPHER_SUITES.values():
-        context = tls_context(TlsSettings(tmp_path / "c.pem", tmp_path / "c.key", ciphers=(suite,)))
+        context = tls_context(TlsSettings(tmp_path / "c.pem", tmp_path / "c.key", cipher_suites=(suite,)))
         assert suite in {cipher["name"] for cipher in context.get_ciphers()}
     for curve in filter(choosable, CURVES.values()):
-        tls_context(TlsSettings(tmp_path / "c.pem", tmp_path / "c.key", curve=curve, prefer_server_ciphers=False))
+        tls_context(TlsSettings(tmp_path / "c.pem", tmp_path / "c.key", curve_preferences=curve, prefer_server_cipher_suites=False))
 
 
 def test_a_curve_that_python_cannot_choose_is_refused(tmp_path: Path) -> None:
     make_certificate(tmp_path, "c")
     for curve in ("unheard-of", *(curve for curve in CURVES.values() if not choosable(curve))):
         with pytest.raises(ConfigError, match=f"curve_preferences: this version of Python cannot choose {curve}"):
-            tls_context(TlsSettings(tmp_path / "c.pem", tmp_path / "c.key", curve=curve))
+            tls_context(TlsSettings(tmp_path / "c.pem", tmp_path / "c.key", curve_preferences=curve))
 
 
 def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_what_is_accepted_promtool_accepts_too(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.yml"
         path.write_text(text)
         config = load(path)
-        if config.tls is not None and (config.tls.curve is None or choosable(config.tls.curve)):
+        if config.tls is not None and (config.tls.curve_preferences is None or choosable(config.tls.curve)):
             tls_context(config.tls)
     files = [str(tmp_path / f"{number}.yml") for number in range(len(ACCEPTED))]
     result = subprocess.run([promtool, "check", "web-config", *files], capture_output=True, text=True, check=False)

@@ -1,0 +1,129 @@
+"""A workspace's accounts and rooms in memory: loaded from the store, opened for new sessions, closed when they are idle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from exporter.counting.contribution import Account, room_account
+from exporter.counting.ledger import Ledger
+from exporter.counting.poll import Poll
+from exporter.counting.rooms import KnownRoom, Rooms
+from exporter.state.store import Store
+from exporter.times import SECOND
+
+
+class Accounts:
+    """The ledger and the rooms of one workspace, and what of the store they hold.  Every method may raise `StoreError`."""
+
+    def __init__(self, workspace: str, store: Store, rooms: Rooms) -> None:
+        self._workspace = workspace
+        self._store = store
+        self.ledger = Ledger()
+        self.rooms = rooms
+        self.kept: frozenset[str] = frozenset()
+        """Names and ids of rooms that stay in memory while they are idle: their usage counts towards a budget."""
+        self._learnt: list[KnownRoom] = []
+        """Answers about rooms that are not stored yet."""
+
+    # -- from and to the store ------------------------------------------------------------------------------------
+
+    def restore(self) -> None:
+        """Loads what the store holds of the workspace, and decides which rooms are shown."""
+        self._store.restore(self._workspace, self.ledger)
+        self.ledger.unloaded = self._store.usage(self._workspace, self.ledger.now or 0)
+        self.load()
+        self.rooms.show(self.ledger.accounts.values(), self.ledger.now or 0)
+
+    def load(self) -> None:
+        """Loads the accounts that are shown, that have sessions, or that budgets are for."""
+        ledger, now = self.ledger, self.ledger.now or 0
+        shown_since = now - round(self.rooms.limits.room_idle_expiry * SECOND)
+        states = {state.account: state for state in self._store.accounts(self._workspace, shown_since) if state.last_active >= shown_since}
+        needed = [
+            room_account(room_id) for room_id in [*self.rooms.scope.ids, *self.kept, *self._store.rooms_named(self._workspace, self.kept)]
+        ]
+        needed += [tracked.account for tracked in ledger.tracked.values() if tracked.account is not None]
+        for account in dict.fromkeys(needed):
+            if account not in states and account not in ledger.accounts:
+                state = self._store.account(self._workspace, account)
+                if state is not None:
+                    states[account] = state
+        ledger.restore(state for account, state in states.items() if account not in ledger.accounts)
+        self._load_rooms(account.id for account in ledger.accounts if account.kind == "room")
+
+    def commit(self) -> None:
+        """Stores what the ledger holds, and what was learnt of rooms."""
+        self._store.commit(self._workspace, self.ledger, self._learnt)
+        self._learnt = []
+
+    def open(self, account: Account) -> None:
+        """Brings an account into use: as it was stored, or new."""
+        if account not in self.ledger.accounts:
+            stored = self._store.account(self._workspace, account)
+            if stored is not None:
+                self.ledger.restore([stored])
+            else:
+                self.ledger.open(account)
+
+    def close_idle(self, now: int) -> list[Account]:
+        """Takes the accounts of idle rooms and groups out of memory; returns them."""
+        closed = []
+        for account in self.rooms.idle(self.ledger.accounts, now):
+            if account.id in self.kept or self.rooms.label(account) in self.kept:
+                self.rooms.leave(account)
+                continue
+            self.ledger.close(account)
+            self.rooms.forget(account)
+            closed.append(account)
+        return closed
+
+    # -- rooms ----------------------------------------------------------------------------------------------------
+
+    def assign(self, poll: Poll) -> list[Account]:
+        """Gives the sessions of rooms that were not seen before their accounts, where that can be decided; returns the accounts."""
+        ledger = self.ledger
+        undecided = ledger.coverage.is_undecided
+        unassigned = {i: peers for i, peers in poll.unassigned_rooms().items() if not undecided(i, self.name_of(i))}
+        if not unassigned:
+            return []
+        placed = self.rooms.place(unassigned, ledger.accounts, poll.now)
+        for room_id, account in placed.items():
+            name = self.name_of(room_id)
+            if account is None and ledger.coverage.has_covered(room_id, name):
+                # The room belonged to an entry that was removed before its name was known: its sessions count, without being shown.
+                account = placed[room_id] = room_account(room_id)
+            if account is not None:
+                self.open(account)
+            poll.assign(room_id, name, account)
+        return [account for account in placed.values() if account is not None]
+
+    def in_question(self, now: int) -> list[str]:
+        """Rooms that 100ms should be asked about now."""
+        shown = [account.id for account in self.ledger.accounts if account.kind == "room" and self.rooms.shown(account)]
+        waiting = [tracked.room_id for tracked in self.ledger.unassigned.values()]
+        return self.rooms.wanted(dict.fromkeys([*shown, *waiting]), now)
+
+    def name_of(self, room_id: str) -> str | None:
+        """What a room is called, as far as 100ms has ever said."""
+        if room_id not in self.rooms.known:
+            self._load_rooms([room_id])
+        return self.rooms.name(room_id)
+
+    def name_polled(self, wanted: Iterable[str]) -> None:
+        """A poll has ended without an answer about these rooms: those that have waited long enough go by their id."""
+        self._learnt += self.rooms.polled(wanted)
+
+    def learn(self, answers: Sequence[KnownRoom], since: int | None) -> None:
+        """Takes answers about rooms.  A room that is found to have another name counts under it from `since` on (µs)."""
+        now = self.ledger.now
+        for room in answers:
+            before = self.name_of(room.id)
+            self.rooms.learn(room)
+            after = self.name_of(room.id)
+            if since is not None and now is not None and before is not None and after is not None and before != after:
+                self.ledger.coverage.renamed(room.id, before, after, self.rooms.scope, since, now)
+        self._learnt += answers
+
+    def _load_rooms(self, ids: Iterable[str]) -> None:
+        for room in self._store.rooms(self._workspace, ids).values():
+            self.rooms.learn(room)
