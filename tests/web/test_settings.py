@@ -273,7 +273,7 @@ def test_what_is_accepted_promtool_accepts_too(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.yml"
         path.write_text(text)
         config = load(path)
-        if config.tls is not None and (config.tls.curve_preferences is None or choosable(config.tls.curve)):
+        if config.tls is not None and (config.tls.curve_preferences is None or choosable(config.tls.curve_preferences)):
             tls_context(config.tls)
     files = [str(tmp_path / f"{number}.yml") for number in range(len(ACCEPTED))]
     result = subprocess.run([promtool, "check", "web-config", *files], capture_output=True, text=True, check=False)
