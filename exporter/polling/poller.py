@@ -92,6 +92,7 @@ class WorkspacePoller:
     def _use(self, config: Config, api: Api) -> None:
         self._config = config
         self.api = api
+        self.ledger.leave_out(config.bots.roles)
         self._client = api.client()
         self._names = NameReader(self._client, api.now, self.rejected)
         count = len(self.rooms.scope.ids) if self.rooms.scope.only_ids else None
