@@ -96,14 +96,17 @@ class Counting:
     """A ledger and its state file, told what a poll has read; each room has an account of its own.
 
     `keys` are the configuration's entries, as `scope_of` has them; a room's name is its id.  Sessions count that end after `since`.
+    Peers in the roles `bots` are no people.
     """
 
-    def __init__(self, path: Path, keys: Iterable[str] = ("*",), since: int = T0) -> None:
+    def __init__(self, path: Path, keys: Iterable[str] = ("*",), since: int = T0, bots: frozenset[str] = frozenset()) -> None:
         self.path = path
+        self.bots = bots
         self.keys = list(keys)
         self.since = since
         self.store = Store(path)
         self.ledger = Ledger()
+        self.ledger.leave_out(bots)
         self._configured = False
         self._now: Poll | None = None
         self.committed: dict[Series, int] = {}
@@ -190,6 +193,7 @@ class Counting:
         self.store.close()
         self.store = Store(self.path)
         self.ledger = Ledger()
+        self.ledger.leave_out(self.bots)
         self._configured = False
         self._now = None
         self.store.restore("w", self.ledger)

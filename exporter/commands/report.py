@@ -18,14 +18,14 @@ import msgspec
 
 from exporter.commands.options import CommandFailed, add_config_file, add_flags, load
 from exporter.commands.tables import EPOCH, FORMATS, Days, Followed, Knowledge, Report, date_of, moment_of
-from exporter.config.config import Config, ConfigError, StorageConfig
+from exporter.config.config import BotsConfig, Config, ConfigError, StorageConfig
 from exporter.counting.contribution import Memory, seconds_by_day
 from exporter.counting.scope import EVERYTHING, Scope
 from exporter.counting.spans import FOREVER, Span
 from exporter.state import tables
 from exporter.state.soundness import StoreError
 from exporter.state.view import StateView, look, look_into
-from exporter.times import DAY
+from exporter.times import DAY, MINUTE
 
 COLUMNS = ("workspace", "room", "role", "day")
 _MOST_NOTES = 5
@@ -81,7 +81,8 @@ def run(options: argparse.Namespace) -> int:
         books = read(StorageConfig(path=Path(path)) if config is None else config.storage, days, options.workspace)
     except StoreError as error:
         raise CommandFailed(str(error)) from error
-    made = report(books, columns, options.sort, {} if config is None else own_names(config))
+    bots = (BotsConfig() if config is None else config.bots).roles
+    made = report(books, columns, options.sort, {} if config is None else own_names(config), bots)
     sys.stdout.write(FORMATS[options.format](made))
     if options.format == "csv":
         sys.stderr.writelines(f"{note}\n" for note in made.notes)
@@ -210,11 +211,16 @@ def own_names(config: Config) -> dict[tuple[str, str], str]:
     }
 
 
-def report(books: Books, by: Sequence[str], sort: str, own: Mapping[tuple[str, str], str]) -> Report:
-    """Sums by the columns of `by`, sorted by `minutes` (falling) or `name`; a room stands as its id and its name, in two columns."""
+def report(books: Books, by: Sequence[str], sort: str, own: Mapping[tuple[str, str], str], bots: frozenset[str]) -> Report:
+    """Sums by the columns of `by`, sorted by `minutes` (falling) or `name`; a room stands as its id and its name, in two columns.
+
+    Time in the roles `bots` is nobody's.
+    """
     names = {**books.names, **own}
     sums: dict[tuple[str, ...], int] = {}
     for usage in books.usage:
+        if usage.role in bots:
+            continue
         key = tuple(_values(usage, by, names))
         sums[key] = sums.get(key, 0) + usage.micros
     columns = tuple(name for column in by for name in (("room_id", "room") if column == "room" else (column,)))
@@ -222,7 +228,7 @@ def report(books: Books, by: Sequence[str], sort: str, own: Mapping[tuple[str, s
     order = [index + 1 if name == "room_id" else index - 1 if name == "room" else index for index, name in enumerate(columns)]
     by_name = sorted(sums.items(), key=lambda row: [row[0][index] for index in order])
     rows = sorted(by_name, key=lambda row: -row[1]) if sort == "minutes" else by_name
-    return Report(books.days, columns, rows, books.knowledge, tuple(_notes(books, names)))
+    return Report(books.days, columns, rows, books.knowledge, (*_notes(books, names), *_left_out(books.usage, bots)))
 
 
 def _values(usage: Usage, by: Iterable[str], names: Mapping[tuple[str, str], str]) -> Iterator[str]:
@@ -252,6 +258,14 @@ def _notes(books: Books, names: Mapping[tuple[str, str], str]) -> Iterator[str]:
             upto = "" if until is None else f" up to {moment_of(until)}"
             yield f"{of}NOT COMPLETE: sessions that began from {moment_of(begin)}{upto} are still being read."
         yield from (of + note for note in _beginnings(known, start, end, names))
+
+
+def _left_out(found: Iterable[Usage], bots: frozenset[str]) -> Iterator[str]:
+    left = [usage for usage in found if usage.role in bots]
+    if left:
+        roles = ", ".join(sorted({usage.role for usage in left}))
+        minutes = sum(usage.micros for usage in left) / MINUTE
+        yield f"Left out, because they are not people (bots.roles): {minutes:,.2f} minutes of {roles}."
 
 
 def _beginnings(known: Knowledge, start: int, end: int, names: Mapping[tuple[str, str], str]) -> Iterator[str]:

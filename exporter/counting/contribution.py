@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from exporter.hms.records import Stay
+from exporter.hms.records import Stay, Users
 from exporter.times import DAY
 
 
@@ -109,7 +109,7 @@ class Tracked:
         self.before = started
         self.unknown = unknown
         self.digest: int | None = None
-        self.users: frozenset[int] = frozenset()
+        self.users: Users = {}
         self.seen_ended: int | None = None
         self.measured = False
         self.looked = False
@@ -149,6 +149,10 @@ class Tracked:
             self._before[moment] = _seconds_at(self.recall(), self.ended, moment)
         return self._before[moment]
 
+    def people(self, bots: frozenset[str]) -> int:
+        """How many of the connected peers are people, which those in the roles `bots` are not."""
+        return self.connected - sum(line.rate for role in bots if (line := self.lines.get(role)) is not None)
+
     def session_seconds(self, now: int) -> int:
         """Wall-clock time up to `now`, in microseconds."""
         return max(0, (now if self.ended is None else self.ended) - self.started)
@@ -166,6 +170,23 @@ def _segments(key: str, stay: Stay, past: Past, end: int | None) -> Iterator[tup
             yield role, start, stop
             start = stop
     yield stay.role, start, left
+
+
+def presences(memory: Memory, end: int | None, bots: frozenset[str]) -> Iterator[tuple[int, int | None]]:
+    """From when to when (`None`: still) people were connected.  A peer is one as long as its role is none of `bots`."""
+    for key, stay in memory.stays.items():
+        if key in memory.past:
+            for role, start, stop in _segments(key, stay, memory.past, end):
+                if role not in bots:
+                    yield start, stop
+        elif stay.role not in bots:
+            yield stay.joined, end if stay.left is None else stay.left
+
+
+def count_people(memory: Memory, bots: frozenset[str]) -> int:
+    """How many peers were people at any time."""
+    past = memory.past
+    return sum(stay.role not in bots or any(role not in bots for role, _ in past.get(key, ())) for key, stay in memory.stays.items())
 
 
 def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int, int]:

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums
-from exporter.counting.contribution import Account, Memory, Past, Tracked, seconds_by_day
+from exporter.counting.contribution import Account, Memory, Past, Tracked, count_people, presences, seconds_by_day
 from exporter.counting.coverage import Coverage, Names
 from exporter.counting.peaks import Window
 from exporter.hms.records import Session
@@ -75,11 +75,28 @@ class Ledger:
         """By role, what accounts that have left the memory settled in this day and month: no sum of usage may miss it."""
         self.changes = Changes()
         self.calendar: Calendar | None = None
+        self.bots: frozenset[str] = frozenset()
+        """The roles of peers that are no people."""
 
     def committed(self) -> None:
         """The changes are durable."""
         self.changes = Changes()
         self.coverage.committed()
+
+    def leave_out(self, bots: frozenset[str]) -> None:
+        """Peers in these roles are no people from now on: the next gauges and peaks are without them.
+
+        What has been observed stays, and so does what has settled by role: usage is without them when it is added up.
+        """
+        if bots == self.bots:
+            return
+        self.bots = bots
+        for account, state in self.accounts.items():
+            if account not in self.windows and state.read_at is not None and state.sessions:
+                self.windows[account] = Window(state.read_at)
+            if account in self.windows:
+                for tracked in (*state.sessions.values(), *state.ended.values()):
+                    self.windows[account].look_at(tracked.id, presences(tracked.recall(), tracked.ended, bots))
 
     # -- sessions -------------------------------------------------------------------------------------------------
 
@@ -90,8 +107,8 @@ class Ledger:
         self.unassigned[session.id] = tracked
         return tracked
 
-    def renew(self, tracked: Tracked, session: Session) -> None:
-        """Takes over a newer record, remembering what role each peer was credited in until the last one."""
+    def renew(self, tracked: Tracked, session: Session) -> Past:
+        """Takes over a newer record, remembering what role each peer was credited in until the last one; returns the earlier roles."""
         before = tracked.recall()
         past, stays = before.past, session.stays
         for key, known in before.stays.items():
@@ -101,6 +118,7 @@ class Ledger:
                 past.setdefault(key, []).append((known.role, max(tracked.observed, known.joined)))
         tracked.started = session.started
         tracked.update(Memory(session.stays, past), session.ended)
+        return past
 
     def assign(self, tracked: Tracked, account: Account) -> None:
         """A session belongs to this account from now on, for life."""
@@ -140,10 +158,11 @@ class Ledger:
         assert tracked.ended is not None
         state, ended = self.accounts[tracked.account], tracked.ended
         state.last_active = max(state.last_active, ended)
-        stays = tracked.recall().stays
+        memory = tracked.recall()
+        stays = memory.stays
         self.open_histograms()
         self._histogram("session_duration").observe(ended - tracked.started, SECOND)
-        self._histogram("session_peers").observe(len(stays))
+        self._histogram("session_peers").observe(count_people(memory, self.bots))
         for stay in stays.values():
             left = max(stay.joined, ended) if stay.left is None else stay.left
             self._histogram("peer_duration", stay.role).observe(left - stay.joined, SECOND)

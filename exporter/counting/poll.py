@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from exporter.counting.accounts import AccountState, Gauges
-from exporter.counting.contribution import UNKNOWN_POLLS, Account, Tracked
+from exporter.counting.contribution import UNKNOWN_POLLS, Account, Memory, Past, Tracked, presences
 from exporter.counting.coverage import MARGIN
 from exporter.counting.ledger import Ledger
 from exporter.counting.peaks import Window
@@ -59,6 +59,7 @@ class Poll:
             return
         tracked = ledger.tracked.get(session.id)
         had_ended = tracked is not None and tracked.ended is not None
+        past: Past = {}
         if tracked is None:
             read = None
             if session.ended is not None:
@@ -71,7 +72,7 @@ class Poll:
         elif tracked.ended is not None and session.ended is None and not tracked.vanished:
             return  # an answer from before its end
         else:
-            ledger.renew(tracked, session)
+            past = ledger.renew(tracked, session)
         self._observe(tracked, self.now if session.ended is None else session.ended)
         tracked.users = session.users
         if tracked.digest is not None:
@@ -80,7 +81,8 @@ class Poll:
         if tracked.digest is not None:
             ledger.by_digest[tracked.digest] = tracked
         if tracked.account is not None and (session.ended is None or session.ended > self._window_start):
-            self._window(tracked.account).look_at(tracked.id, session.stays.values(), session.ended)
+            present = presences(Memory(session.stays, past), session.ended, ledger.bots)
+            self._window(tracked.account).look_at(tracked.id, present)
         if had_ended or tracked.ended is not None:
             ledger.move(tracked)
         self._see_end(tracked)
@@ -150,7 +152,7 @@ class Poll:
                 ledger.untrack(tracked)
                 continue
             ledger.assign(tracked, account)
-            self._window(account).look_at(tracked.id, tracked.recall().stays.values(), tracked.ended)
+            self._window(account).look_at(tracked.id, presences(tracked.recall(), tracked.ended, ledger.bots))
 
     def _counts(self, tracked: Tracked, name: str | None) -> bool:
         if tracked.read is None or tracked.ended is None:
@@ -228,7 +230,8 @@ class Poll:
 
     def _gauge(self, state: AccountState, at: float) -> None:
         before = state.gauges
-        connected = sum([tracked.connected for tracked in state.sessions.values()])
+        bots = self.ledger.bots
+        connected = sum([tracked.people(bots) for tracked in state.sessions.values()])
         as_before = (
             before is not None
             and state.account not in self.ledger.windows  # no record of it that is new
@@ -244,11 +247,12 @@ class Poll:
 
     def _gauges(self, state: AccountState) -> Gauges:
         peers = dict.fromkeys(state.roles, 0)
-        users: frozenset[int] = frozenset()
+        users: set[int] = set()
+        bots = self.ledger.bots
         window = self._window(state.account)
         for tracked in state.sessions.values():
-            window.stand(tracked.id, tracked.connected)
-            users = users | tracked.users if users else tracked.users
+            window.stand(tracked.id, tracked.people(bots))
+            users.update(*(found for role, found in tracked.users.items() if role not in bots))
             for role, line in tracked.lines.items():
                 peers[role] += line.rate
         return Gauges(

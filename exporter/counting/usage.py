@@ -30,15 +30,17 @@ class BudgetLine(NamedTuple):
     elapsed: float
 
 
-def by_role(states: Iterable[AccountState], unloaded: Mapping[str, PeriodSums], now: Calendar) -> dict[str, tuple[int, int]]:
-    """A workspace's usage of this day and this month by role (µs)."""
+def by_role(
+    states: Iterable[AccountState], unloaded: Mapping[str, PeriodSums], now: Calendar, bots: frozenset[str]
+) -> dict[str, tuple[int, int]]:
+    """A workspace's usage of this day and this month by role (µs); that of `bots` is none."""
     sums: dict[str, list[int]] = {role: [*periods.at(now)] for role, periods in unloaded.items()}
     for state in states:
         for role, totals in state.roles.items():
             entry = sums.setdefault(role, [0, 0])
             entry[0] += totals.usage_day
             entry[1] += totals.usage_month
-    return {role: (day, month) for role, (day, month) in sums.items()}
+    return {role: (day, month) for role, (day, month) in sums.items() if role not in bots}
 
 
 def spent(
@@ -46,8 +48,9 @@ def spent(
     states: Mapping[Account, AccountState],
     label: Callable[[Account], str | None],
     whole: Mapping[str, tuple[int, int]],
+    bots: frozenset[str],
 ) -> int:
-    """What a workspace has used of a budget (µs); `whole` is its usage by role, `label` what its accounts are called."""
+    """What a workspace has used of a budget (µs); `whole` is its usage by role without `bots`, `label` what its accounts are called."""
     index = 0 if budget.period == "day" else 1
     if budget.rooms is None:
         return sum(sums[index] for role, sums in whole.items() if budget.roles is None or role in budget.roles)
@@ -56,7 +59,7 @@ def spent(
         for account, state in states.items()
         if account.id in budget.rooms or label(account) in budget.rooms
         for role, totals in state.roles.items()
-        if budget.roles is None or role in budget.roles
+        if role not in bots and (budget.roles is None or role in budget.roles)
     )
 
 

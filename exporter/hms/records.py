@@ -9,7 +9,7 @@ of those connected, to count them apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -59,10 +59,14 @@ class Stay(msgspec.Struct, array_like=True, gc=False):
     role: str
 
 
+Users = Mapping[str, frozenset[int]]
+"""Keyed hashes of user ids, by role."""
+
+
 class Session(msgspec.Struct, frozen=True):
     """A session with its whole history; `ended` is `None` while it runs.
 
-    `stays` is keyed by peer id; `users` holds keyed hashes (valid in this process only) of the connected peers' user ids.
+    `stays` is keyed by peer id; `users` holds by role keyed hashes (valid in this process only) of the connected peers' user ids.
     """
 
     id: str
@@ -70,7 +74,7 @@ class Session(msgspec.Struct, frozen=True):
     started: int
     ended: int | None
     stays: dict[str, Stay]
-    users: frozenset[int]
+    users: Users
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -211,11 +215,11 @@ def _micros(moment: datetime | None) -> int | None:
     return None if at == _NO_TIME else at
 
 
-def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: list[Rejection]) -> tuple[dict[str, Stay], frozenset[int]]:
+def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: list[Rejection]) -> tuple[dict[str, Stay], Users]:
     # The innermost loop of a poll: a hundred thousand peers pass through it, so that times are converted in place.
     epoch, microsecond = EPOCH, MICROSECOND
     stays: dict[str, Stay] = {}
-    users = []
+    users: dict[str, list[str | int | None]] = {}
     equals: dict[str, int] = {}
     earliest = started - DAY
     for number, (key, peer) in enumerate(peers):
@@ -227,11 +231,12 @@ def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: l
             name = peer.id or key or f"#{number}"
             _leave_out(rejections, session, name, number, "it joins at an impossible time, or leaves at one")
             continue
+        role = peer.role or "unknown"
         if left is None:
-            users.append(peer.user_id)
+            users.setdefault(role, []).append(peer.user_id)
         # An old record in a list has no id; what it has that stays the same is its moment of joining, and its place among equals.
-        stays[peer.id or key or _unused(f"@{joined}", stays, equals)] = Stay(joined, left, peer.role or "unknown")
-    return stays, frozenset([hash(user) for user in users if user])
+        stays[peer.id or key or _unused(f"@{joined}", stays, equals)] = Stay(joined, left, role)
+    return stays, {role: frozenset([hash(user) for user in found if user]) for role, found in users.items()}
 
 
 def _unused(name: str, stays: dict[str, Stay], equals: dict[str, int]) -> str:

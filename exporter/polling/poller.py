@@ -97,6 +97,7 @@ class WorkspacePoller:
         self._config = config
         self.accounts.kept = self._publisher.rooms_of_budgets
         self.api = api
+        self.ledger.leave_out(config.bots.roles)
         self._client = api.client()
         self._names = NameReader(self._client, api.now, self.rejected)
         count = len(self.rooms.scope.ids) if self.rooms.scope.only_ids else None

@@ -41,6 +41,8 @@ class AccountView(NamedTuple):
     labels: str
     roles: Sequence[tuple[str, RoleTotals, str]]
     """Each role with its totals and the labels of its series."""
+    bots: frozenset[str]
+    """Those of the roles whose peers are no people: their time is no usage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,9 @@ def _room_info(of: AccountView) -> str:
 def _usage(of: AccountView) -> str:
     if of.state.account == OVERFLOW:
         return ""  # it is part of the workspace's own line, `elsewhere`
-    return "".join([usage_of_role(labels, totals.usage_day, totals.usage_month) for _, totals, labels in of.roles])
+    return "".join(
+        [usage_of_role(labels, totals.usage_day, totals.usage_month) for role, totals, labels in of.roles if role not in of.bots]
+    )
 
 
 def usage_of_role(labels: str, day: int, month: int) -> str:
@@ -123,10 +127,10 @@ ACCOUNT_FAMILIES = (
     AccountFamily("hms_peers_active", "gauge", "Peers connected at the last poll.", expires=True, lines=_peers_active, by_role=True),
     _momentary(
         "hms_peers_active_peak",
-        "Most peers connected at one moment since the poll before, worked out from their times of joining and leaving.",
+        "Most people connected at one moment since the poll before, worked out from their times of joining and leaving.",
         lambda gauges: gauges.peak,
     ),
-    _momentary("hms_users_active", "Distinct user ids among the peers connected at the last poll.", lambda gauges: gauges.users),
+    _momentary("hms_users_active", "Distinct user ids among the people connected at the last poll.", lambda gauges: gauges.users),
     _counter("hms_sessions_started_total", "Sessions started.", lambda state: state.totals.published_started),
     _counter("hms_sessions_ended_total", "Sessions ended.", lambda state: state.totals.published_ended),
     _counter(
@@ -204,7 +208,7 @@ def _overview(name: str, text: str, value: Callable[[Overview], int]) -> Workspa
 
 WORKSPACE_FAMILIES = (
     _histogram("hms_session_duration_seconds", "Wall-clock length of ended sessions.", "session_duration", SECOND),
-    _histogram("hms_session_peers", "Peers in an ended session, over its whole length.", "session_peers", 1),
+    _histogram("hms_session_peers", "People in an ended session, over its whole length.", "session_peers", 1),
     _role_histogram("hms_peer_duration_seconds", "Length of the stays of peers in ended sessions.", "peer_duration", SECOND),
     _overview("hms_rooms_configured", "Rooms named by their id in the configuration.", lambda of: of.configured),
     _overview("hms_rooms_tracked", "Rooms and groups of rooms with series of their own.", lambda of: of.tracked),

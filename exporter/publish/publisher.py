@@ -74,7 +74,7 @@ class Publisher:
             known = rooms.known.get(account.id) if account.kind == "room" else None
             text = self._texts.get(account)
             if text is None:
-                text = self._texts[account] = AccountText()
+                text = self._texts[account] = AccountText(ledger.bots)
             lines = text.lines(self._name, label, state, known)
             expires = state.fresh + lifetime if state.gauges is not None else 0.0
             shown.setdefault(expires, []).append(lines)
@@ -108,7 +108,7 @@ class Publisher:
         self._show(sections)
         if not alive:
             return replace(status, rooms=tracked, sessions=None, peers=None, users=None, busiest=())
-        return replace(status, rooms=tracked, sessions=sessions, peers=peers, users=users, busiest=_busiest(running))
+        return replace(status, rooms=tracked, sessions=sessions, peers=peers, users=users, busiest=_busiest(running, ledger.bots))
 
     def _of_workspace(self, ledger: Ledger, overview: Overview) -> dict[str, list[Section]]:
         texts = workspace_lines(self._name, ledger, overview)
@@ -126,15 +126,15 @@ class Publisher:
         hidden = [state for account, state in ledger.accounts.items() if account == OVERFLOW or not rooms.shown(account)]
         if rooms.scope.only_ids:  # what else there is was counted for another configuration
             elsewhere: dict[str, tuple[int, int]] = {}
-            whole = by_role((state for account, state in ledger.accounts.items() if rooms.shown(account)), {}, today)
+            whole = by_role((state for account, state in ledger.accounts.items() if rooms.shown(account)), {}, today, ledger.bots)
         else:
-            elsewhere = by_role(hidden, ledger.unloaded, today)
-            whole = by_role(ledger.accounts.values(), ledger.unloaded, today)
+            elsewhere = by_role(hidden, ledger.unloaded, today, ledger.bots)
+            whole = by_role(ledger.accounts.values(), ledger.unloaded, today, ledger.bots)
         costs = cost(prices, whole) if prices is not None else {}
         texts = usage_lines(self._name, now, elsewhere, costs, prices.currency if prices is not None else "")
         self._board.tell(
             self._name,
-            {budget.name: Spent(spent(budget, ledger.accounts, rooms.label, whole), now) for budget in self._budgets},
+            {budget.name: Spent(spent(budget, ledger.accounts, rooms.label, whole, ledger.bots), now) for budget in self._budgets},
         )
         return {name: [Section(text)] for name, text in texts.items()}
 
@@ -143,7 +143,7 @@ class Publisher:
         self._exposition.publish(self._name, sections)
 
 
-def _busiest(running: Sequence[tuple[str, AccountState]]) -> tuple[RoomStatus, ...]:
+def _busiest(running: Sequence[tuple[str, AccountState]], bots: frozenset[str]) -> tuple[RoomStatus, ...]:
     """The rooms for the landing page, of all that have a running session and their labels."""
 
     def peers(of: tuple[str, AccountState]) -> tuple[int, str]:
@@ -157,7 +157,7 @@ def _busiest(running: Sequence[tuple[str, AccountState]]) -> tuple[RoomStatus, .
             gauges.users,
             gauges.sessions,
             (gauges.oldest_start or 0) / SECOND,
-            sum(totals.usage_day for totals in state.roles.values()) / (60 * SECOND),
+            sum(totals.usage_day for role, totals in state.roles.items() if role not in bots) / (60 * SECOND),
         )
         for label, state in heapq.nsmallest(MOST_ROOMS, running, key=peers)
         if (gauges := state.gauges) is not None

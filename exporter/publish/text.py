@@ -43,9 +43,11 @@ class AccountText:
     In a room in which nobody came or went, only the families that move with time change.  That is the usual case.
     """
 
-    __slots__ = ("_created", "_key", "_lines", "_moved", "_of_role", "_of_room", "_version")
+    __slots__ = ("_bots", "_created", "_key", "_lines", "_moved", "_of_role", "_of_room", "_version")
 
-    def __init__(self) -> None:
+    def __init__(self, bots: frozenset[str] = frozenset()) -> None:
+        """Peers in the roles `bots` are no people."""
+        self._bots = bots
         self._created: tuple[tuple[object, ...] | None, list[list[bytes]]] = (None, [])
         self._key: tuple[object, ...] | None = None
         self._version = self._moved = -1
@@ -90,7 +92,8 @@ class AccountText:
         return tuple(lines)
 
     def _view(self, state: AccountState, known: KnownRoom | None) -> AccountView:
-        return AccountView(state, known, self._of_room, [(role, state.roles[role], labels) for role, labels in self._of_role])
+        roles = [(role, state.roles[role], labels) for role, labels in self._of_role]
+        return AccountView(state, known, self._of_room, roles, self._bots)
 
 
 def account_lines(workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> tuple[bytes, ...]:

@@ -114,9 +114,9 @@ def page(world: World, counting: Counting, now: int) -> dict[str, float]:
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.decode().splitlines()}
 
 
-def live(world: World, path: Path, since: int, steps: range) -> Iterator[tuple[int, dict[str, float]]]:
+def live(world: World, path: Path, since: int, steps: range, bots: frozenset[str]) -> Iterator[tuple[int, dict[str, float]]]:
     """What it publishes when it polls at these steps, having been told to count from `since`."""
-    counting = Counting(path, since=since)
+    counting = Counting(path, since=since, bots=bots)
     for step in steps:
         now = step * SECOND
         counting.poll(now, *(session.encoded(now) for session in world.sessions if session.exists(now)))
@@ -130,12 +130,12 @@ _NOT_WRITTEN = re.compile("hms_(usage_peer_seconds|up|rooms_.*)[{]")
 class TestSameAsLive:
     """At every step the file says what the live exporter would have published then ..."""
 
-    def compare(self, bench: Bench, since: int, offsets: dict[str, float]) -> None:
+    def compare(self, bench: Bench, since: int, offsets: dict[str, float], bots: frozenset[str] = frozenset()) -> None:
         written = bench.samples()
         steps = range(START // SECOND, END // SECOND, STEP)
         assert sorted(written) == list(steps)
         compared = 0
-        for step, published in live(bench.world, bench.folder / "live.db", since, steps):
+        for step, published in live(bench.world, bench.folder / "live.db", since, steps, bots):
             for key, value in published.items():
                 if _NOT_WRITTEN.match(key) or (key.startswith("hms_peers_active_peak") and step == steps[0]):
                     continue  # the first poll has no poll before it
@@ -150,6 +150,10 @@ class TestSameAsLive:
         assert bench.run() == 0
         self.compare(bench, START, {})
 
+    def test_also_where_a_role_is_no_peoples(self, bench: Bench) -> None:
+        assert bench.run(more="bots: {roles: [host]}") == 0
+        self.compare(bench, START, {}, frozenset({"host"}))
+
     def test_with_since_before_it_as_the_configuration_says(self, bench: Bench) -> None:
         since = START - HOUR
         assert bench.run(more=f"poll: {{since: '{rfc3339(since)}'}}") == 0
@@ -160,12 +164,12 @@ class TestSameAsLive:
         since = END - MINUTE // 2
         assert bench.run(more=f"poll: {{since: '{rfc3339(since)}'}}") == 0
         written, last = bench.samples(), END // SECOND - STEP
-        whole = dict(live(bench.world, bench.folder / "a.db", START, range(START // SECOND, END // SECOND, STEP)))[last]
+        whole = dict(live(bench.world, bench.folder / "a.db", START, range(START // SECOND, END // SECOND, STEP), frozenset()))[last]
         offsets = {
             key: written[last][key] - value for key, value in whole.items() if key in written[last] and not key.startswith(("hms_usage",))
         }
         self.compare(bench, START, offsets)
-        (_, joined), *_ = live(bench.world, bench.folder / "b.db", since, range(END // SECOND, END // SECOND + 1))
+        (_, joined), *_ = live(bench.world, bench.folder / "b.db", since, range(END // SECOND, END // SECOND + 1), frozenset())
         truth, before = bench.world.truth(END), bench.world.truth(last * SECOND)
         rooms = 0
         for key, value in joined.items():

@@ -27,6 +27,7 @@ from tests.harness import T0, Counting, at, peer, session
 MIDNIGHT = (T0 // DAY + 1) * DAY
 """The one after `T0`, which is 2026-03-02 08:00 UTC."""
 MARCH = Days(20513, 20543)
+BOTS = frozenset({"recorder"})
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def counting(tmp_path: Path) -> Iterator[Counting]:
 
 
 def made(path: Path, by: str = "room", sort: str = "minutes", days: Days = MARCH) -> tables.Report:
-    return report.report(report.read(StorageConfig(path=path), lambda _: days, None), report.parse_columns(by), sort, {})
+    return report.report(report.read(StorageConfig(path=path), lambda _: days, None), report.parse_columns(by), sort, {}, BOTS)
 
 
 def seconds(found: tables.Report) -> dict[tuple[str, ...], float]:
@@ -84,6 +85,23 @@ class TestSums:
         before = made(counting.path, "workspace,room,role,day")
         counting.close()
         assert made(counting.path, "workspace,room,role,day") == before
+
+
+class TestBots:
+    """Time in roles that are not people's is left out ..."""
+
+    def test_and_a_note_says_how_much(self, counting: Counting) -> None:
+        books = report.read(StorageConfig(path=counting.path), lambda _: MARCH, None)
+        found = report.report(books, ("role",), "minutes", {}, frozenset({"host", "nobody"}))
+        assert seconds(found) == {("guest",): 270.5}
+        assert found.notes[-1] == "Left out, because they are not people (bots.roles): 0.50 minutes of host."
+
+    def test_by_the_roles_of_the_configuration(self, counting: Counting, capsys: pytest.CaptureFixture[str]) -> None:
+        config = counting.path.with_name("config.yaml")
+        config.write_text("workspaces: [{name: w, access_key: k, secret: s}]\nbots: {roles: [guest]}")
+        arguments = ["--config.file", os.fspath(config), "--storage.path", os.fspath(counting.path), "--format", "csv", "--by", "role"]
+        assert cli.main(["report", *arguments]) == 0
+        assert capsys.readouterr().out == "role,seconds\nhost,30.000\n"
 
 
 class TestReading:

@@ -389,7 +389,7 @@ def test_gauges_equal_what_is_found_by_looking_at_every_record(chance: random.Ra
                 assert gauges.oldest_start == min((record.started for record in running), default=None)
                 connected = Counter(stay.role for record in running for stay in record.stays.values() if stay.left is None)
                 assert {role: count for role, count in gauges.peers.items() if count} == connected
-                assert gauges.users == len(frozenset().union(*(record.users for record in running)))
+                assert gauges.users == len(frozenset().union(*(users for record in running for users in record.users.values())))
                 assert gauges.peak == most_at_once([record for record in records if record is not None], before)
             before = play.now
             if chance.random() < 0.2:

@@ -85,7 +85,7 @@ def backfill(config: Config, wanted: Wanted, out: TextIO = sys.stdout, err: Text
             try:
                 _read(config, workspace, plan, work, scope, progress)
                 _arrange(config, plan, work, scope, progress)
-                writer = Writer(work, plan.grid, scope, plan.workspace, plan.labels)
+                writer = Writer(work, plan, scope)
                 _write(writer, wanted.output, progress)
             finally:
                 progress.end()

@@ -54,6 +54,7 @@ class Plan(msgspec.Struct, frozen=True):
     labels: dict[str, str]
     most_rooms: int
     expiry: float
+    bots: list[str]
 
     @property
     def grid(self) -> Grid:
@@ -117,6 +118,7 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
         labels=_labels(wanted.labels),
         most_rooms=config.limits.max_rooms,
         expiry=config.limits.room_idle_expiry,
+        bots=sorted(config.bots.roles),
     )
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from exporter.commands.backfill.series import Event, Grid, Tally, histograms, oldest_starts, peaks, tallies, users
+from exporter.commands.backfill.plan import Plan
+from exporter.commands.backfill.series import Event, Tally, histograms, oldest_starts, peaks, tallies, users
 from exporter.commands.backfill.work import Series, SessionRow, Work
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, Histogram
 from exporter.counting.contribution import Account
@@ -87,14 +88,15 @@ class _Block(NamedTuple):
 
 
 class Writer:
-    """Writes what a work file holds of a workspace; `extra` are labels such as `job` and `instance`."""
+    """Writes what a work file holds of a workspace, as it is planned."""
 
-    def __init__(self, work: Work, grid: Grid, scope: Scope, workspace: str, extra: Mapping[str, str]) -> None:
+    def __init__(self, work: Work, plan: Plan, scope: Scope) -> None:
         self._work = work
-        self._grid = grid
+        self._grid = plan.grid
         self._scope = scope
-        self._workspace = f'workspace="{escape(workspace)}"'
-        self._extra = "".join(f',{name}="{escape(value)}"' for name, value in extra.items())
+        self._bots = frozenset(plan.bots)
+        self._workspace = f'workspace="{escape(plan.workspace)}"'
+        self._extra = "".join(f',{name}="{escape(value)}"' for name, value in plan.labels.items())
 
     def forecast(self) -> Forecast:
         """What it will come to, without writing it."""
@@ -195,8 +197,9 @@ class Writer:
         return _chunks([f"{prefix}{seconds(started)} {step}\n"] for step, started in found)
 
     def _together(self, prefix: str, number: int, steps: list[range], count: _Count) -> Iterator[bytes]:
-        """What is counted over all roles."""
-        roles = (self._work.events(number, series.role) for series in self._work.series(number) if series.role)
+        """What is counted over all roles of people."""
+        people = (series.role for series in self._work.series(number) if series.role and series.role not in self._bots)
+        roles = (self._work.events(number, role) for role in people)
         events = merge(*roles, key=itemgetter(0, 1))  # not by more: a user may be unknown
         return _chunks(_same(prefix, str(value), run) for run, value in count(events, steps))
 
@@ -228,14 +231,14 @@ class Writer:
         scale = 1 if kind == "session_peers" else SECOND
         bounds = HISTOGRAM_BOUNDS[kind]
         start = Histogram(bounds)
-        for _, value in _observations(self._work.ended(counted=False), kind, role):
+        for _, value in self._observations(self._work.ended(counted=False), kind, role):
             start.observe(value, scale)
         start = Histogram(bounds, [-count for count in start.counts], -start.total)
         prefixes = [self._prefix(f"{name}_bucket", f'{labels},le="{bound}"') for bound in (*(float(bound) for bound in bounds), "+Inf")]
         prefixes += [self._prefix(f"{name}_count", labels), self._prefix(f"{name}_sum", labels)]
 
         def lines() -> Iterator[list[str]]:
-            found = _observations(self._work.ended(), kind, role)
+            found = self._observations(self._work.ended(), kind, role)
             for run, counts, total in histograms(found, start, scale, steps):
                 summed = seconds(total) if scale == SECOND else str(total)
                 values = [*map(str, counts), str(counts[-1]), summed]
@@ -244,20 +247,19 @@ class Writer:
 
         return _chunks(lines())
 
-
-def _observations(sessions: Iterable[SessionRow], kind: str, role: str) -> Iterator[tuple[int, int]]:
-    """What is observed when sessions end, as (moment, value)."""
-    for session in sessions:
-        ended = session.ended
-        assert ended is not None
-        if kind == "session_duration":
-            yield ended, ended - session.started
-        elif kind == "session_peers":
-            yield ended, len(session.stays)
-        else:
-            for stay in session.stays:
-                if stay.role == role:
-                    yield ended, (max(stay.joined, ended) if stay.left is None else stay.left) - stay.joined
+    def _observations(self, sessions: Iterable[SessionRow], kind: str, role: str) -> Iterator[tuple[int, int]]:
+        """What is observed when sessions end, as (moment, value)."""
+        for session in sessions:
+            ended = session.ended
+            assert ended is not None
+            if kind == "session_duration":
+                yield ended, ended - session.started
+            elif kind == "session_peers":
+                yield ended, sum(not self._bots.issuperset({stay.role, *(earlier for earlier, _ in stay.past)}) for stay in session.stays)
+            else:
+                for stay in session.stays:
+                    if stay.role == role:
+                        yield ended, (max(stay.joined, ended) if stay.left is None else stay.left) - stay.joined
 
 
 def _heading(family: Family) -> Iterator[bytes]:
