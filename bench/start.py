@@ -113,4 +113,4 @@ def warm_state(path: Path, rooms: int) -> None:
 def _session(number: int, now: int, ended: int | None = None) -> Session:
     started = now - 600 * SECOND
     stays = {f"peer-{number}-{place}": Stay(started, ended, role) for place, role in enumerate(_ROLES)}
-    return Session(f"6205{number:020x}", room_id(number), started, ended, stays, frozenset())
+    return Session(f"6205{number:020x}", room_id(number), started, ended, stays, {})

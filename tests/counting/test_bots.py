@@ -12,7 +12,8 @@ from exporter.config.config import BotsConfig, Budget, Prices
 from exporter.counting.usage import by_role
 from exporter.simulator import Session, World
 from exporter.times import MINUTE, SECOND, calendar
-from tests.harness import T0, Bench, Counting, at, peer, session
+from lab.bench import Bench
+from tests.harness import T0, Counting, at, peer, session
 
 RECORDER = "__internal_recorder"
 BOTS = frozenset({RECORDER})
