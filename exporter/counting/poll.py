@@ -75,11 +75,7 @@ class Poll:
             past = ledger.renew(tracked, session)
         self._observe(tracked, self.now if session.ended is None else session.ended)
         tracked.users = session.users
-        if tracked.digest is not None:
-            ledger.by_digest.pop(tracked.digest, None)
-        tracked.digest = digest if session.ended is None else None
-        if tracked.digest is not None:
-            ledger.by_digest[tracked.digest] = tracked
+        self._know_by(tracked, digest if session.ended is None else None)
         if tracked.account is not None and (session.ended is None or session.ended > self._window_start):
             present = presences(Memory(session.stays, past), session.ended, ledger.bots)
             self._window(tracked.account).look_at(tracked.id, present)
@@ -113,6 +109,7 @@ class Poll:
         if tracked.unknown >= UNKNOWN_POLLS:
             tracked.update(tracked.recall(), max(tracked.observed, tracked.started))
             tracked.seen_ended = tracked.tried = self.now
+            self._know_by(tracked, None)  # the same record again means that it runs after all
             self.ledger.move(tracked)
 
     def unread(self, session_id: str | None) -> None:
@@ -212,6 +209,14 @@ class Poll:
             tracked.unknown = 0
             tracked.behind = apart
             self.ledger.changes.tracked.add(tracked.id)
+
+    def _know_by(self, tracked: Tracked, digest: int | None) -> None:
+        """A record with this digest says of the session what is known of it already; `None`: no record does."""
+        if tracked.digest is not None:
+            self.ledger.by_digest.pop(tracked.digest, None)
+        tracked.digest = digest
+        if digest is not None:
+            self.ledger.by_digest[digest] = tracked
 
     def _fall_behind(self, tracked: Tracked) -> None:
         if not tracked.behind:

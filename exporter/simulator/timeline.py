@@ -272,8 +272,10 @@ class Session:
             self._changed(self, at)
 
     def vanish(self, at: int) -> None:
-        """The API forgets that the session ever was, from then on."""
+        """The API forgets that the session ever was, from then on; scripted again for later, it is known until then."""
         with self.lock:
+            if self.vanished_at is not None:
+                self._changed(self, self.vanished_at)
             self.vanished_at = at
             self._changed(self, at)
 

@@ -471,14 +471,22 @@ def test_two_answers_of_one_poll_are_one_poll(counting: Counting) -> None:
     assert counting.value("ended") == 0
 
 
-def test_a_session_settled_as_vanished_is_not_counted_again_when_it_reappears(counting: Counting) -> None:
+@pytest.mark.parametrize("restarted", [False, True], ids=["at once", "after a restart"])
+def test_a_session_settled_as_vanished_runs_on_when_it_reappears_and_is_counted_once(counting: Counting, restarted: bool) -> None:
     running = session("s", {"p": peer(at(0))})
     counting.poll(at(3600), running)
     for poll in (3630, 3660, 3690):
         counting.poll(at(poll), unknown=["s"])
     counting.poll(at(3720))
-    counting.poll(at(3750), running)
     assert (counting.value("started"), counting.value("ended"), counting.seconds()) == (1, 1, 3600)
+    if restarted:
+        counting.restart()
+    counting.poll(at(3750), running)
+    assert counting.gauges().sessions == 1
+    assert (counting.value("started"), counting.value("ended"), counting.seconds()) == (1, 1, 3750)
+    counting.poll(at(3900), session("s", {"p": peer(at(0), at(3790))}, ended=at(3800)))
+    counting.poll(at(4200), session("s", {"p": peer(at(0), at(3790))}, ended=at(3800)))
+    assert (counting.value("started"), counting.value("ended"), counting.seconds()) == (1, 1, 3790)
 
 
 # -- gauges -------------------------------------------------------------------------------------------------------

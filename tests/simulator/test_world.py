@@ -246,6 +246,14 @@ class TestListing:
         assert everything(world, T0 + MINUTE) == []
         assert world.find_session(session.id, T0 + MINUTE) is None
 
+    def test_vanished_sessions_are_known_again_when_they_vanish_later(self, world: World, room: Room) -> None:
+        session = world.open(room.id, T0)
+        session.vanish(T0 + MINUTE)
+        assert everything(world, T0 + MINUTE) == []
+        session.vanish(T0 + HOUR)
+        assert everything(world, T0 + MINUTE) == [session]
+        assert everything(world, T0 + HOUR) == []
+
     def test_of_a_large_world_moves_on_with_its_events(self, world: World, room: Room) -> None:
         other = world.room(name="other")
         for at in range(100):
