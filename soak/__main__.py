@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from exporter import logs
+from soak import failovers
 from soak.account import Findings
 from soak.days import Days, Footprint, live
+from soak.failovers import Failovers
 from soak.kills import Kills, campaign
 
 
@@ -21,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--days", type=float, metavar="N", help="simulated days to live (default: as many as fit into --hours)")
     parser.add_argument("--hours", type=float, default=1.0, metavar="H", help="real hours it may take at most (default: 1)")
     parser.add_argument("--kills", type=int, metavar="N", help="instead: kill the real program so many times")
+    parser.add_argument("--failovers", type=int, metavar="N", help="instead: let so many things happen to a pair on a real PostgreSQL")
     parser.add_argument("--seed", type=int, metavar="S", help="which life (default: another one each time)")
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else random.randrange(1_000_000)  # noqa: S311 (repeatable by its number)
@@ -29,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="hms-soak-") as folder:
         if options.kills is not None:
             return _report_kills(campaign(Path(folder), options.kills, seed, _say))
+        if options.failovers is not None:
+            return _report_failovers(failovers.campaign(Path(folder), options.failovers, seed, _say))
         days = options.days if options.days is not None else 36_500.0
         return _report_days(live(Path(folder), days, seed=seed, hours=options.hours, tell=_say))
 
@@ -55,6 +61,25 @@ def _report_days(result: Days) -> int:
 def _report_kills(result: Kills) -> int:
     _say(f"\n{result.kills} kills in {result.lasted / 60:.1f} minutes: {result.sessions} sessions, {result.scrapes} scrapes\n")
     return _verdict(result.findings, result.falls)
+
+
+def _report_failovers(result: Failovers) -> int:
+    _say(
+        f"\n{len(result.take_overs)} events in {result.lasted / 60:.1f} minutes: {result.sessions} sessions,"
+        f" {result.scrapes} scrapes that showed workspaces\n"
+    )
+    _say(f"{'seconds until published':26}{'events':>8}{'median':>8}{'most':>8}")
+    for kind in (*failovers.KINDS, "all"):
+        took = [seconds for of, seconds in result.take_overs if kind in (of, "all")]
+        if took:
+            _say(f"{kind:26}{len(took):>8}{statistics.median(took):>8.2f}{max(took):>8.2f}")
+    beside = {"times that both published": result.both_published, "times that both polled": result.both_polled}
+    if result.resets is not None:
+        beside["resets in Prometheus"] = round(result.resets)
+    for name, value in beside.items():
+        _say(f"{name:26}{value:>14g}")
+    slow = any(seconds >= failovers.PROMISED for _, seconds in result.take_overs)
+    return int(_verdict(result.findings, result.falls) or any(beside.values()) or slow)
 
 
 def _verdict(findings: Findings, falls: list[str]) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from exporter.simulator import Fault, SimulatedApi, World, real_clock
 from exporter.times import SECOND, rfc3339
@@ -30,6 +30,13 @@ class Kills(NamedTuple):
     lasted: float
 
 
+class Scrapes(Protocol):
+    """Who scrapes."""
+
+    latest: dict[str, float]
+    """The samples of the last page."""
+
+
 def campaign(folder: Path, kills: int, seed: int = 1, tell: Callable[[str], None] = lambda line: None) -> Kills:
     """Starts and kills the exporter so many times, then lets it run until everything has ended and holds it against the truth."""
     rng = random.Random(seed)  # noqa: S311 (a repeatable campaign)
@@ -42,7 +49,7 @@ def campaign(folder: Path, kills: int, seed: int = 1, tell: Callable[[str], None
         with Scraper(exporter) as scraper:
             try:
                 for number in range(1, kills + 1):
-                    _script(world, rooms, rng)
+                    script(world, rooms, rng)
                     api.faults.clear()
                     if rng.random() < 0.3:
                         api.faults.add(
@@ -56,14 +63,14 @@ def campaign(folder: Path, kills: int, seed: int = 1, tell: Callable[[str], None
                         tell(f"{number} kills, {scraper.watcher.pages} scrapes, {len(scraper.watcher.falls)} falls")
                 api.faults.clear()
                 exporter.start()
-                findings = _until_all_is_counted(world, rooms, scraper)
+                findings = until_all_is_counted(world, rooms, scraper)
             finally:
                 exporter.kill()
     watcher = scraper.watcher
     return Kills(kills, len(world.sessions), watcher.pages, watcher.falls, findings, time.monotonic() - began)
 
 
-def _script(world: World, rooms: list[str], rng: random.Random) -> None:
+def script(world: World, rooms: Sequence[str], rng: random.Random) -> None:
     """The calls of the next seconds: shorter than a poll's interval, or longer than several lives of the exporter."""
     now = real_clock()
     with world.lock:
@@ -80,7 +87,7 @@ def _script(world: World, rooms: list[str], rng: random.Random) -> None:
             session.close(end)
 
 
-def _until_all_is_counted(world: World, rooms: list[str], scraper: Scraper) -> Findings:
+def until_all_is_counted(world: World, rooms: Sequence[str], scraper: Scrapes) -> Findings:
     """What still does not agree when everything has ended and there was time to count it."""
     over = max((session.closed_at or 0 for session in world.sessions), default=0)
     deadline = time.monotonic() + _CATCH_UP
@@ -93,7 +100,7 @@ def _until_all_is_counted(world: World, rooms: list[str], scraper: Scraper) -> F
                 return findings
 
 
-def _findings(world: World, rooms: list[str], found: dict[str, float]) -> Findings:
+def _findings(world: World, rooms: Sequence[str], found: dict[str, float]) -> Findings:
     now = real_clock()
     truth = true_rooms(world.sessions, now)
     account = Account()

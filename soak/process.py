@@ -29,17 +29,26 @@ class Exporter:
     """The program on a port that it keeps from start to start; its log goes to a file in the folder."""
 
     def __init__(
-        self, folder: Path, base_url: str, access_key: str, secret: str, *, poll: str = "{interval: 1s}", timeout: str = "2s"
+        self,
+        folder: Path,
+        base_url: str,
+        access_key: str,
+        secret: str,
+        *,
+        poll: str = "{interval: 1s}",
+        timeout: str = "2s",
+        database: str | None = None,
     ) -> None:
         self.port = free_port()
         self.log = folder / "exporter.log"
         self.state_file = folder / "state.db"
         self._config = folder / "config.yaml"
+        storage = f"{{path: '{self.state_file}'}}" if database is None else f"{{url: '{database}'}}"
         self._config.write_text(
             "workspaces: [{name: w, access_key: '${SOAK_KEY}', secret: '${SOAK_SECRET}'}]\n"
             f"api: {{base_url: '{base_url}', timeout: {timeout}, max_requests_per_second: 1000, max_retries: 0}}\n"
             f"poll: {poll}\n"
-            f"storage: {{path: '{self.state_file}'}}\n"
+            f"storage: {storage}\n"
             f"web: {{listen_address: '127.0.0.1:{self.port}'}}\n"
         )
         self._environment = {**os.environ, "SOAK_KEY": access_key, "SOAK_SECRET": secret}
@@ -76,9 +85,9 @@ class Exporter:
         self._process = None
         return code
 
-    def scrape(self) -> str | None:
+    def scrape(self, timeout: float = 5.0) -> str | None:
         """The exposition; `None` when nobody answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request("GET", "/metrics")
             answer = connection.getresponse()

@@ -13,6 +13,7 @@ import pytest
 from exporter.counting.accounts import Histogram
 from exporter.simulator import Session, SessionQuery, World
 from exporter.times import HOUR, MINUTE, SECOND
+from lab import postgres
 from lab.bench import START as T0
 from lab.bench import Bench
 from lab.counters import BY_ROLE, samples
@@ -20,8 +21,10 @@ from soak import __main__ as program
 from soak import kills
 from soak.account import Account, Findings, RoomTruth, nothing, true_distributions, true_rooms
 from soak.days import Footprint, live
+from soak.failovers import Failovers, TakeOver, too_soon
 from soak.kills import campaign
 from soak.life import Life
+from tests.programs import require
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = 'hms_peer_seconds_total{{workspace="w",room_id="r",room="n",role="{role}"}} {value}\n'
@@ -184,6 +187,19 @@ def test_what_grows_by_more_than_chance_is_named() -> None:
     assert before._replace(descriptors=18, threads=8).grown(before) == ["descriptors", "threads"]
 
 
+@pytest.mark.parametrize(
+    ("moments", "found"),
+    [
+        ([(0.0, 0), (1.0, 0), (9.0, 1), (10.0, 1), (18.0, 0)], 0),
+        ([(9.0, 1), (0.0, 0), (1.0, 0)], 0),
+        ([(0.0, 0), (9.0, 1), (9.5, 0), (10.0, 1)], 2),
+        ([], 0),
+    ],
+)
+def test_two_that_have_a_role_at_once_are_found(moments: list[tuple[float, int]], found: int) -> None:
+    assert too_soon(moments) == found
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 
 LINES = [
@@ -205,6 +221,40 @@ def test_the_command_kills_tells_what_came_of_it_and_ends_well() -> None:
     assert lines[0] == "seed 3"
     assert lines[2].startswith("2 kills in ")
     assert [line.rsplit(maxsplit=1) for line in lines[-6:]] == [[name, "0"] for name in LINES]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_command_lets_a_pair_take_over_and_ends_well() -> None:
+    if postgres.program("postgres") is None:
+        require("postgres")
+    command = [sys.executable, "-m", "soak", "--failovers", "2", "--seed", "3"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[4].startswith("2 events in ")
+    assert [line.split()[:2] for line in lines[7:10]] == [["kill", "1"], ["pause", "1"], ["all", "2"]]
+    assert [line.rsplit(maxsplit=1) for line in lines[-6:]] == [[name, "0"] for name in LINES]
+
+
+NOTHING = Failovers([TakeOver("kill", 7.0)], 1, 1, 0, 0, 0, [], Findings(), 9.0)
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [
+        (NOTHING, 0),
+        (NOTHING._replace(resets=None), 0),
+        (NOTHING._replace(take_overs=[TakeOver("kill", 15.0)]), 1),
+        (NOTHING._replace(both_published=1), 1),
+        (NOTHING._replace(both_polled=1), 1),
+        (NOTHING._replace(resets=1), 1),
+        (NOTHING._replace(falls=["one"]), 1),
+        (NOTHING._replace(findings=Findings(lost=1e-6)), 1),
+    ],
+)
+def test_a_slow_take_over_or_two_at_once_is_not_good(result: Failovers, code: int) -> None:
+    assert program._report_failovers(result) == code
 
 
 @pytest.mark.slow
