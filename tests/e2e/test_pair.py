@@ -6,6 +6,7 @@ Nothing is lost, nothing is counted twice, no counter falls over both, and never
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -22,6 +24,7 @@ from exporter.times import SECOND
 from tests.e2e import program
 from tests.e2e.program import Program, Scraper, comes_to, expected, parse, present, wait_until
 from tests.e2e.prometheus import scraping_both
+from tests.e2e.test_webhooks import Sender, event
 from tests.postgres import Line, Server, server
 
 pytestmark = pytest.mark.timeout(400)
@@ -39,13 +42,13 @@ def postgres() -> Iterator[Server]:
 class Pair:
     """Two programs, each with a line of its own to the database; what both publish is watched all the time."""
 
-    def __init__(self, folder: Path, postgres: Server, database: str, api: SimulatedApi) -> None:
+    def __init__(self, folder: Path, postgres: Server, database: str, api: SimulatedApi, **sections: Any) -> None:
         self.lines = [Line(postgres.port), Line(postgres.port)]
         self.folders = [folder / "a", folder / "b"]
         self.programs: list[Program] = []
         for line, home in zip(self.lines, self.folders, strict=True):
             home.mkdir()
-            path = program.configure(home, api, poll={"since": "1d"})
+            path = program.configure(home, api, poll={"since": "1d"}, **sections)
             config = json.loads(path.read_text())
             config["storage"] = {"url": postgres.url(database, line.port)}
             path.write_text(json.dumps(config))
@@ -114,9 +117,9 @@ class Both(Scraper):
 
 
 @contextmanager
-def pair(folder: Path, postgres: Server, database: str, api: SimulatedApi) -> Iterator[Pair]:
+def pair(folder: Path, postgres: Server, database: str, api: SimulatedApi, **sections: Any) -> Iterator[Pair]:
     postgres.database(database)
-    made = Pair(folder, postgres, database, api)
+    made = Pair(folder, postgres, database, api, **sections)
     try:
         for one in made.programs:
             assert one.address
@@ -168,6 +171,61 @@ def test_a_standby_is_healthy_not_ready_and_shows_no_workspace(tmp_path: Path, p
         # A reload of a standby reads everything, and applies it.
         other.send(signal.SIGHUP)
         wait_until(lambda: "configuration reloaded" in other.log)
+
+
+def test_a_webhook_that_reaches_a_standby_is_answered_503_and_counts_once_it_has_reached_the_active_one(
+    tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi]
+) -> None:
+    """As 100ms sends them, through a balancer that knows nothing of who is active: again and again until it hears 200."""
+    receiver = {"webhooks": {"listen_address": "127.0.0.1:0", "headers": {"x-hms-token": "c4nary-webhook-token"}}}
+    room = busy[0].rooms[0]
+    with pair(tmp_path, postgres, "webhooks", busy[1], **receiver) as made:
+        active = made.wait_active()
+        made.programs[active].polled()
+        # Both know the secret, so that neither tells a stranger which one it is.
+        senders = [Sender(one) for one in made.programs]
+        assert [sender.send(event("room.end.success"), **{"x-hms-token": "wrong"}).status_code for sender in senders] == [401, 401]
+        left = [event("peer.leave.success", room.id, f"event-{number}", reason="peer kicked") for number in range(3)]
+        for found in left[:2]:
+            refused, taken = senders[1 - active].send(found), senders[active].send(found)
+            assert (refused.status_code, taken.status_code) == (503, 200)
+            assert refused.headers["Retry-After"] == "1"
+        wait_until(lambda: senders[active].received("peer.leave.success") == 2)
+        made.programs[active].kill()
+        made.wait_active(but=active)
+        other = senders[1 - active]
+        wait_until(lambda: other.send(left[2]).status_code == 200)
+        # What the one before has counted is known to the one after.
+        for found in left:
+            assert other.send(found).status_code == 200
+        page = made.programs[1 - active].metrics
+        wait_until(lambda: program.total(page(), "hms_peer_leaves_total", room_id=room.id, reason="peer kicked") == 3)
+        time.sleep(1)
+        assert program.total(page(), "hms_peer_leaves_total", room_id=room.id, reason="peer kicked") == 3
+        made.replace(active)
+        assert made.programs[active].address
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_of_several_that_start_at_once_on_an_empty_database_one_becomes_active(
+    tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi], round_: int
+) -> None:
+    postgres.database(f"at_once_{round_}")
+    with ExitStack() as stack:
+        started = []
+        for number in range(3):
+            home = tmp_path / str(number)
+            home.mkdir()
+            path = program.configure(home, busy[1])
+            path.write_text(json.dumps({**json.loads(path.read_text()), "storage": {"url": postgres.url(f"at_once_{round_}")}}))
+            started.append(stack.enter_context(program.running(home)))
+        wait_until(lambda: sorted(one.get("/-/ready").status_code for one in started) == [200, 503, 503])
+        time.sleep(3)
+        pages = [one.get("/metrics").text for one in started]
+        assert sorted("hms_exporter_active 1.0" in page for page in pages) == [False, False, True]
+        assert sorted("workspace=" in page for page in pages) == [False, False, True]
+        assert sum(one.log.count("tables of the state made in the database") for one in started) == 1
+        assert not any("level=error" in one.log for one in started)
 
 
 # -- the active one ends -----------------------------------------------------------------------------------------
@@ -269,6 +327,42 @@ def test_without_psycopg_it_ends_with_2_and_names_the_extra(tmp_path: Path) -> N
     ended = subprocess.run(command, cwd=tmp_path, env=program.environment(), capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 2
     assert "hms-exporter[postgres]" in ended.stderr
+
+
+def test_a_reload_in_the_midst_of_a_take_over_is_applied_or_refused_whole(
+    tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi]
+) -> None:
+    """Asked for again and again from before the active one ends until the standby polls."""
+    world, api = busy
+    with pair(tmp_path, postgres, "reload", api) as made:
+        active = made.wait_active()
+        made.programs[active].polled()
+        other, home = made.programs[1 - active], made.folders[1 - active]
+        wait_until(lambda: "another exporter" in other.get("/-/ready").text)
+        path = home / "config.yaml"
+        config = json.loads(path.read_text())
+        made.programs[active].send(signal.SIGTERM)
+        asked = 0
+        while made.active() != 1 - active or asked % 2:
+            asked += 1
+            config["poll"]["interval"] = "2s" if asked % 2 else "1s"
+            path.write_text(json.dumps(config))
+            other.send(signal.SIGHUP)
+            time.sleep(0.02)
+            assert asked < 2000
+        told = re.compile(r'msg="configuration (reloaded|not reloaded)"(?: reason="([^"]*)")?')
+        found = set(told.findall(other.log))
+        assert ("reloaded", "") in found
+        assert found <= {("reloaded", ""), ("not reloaded", "the state is still being read; try again when the exporter is ready")}
+        # However that went, the next one counts, and so does everything that has happened.
+        config["poll"]["interval"] = "2s"
+        path.write_text(json.dumps(config))
+        other.send(signal.SIGHUP)
+        wait_until(lambda: other.value("hms_exporter_poll_interval_seconds") == 2)
+        assert "hms_exporter_config_last_reload_successful 1.0" in other.get("/metrics").text
+        made.replace(active)
+        assert made.programs[active].address
+        all_is_counted(made, world)
 
 
 # -- Prometheus ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,25 @@
+"""The script that fetches the programs which tests run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from soak import postgres
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+INSTALLED = ("chromium", "systemd-analyze", "cc", "buildah", "runc", "debootstrap")
+
+
+def test_where_everything_is_there_nothing_is_fetched_and_nothing_is_said() -> None:
+    fetched = all((ROOT / ".tools" / name / ".complete").exists() for name in ("prometheus", "prometheus-2", "base"))
+    built = any((ROOT / ".tools/go").glob(".*-*"))
+    if not (fetched and built and all(map(shutil.which, INSTALLED)) and postgres.program("postgres")):
+        pytest.skip("not everything is there")
+    ran = subprocess.run([ROOT / "scripts/fetch-tools"], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
