@@ -22,7 +22,7 @@ _DEFAULT = ListenAddress("127.0.0.1", 10180)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the command."""
-    parser.add_argument(_FLAG, dest="address", metavar="HOST:PORT", help=f"where to answer (default: {_DEFAULT.host}:{_DEFAULT.port})")
+    parser.add_argument(_FLAG, dest="address", metavar="HOST:PORT", help=f"where to answer (default: {_DEFAULT})")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="which made-up company (default: 1)")
     parser.add_argument("--webhook-url", type=_url, metavar="URL", help="where to post webhooks of what happens")
     parser.add_argument(
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandFailed(f"{_FLAG}: cannot listen there: {error.strerror or error}") from error
     sys.stdout.write(
-        f"A simulated 100ms answers on {api.base_url}\n"
+        f"A simulated 100ms answers on {api.base_url}\n{_wider(api)}"
         f"Point the exporter at it with api.base_url and these credentials, which are no secret:\n"
         f"  HMS_ACCESS_KEY={company.access_key}\n"
         f"  HMS_SECRET={company.secret}\n"
@@ -61,6 +61,14 @@ def run(options: argparse.Namespace) -> int:
             until_stopped.enter_context(sender)
         stop.wait()
     return 0
+
+
+def _wider(api: SimulatedApi) -> str:
+    """Who else can ask, when it listens on every address: the one that is printed is this machine's own."""
+    if api.host not in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
+        return ""
+    listens = ListenAddress(api.host, api.port)
+    return f"It listens on {listens}: others reach it by any address of this machine, with api.allow_plain_http: true.\n"
 
 
 def _url(text: str) -> str:

@@ -173,6 +173,10 @@ class ListenAddress:
     host: str
     port: int
 
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
 
 def listen_address(value: Value) -> ListenAddress:
     """Reads where to listen."""

@@ -153,6 +153,7 @@ class TestSettings:
     )
     def test_a_listen_address_is_a_host_and_a_port(self, written: str, address: ListenAddress) -> None:
         assert parsed(f"{WORKSPACE}web:\n  listen_address: {written}").web.listen_address == (address,)
+        assert str(address) == written.strip("'"), "messages show it as it was written"
 
     @pytest.mark.parametrize(
         "url", ["http://localhost:8080", "http://127.8.9.1/v2", "http://[::1]:80/v2", "https://example.com", "HTTPS://a.b"]

@@ -186,6 +186,25 @@ def test_with_postgresql_two_exporters_share_the_database_and_nothing_is_claimed
     assert "podAntiAffinity" in pod["affinity"]
 
 
+def test_the_exporter_understands_webhooks_and_a_database_as_the_chart_writes_them(tmp_path: Path) -> None:
+    """By the exporter's own reader, with the secrets as the pod has them: in the environment and as mounted files."""
+    values = {**EVERYTHING, "webhooks": {**EVERYTHING["webhooks"], "port": 9999, "signatureSecret": "${HMS_SIGNATURE}"}}
+    documents = template(tmp_path, values)
+    mounts = {mount["name"]: mount["mountPath"] for mount in _pod(documents)["containers"][0]["volumeMounts"]}
+    (tmp_path / "url").write_text("postgresql://exporter:c4nary@db/hms?sslmode=verify-full\n")
+    text = one(documents, "ConfigMap")["data"]["config.yaml"].replace(mounts["postgresql"], str(tmp_path))
+    loaded = config.parse(text, {"HMS_WEBHOOK_TOKEN": "a-token", "HMS_SIGNATURE": "a-signature"}, "config.yaml")
+    assert loaded.storage.database() == "postgresql://exporter:c4nary@db/hms?sslmode=verify-full"
+    receiver = loaded.webhooks
+    assert receiver is not None
+    assert receiver.listen_address.port == 9999
+    assert receiver.headers is not None
+    assert receiver.headers.reveal() == {"x-hms-token": "a-token"}
+    assert receiver.signature_secret is not None
+    assert receiver.signature_secret.reveal() == "a-signature"
+    assert config.parse(one(template(tmp_path, CREDENTIALS), "ConfigMap")["data"]["config.yaml"], {}, "config.yaml").webhooks is None
+
+
 def test_an_existing_claim_is_used_and_none_is_made(tmp_path: Path) -> None:
     documents = template(tmp_path, {**CREDENTIALS, "persistence": {"existingClaim": "mine"}})
     assert {"name": "state", "persistentVolumeClaim": {"claimName": "mine"}} in _pod(documents)["volumes"]

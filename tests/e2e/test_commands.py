@@ -92,6 +92,23 @@ def test_simulate_answers_as_100ms_does_and_the_exporter_can_be_pointed_at_it(tm
         assert simulator.stop(signal.SIGINT) == 0
 
 
+@pytest.mark.parametrize(("given", "listens", "host"), [(":0", "0.0.0.0", "127.0.0.1"), ("[::]:0", "[::]", "[::1]")])
+def test_simulate_says_when_it_listens_on_every_address(tmp_path: Path, given: str, listens: str, host: str) -> None:
+    with running(tmp_path, "simulate", f"--web.listen-address={given}", events_only=False) as simulator:
+        port = said(simulator, r"listens on (\S+): others").removeprefix(f"{listens}:")
+        assert said(simulator, r"answers on (\S+)") == f"http://{host}:{port}/v2"
+        others = socket.gethostbyname(socket.gethostname()) if host == "127.0.0.1" else host
+        assert requests.get(f"http://{others}:{port}/v2/sessions", timeout=5).status_code == 401
+        assert simulator.stop() == 0
+
+
+def test_simulate_is_silent_about_others_when_it_answers_this_machine_alone(tmp_path: Path) -> None:
+    with running(tmp_path, "simulate", "--web.listen-address=127.0.0.1:0", events_only=False) as simulator:
+        said(simulator, r"HMS_SECRET=(\S+)")
+        assert "others reach it" not in simulator.output
+        assert simulator.stop() == 0
+
+
 def test_simulate_posts_webhooks_to_a_url_with_its_secrets(tmp_path: Path) -> None:
     with Receiver() as server:
         options = ("--webhook-header=x-hms-token: t", "--webhook-signature-secret=s", f"--webhook-url={server.url}")

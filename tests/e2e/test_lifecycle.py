@@ -94,7 +94,10 @@ def test_a_port_that_is_taken_is_exit_code_1(tmp_path: Path, api: SimulatedApi) 
         port = taken.getsockname()[1]
         config = configure(tmp_path, api)
         line = fails(tmp_path, f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}")
+        configure(tmp_path, api, webhooks={"listen_address": f"127.0.0.1:{port}", "headers": {"x-hms-token": "t"}})
+        other = fails(tmp_path, f"--config.file={config}")
     assert line == f"hms-exporter: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert other == f"hms-exporter: cannot listen for webhooks on 127.0.0.1:{port}: Address already in use"
 
 
 def test_a_state_file_in_use_by_another_exporter_is_exit_code_1_and_disturbs_it_not(tmp_path: Path, api: SimulatedApi) -> None:
