@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from soak import postgres
+from lab import postgres
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
