@@ -35,8 +35,8 @@ VOLUME /data
 EXPOSE 10100
 STOPSIGNAL SIGTERM
 # It knows the address, TLS and passwords of config.yaml in /data, or of the environment.  For flags that change them, give a
-# --health-cmd with the same flags.
-HEALTHCHECK --interval=30s --timeout=6s --start-period=15s CMD ["hms-exporter", "check", "--healthy"]
+# --health-cmd with the same flags.  Often, so that what waits for it starts soon; a check costs 0.2 s of CPU (--health-interval).
+HEALTHCHECK --interval=5s --timeout=6s --start-period=15s CMD ["hms-exporter", "check", "--healthy"]
 ENTRYPOINT ["hms-exporter"]
 # Last, so that another revision changes no layer.
 ARG HMS_EXPORTER_VERSION=unknown

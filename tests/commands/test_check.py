@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter.commands.check import describe, try_live
+from exporter.commands.meaning import describe, try_live
 from exporter.config.config import Config, parse
 from exporter.polling.planner import estimate
 from exporter.simulator import Fault, SimulatedApi, World, real_clock, shifted_clock

@@ -251,7 +251,17 @@ def test_scripts_image_names_everything_that_the_image_is_told() -> None:
 
 
 def test_the_health_check_of_the_image_is_the_exporters_own_command() -> None:
-    assert json.loads(texts(FINAL, "HEALTHCHECK")[0].partition("CMD ")[2]) == ["hms-exporter", "check", "--healthy"]
+    flags, _, command = texts(FINAL, "HEALTHCHECK")[0].partition("CMD ")
+    assert json.loads(command) == ["hms-exporter", "check", "--healthy"]
+    assert "--interval=5s" in flags, "what waits for it starts soon"
+
+
+def test_a_health_check_does_not_load_the_client_of_the_api(tmp_path: Path) -> None:
+    """It runs every few seconds, and that takes half of its time."""
+    code = "import sys; from exporter.cli import main; main(['check', '--healthy']); print(*sys.modules, sep='\\n')"
+    environment = {"HMS_ACCESS_KEY": "a", "HMS_SECRET": "b", "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert {"requests", "schedule", "sqlite3"} & set(ran.stdout.splitlines()) == set()
 
 
 # -- the real image, where buildah can make one -------------------------------------------------------------------------
