@@ -91,8 +91,9 @@ class Daemon:
 
     # -- running --------------------------------------------------------------------------------------------------
 
-    def run(self, ready: Callable[[str], None] | None = None) -> None:
-        """Runs until SIGTERM or SIGINT; `ready` is told the address once it listens.  Raises `CannotRun` or `ConfigError`.
+    def run(self, ready: Callable[[list[str]], None] | None = None) -> None:
+        """Runs until SIGTERM or SIGINT; `ready` is told once it listens: the address of the pages, then that
+        for webhooks where they are received.  Raises `CannotRun` or `ConfigError`.
 
         It listens once the stored counters are published, so that no scrape misses them.  A large state takes longer than that
         may wait: then it listens meanwhile, answers for its health, and obeys signals.
@@ -111,7 +112,7 @@ class Daemon:
             servers.append(_listen(self, self._config.web))
             servers += self._listen_for_webhooks()
             if ready is not None:
-                ready(servers[0].address)
+                ready([server.address for server in servers])
             self._in_force()
             notify.tell("READY=1")
             self._loop()

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 from exporter.simulator import SimulatedApi, World, real_clock
 from exporter.times import SECOND, rfc3339
+from lab.postgres import Line, Server, server
 from lab.watcher import Watcher
 from scripts import stack
 from soak.account import Findings
 from soak.kills import script, until_all_is_counted
-from soak.postgres import Line, Server, server
 from soak.process import Exporter, free_port
 
 KINDS = ("kill", "pause", "restart", "stall", "cut")

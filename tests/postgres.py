@@ -1,12 +1,12 @@
-"""The real PostgreSQL of the soak, for tests: skipped, or failed, where it is not installed."""
+"""The real PostgreSQL of the lab, for tests: skipped, or failed, where it is not installed."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
-from soak import postgres
-from soak.postgres import Line, Server
+from lab import postgres
+from lab.postgres import Line, Server
 from tests.programs import require
 
 __all__ = ["Line", "Server", "server"]

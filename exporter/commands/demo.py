@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,19 +21,24 @@ from exporter.config.config import (
     Budget,
     Config,
     KeyPair,
+    ListenAddress,
     PollConfig,
     Prices,
     Secret,
+    SecretHeaders,
     StorageConfig,
     WebConfig,
+    WebhooksConfig,
     WorkspaceConfig,
     with_flags,
 )
 from exporter.daemon import CannotRun, Daemon
-from exporter.simulator import Company, SessionQuery, SimulatedApi, truth_of
+from exporter.simulator import Company, SessionQuery, SimulatedApi, WebhookSender, truth_of
 from exporter.times import DAY, MINUTE, SECOND
 
 _POLL_SECONDS = 2.0
+_WORKSPACE = "demo"
+_HEADER = "x-hms-token"
 # A month has some two million participant minutes.
 _MONTH_MINUTES = 2_500_000
 _PRICES = Prices("USD", {"default": 0.004, "viewer": 0.001}, 10_000)
@@ -56,13 +63,20 @@ def run(options: argparse.Namespace) -> int:
         signal.signal(number, end)
     now = time.time_ns() // 1000
     company = Company(options.seed, now)
+    token = secrets.token_urlsafe()
     try:
-        with SimulatedApi([company]) as api:
-            config = with_flags(
-                _config(api.base_url, company, now, Path(folder) / "demo.db"), {"--log.level": "warn", **given_flags(options)}
-            )
+        with SimulatedApi([company]) as api, ExitStack() as until_stopped:
+
+            def ready(addresses: list[str]) -> None:
+                address, webhooks = addresses
+                url = f"http://{webhooks}/webhooks/{_WORKSPACE}"
+                until_stopped.enter_context(WebhookSender(company, url, headers={_HEADER: token}))
+                _say(address, api.base_url)
+
+            made_up = _config(api.base_url, company, now, Path(folder) / "demo.db", token)
+            config = with_flags(made_up, {"--log.level": "warn", **given_flags(options)})
             logs.set_up(config.log.level, config.log.format)
-            Daemon(config, lambda: config).run(lambda address: _say(address, api.base_url))
+            Daemon(config, lambda: config).run(ready)
     except CannotRun as error:
         raise CommandFailed(str(error)) from error
     finally:
@@ -70,15 +84,16 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _config(base_url: str, company: Company, now: int, state: Path) -> Config:
+def _config(base_url: str, company: Company, now: int, state: Path, token: str) -> Config:
     credentials = KeyPair(Secret(company.access_key), Secret(company.secret))
     return Config(
-        workspaces=(WorkspaceConfig("demo", credentials),),
+        workspaces=(WorkspaceConfig(_WORKSPACE, credentials),),
         api=ApiConfig(base_url=base_url, max_requests_per_second=50),
         # Counting begins at midnight, so that "today" is the whole day.
         poll=PollConfig(interval=_POLL_SECONDS, since=datetime.fromtimestamp(now // DAY * DAY / SECOND, UTC)),
         storage=StorageConfig(path=state),
         web=WebConfig(enable_lifecycle=True),
+        webhooks=WebhooksConfig(ListenAddress("127.0.0.1", 0), SecretHeaders({_HEADER: Secret(token)})),
         budgets=_budgets(company, now),
         prices=_PRICES,
     )
@@ -97,7 +112,8 @@ def _budgets(company: Company, now: int) -> tuple[Budget, ...]:
 def _say(address: str, base_url: str) -> None:
     shown = address.replace("0.0.0.0:", "localhost:").replace("[::]:", "localhost:")
     sys.stdout.write(
-        f"The exporter runs on a made-up company's rooms, polling a simulated 100ms every {_POLL_SECONDS:g} s.\n"
+        f"The exporter runs on a made-up company's rooms, polling a simulated 100ms every {_POLL_SECONDS:g} s\n"
+        f"and whenever one of its webhooks comes.\n"
         f"  look at      http://{shown}/\n"
         f"  metrics      http://{shown}/metrics\n"
         f"  100ms is     {base_url} (simulated)\n"

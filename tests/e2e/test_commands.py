@@ -58,10 +58,15 @@ def test_demo_shows_several_rooms_within_ten_seconds_and_people_coming_and_going
         assert "demo" in landing
         assert requests.get(f"http://{page}/-/ready", timeout=5).status_code == 200
 
+        def program_total(name: str) -> float:
+            return total(parse(requests.get(f"http://{page}/metrics", timeout=5).text), name)
+
         def moved() -> tuple[float, float]:
             samples = parse(requests.get(f"http://{page}/metrics", timeout=5).text)
             return total(samples, "hms_peers_joined_total"), total(samples, "hms_peers_left_total")
 
+        wait_until(lambda: program_total("hms_webhooks_received_total") > 0, 40)
+        assert program_total("hms_webhooks_rejected_total") == 0
         joined, left = moved()
         wait_until(lambda: moved()[0] > joined, 40)
         wait_until(lambda: moved()[1] > left, 40)

@@ -13,11 +13,12 @@ import pytest
 from exporter.counting.accounts import Histogram
 from exporter.simulator import Session, SessionQuery, World
 from exporter.times import HOUR, MINUTE, SECOND
+from lab import postgres
 from lab.bench import START as T0
 from lab.bench import Bench
 from lab.counters import BY_ROLE, samples
 from soak import __main__ as program
-from soak import kills, postgres
+from soak import kills
 from soak.account import Account, Findings, RoomTruth, nothing, true_distributions, true_rooms
 from soak.days import Footprint, live
 from soak.failovers import Failovers, TakeOver, too_soon
