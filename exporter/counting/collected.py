@@ -135,7 +135,7 @@ class Changes:
 
 
 class Collected(Generic[I]):
-    """One workspace's counters of one kind.  A read is `begin`, `see` for each record, `absent`, `assign` for rooms that are new, `finish`."""
+    """One workspace's counters of one kind.  A read is `begin`, `see` for each record, `absent`, `assign` for new rooms, `finish`."""
 
     def __init__(self, kind: Kind[I]) -> None:
         self.kind = kind
@@ -227,7 +227,7 @@ class Collected(Generic[I]):
         ]
 
     def absent(self, kept: Kept[I]) -> None:
-        """This read has looked where the item ought to be, and it is not there; with the third read in a row it has vanished."""
+        """The item is not where it ought to be in the list; with the third such read in a row it has vanished."""
         if kept.item.id in self._seen:
             return
         self._seen.add(kept.item.id)

@@ -49,7 +49,7 @@ class Item(msgspec.Struct, array_like=True, gc=False):
         return None
 
 
-I = TypeVar("I", bound=Item)
+I = TypeVar("I", bound=Item)  # noqa: E741 (an item: it stands for no number)
 
 
 class Unreadable(Exception):
