@@ -12,7 +12,7 @@ import pytest
 from exporter.config.config import CollectConfig
 from exporter.hms.jobs import ACTIVE
 from exporter.simulator import World
-from exporter.simulator.jobs import KINDS, Kind
+from exporter.simulator.jobs import Kind
 from exporter.times import SECOND
 from tests.harness import MEMORY, Bench, at
 
