@@ -9,14 +9,14 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.config.config import CollectConfig
 from exporter.hms.jobs import ACTIVE
 from exporter.simulator import Fault, Manners, World
 from exporter.simulator.jobs import KINDS
 from exporter.simulator.shape import Shape
 from exporter.times import HOUR, SECOND
-from tests.harness import MEMORY, Bench, at
-from tests.polling.test_jobs import METRICS, poll
+from lab.beside import BesideBench
+from tests.harness import MEMORY, at
+from tests.polling.test_jobs import METRICS
 
 _ROUTES = ("/recordings", "/live-streams", "/external-streams")
 _FAULTS = ("status", "html", "wrong_types", "invalid_utf8", "reset", "cut_short", "repeated_cursor", "repeated_item")
@@ -43,7 +43,7 @@ def script(world: World, rng: random.Random) -> None:
         _ = job.fail(now) if rng.random() < 0.3 else job.complete(now)
 
 
-def check(bench: Bench, world: World, since: int) -> None:
+def check(bench: BesideBench, world: World, since: int) -> None:
     """Every counter is the truth about the jobs that had not ended when the exporter started."""
     for kind in KINDS:
         for job in list(world.beside.jobs[kind].by_id.values()):
@@ -76,10 +76,10 @@ def test_whatever_happens_in_the_end_the_counters_are_the_truth(seed: int) -> No
     world = World("key", "secret-of-at-least-thirty-two-bytes!", shape=shape)
     script(world, rng)
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        bench = Bench(Path(folder), world, collect=CollectConfig(interval=30.0))
+        bench = BesideBench(Path(folder), world)
         bench.server.manners = Manners(max_page_size=rng.choice([10, 100]), final_last=rng.choice(["id", "empty", "absent"]))
         try:
-            poll(bench)
+            bench.poll()
             since = next(iter(bench.poller.ledger.coverage.entries.values())).since
             while bench.now < at(_LENGTH):
                 if rng.random() < 0.1:
@@ -87,13 +87,15 @@ def test_whatever_happens_in_the_end_the_counters_are_the_truth(seed: int) -> No
                 bench.server.faults.clear()
                 if rng.random() < 0.3:
                     route = rng.choice(_ROUTES)
-                    bench.server.faults.add(Fault(kind=rng.choice(_FAULTS), route=route, after=rng.choice([0, 1]), times=rng.choice([1, None])))
-                poll(bench, rng.choice([30, 30, 30, 60, 300, 1500, 4000]))
+                    bench.server.faults.add(
+                        Fault(kind=rng.choice(_FAULTS), route=route, after=rng.choice([0, 1]), times=rng.choice([1, None]))
+                    )
+                bench.poll(rng.choice([30, 30, 30, 60, 300, 1500, 4000]))
                 assert bench.up()
             bench.server.faults.clear()
             bench.now = max([bench.now, *(job.moments[-1][0] for kind in KINDS for job in world.beside.jobs[kind].by_id.values())])
             for _ in range(10):
-                poll(bench, 300)
+                bench.poll(300)
             check(bench, world, since)
             for many in ("recordings", "live_streams", "external_streams"):
                 assert (bench.value("hms_collector_up", collector=many) or 0) == 1
