@@ -9,13 +9,13 @@ import re
 from collections.abc import Mapping
 
 from exporter.counting.accounts import AccountState
-from exporter.publish.families import FAMILIES, WEBHOOK_FAMILIES, WEBHOOK_ROOM_FAMILIES, sample_names
+from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, sample_names
 from exporter.simulator import Truth
 from exporter.times import SECOND
 
 BY_ROOM, BY_ROLE = tuple(Truth().by_room), tuple(Truth().by_role)
-NAMES = tuple(family.name for family in FAMILIES if family.kind == "counter" and family not in (*WEBHOOK_ROOM_FAMILIES, *WEBHOOK_FAMILIES))
-"""Counters whose value follows from what happened; those of webhooks depend on what arrived as well."""
+NAMES = tuple(family.name for family in ACCOUNT_FAMILIES if family.kind == "counter")
+"""The counters of sessions and peers."""
 RISING = frozenset(name for family in FAMILIES if family.kind in ("counter", "histogram") for name in sample_names(family))
 """The samples that may never fall."""
 

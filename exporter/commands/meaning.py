@@ -11,6 +11,8 @@ from exporter.hms.errors import ApiError, NotFound
 from exporter.hms.observer import Unobserved
 from exporter.hms.pace import Patience
 from exporter.polling.planner import estimate
+from exporter.polling.turns import RARELY
+from exporter.publish.beside import LISTED
 
 _EXAMPLES = ((0, 0), (40, 4), (1000, 10))
 """Running sessions, and how many of them end between two polls, for which the cost is shown."""
@@ -36,6 +38,19 @@ def _describe(config: Config) -> Iterator[str]:
         for running, ended in _EXAMPLES:
             calls = estimate(rooms, running, ended, config.api.page_size)
             yield f"  {running:>16,}   {ended:>25,}   {calls:>21,}   {round(calls * 3600 / interval):>13,}"
+    yield from _beside(config)
+
+
+def _beside(config: Config) -> Iterator[str]:
+    """What each collector costs: one call a read, as long as one page of its list holds all that is open."""
+    interval = max(config.collect.interval, config.poll.interval)
+    wanted = [listed.kind for listed in LISTED if getattr(config.collect, listed.kind.name)]
+    yield ""
+    yield "Beside sessions each workspace is asked for:" if wanted else "Nothing is read beside sessions."
+    for kind in wanted:
+        busy, idle = round(3600 / interval), round(3600 / (interval * RARELY))
+        often = f"one call every {format_duration(interval)}, {busy:,} an hour"
+        yield f"  {kind.name}: {often}; {idle:,} an hour when there was nothing for an hour"
 
 
 def _rooms(workspace: WorkspaceConfig) -> str:

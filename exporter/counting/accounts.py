@@ -128,6 +128,10 @@ class AccountState:
         """Those that run."""
         self.ended: dict[str, Tracked] = {}
         """Those that have ended and are to be looked at once more."""
+        self.kept_by: set[str] = set()
+        """The collectors that hold something of it which is not settled."""
+        self.run_by: set[str] = set()
+        """Those of them that hold something which goes on."""
         self.last_active = 0
         self.born: int | None = None
         """When its counters began (µs): nothing in them is older.  It never changes; 0 where an earlier version did not keep it."""
@@ -143,6 +147,11 @@ class AccountState:
         """Rises when anything that is published changes, but for what goes on with time."""
         self.moved = 0
         """Rises when that does."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether a session, a recording or a stream goes on."""
+        return bool(self.sessions or self.run_by)
 
     def role(self, name: str) -> RoleTotals:
         """The totals of a role, made when it is first seen."""

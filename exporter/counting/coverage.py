@@ -75,9 +75,14 @@ class CatchUp(msgspec.Struct):
 
 
 class Coverage:
-    """One workspace's coverage.  `changed` tells the store which entries, rooms and catch-ups to write."""
+    """One workspace's coverage of sessions, or of what else is listed by its start.
 
-    def __init__(self) -> None:
+    What ended after some moment did not start longer than `reach_back` before it.  `changed` and `changed_tasks` tell the store
+    which entries, rooms and catch-ups to write.
+    """
+
+    def __init__(self, reach_back: int = REACH_BACK) -> None:
+        self._reach_back = reach_back
         self.entries: dict[str, Followed] = {}
         self.rooms: dict[str, Followed] = {}
         """Rooms that were renamed across patterns."""
@@ -132,7 +137,7 @@ class Coverage:
 
     def may_show_again(self, room_id: str, name: str | None, started: int) -> bool:
         """Whether an answer may still show a session that has been settled: its id must not be forgotten."""
-        if self.horizon is None or started >= self.horizon - REACH_BACK or (room_id and self.is_undecided(room_id, name)):
+        if self.horizon is None or started >= self.horizon - self._reach_back or (room_id and self.is_undecided(room_id, name)):
             return True
         if not room_id:  # settled by a version that did not keep the room
             return any(spans.contains(task.unread, started) for task in self.tasks.values())
@@ -184,7 +189,7 @@ class Coverage:
             # A room of this entry may have been in one that was taken out: what has passed since then counts for it.
             others = gone if is_wide(key) else wide_gone
             left = [self.entries[other].parked[0][0] for other in others if _may_share_a_room(key, other, name_of)]
-            floor = min([since - REACH_BACK, *left])
+            floor = min([since - self._reach_back, *left])
             self.entries[key] = Followed(since, now, floor)
             opened.setdefault(((floor, FOREVER),), []).append(("entry", key))
         for unread, members in opened.items():
@@ -199,9 +204,9 @@ class Coverage:
                 return
             first = min((followed for _, followed in old), key=lambda followed: followed.entered, default=None)
             own = (
-                Followed(since, now, since - REACH_BACK)
+                Followed(since, now, since - self._reach_back)
                 if first is None
-                else Followed(first.since, first.entered, first.since - REACH_BACK)
+                else Followed(first.since, first.entered, first.since - self._reach_back)
             )
             unread = [(own.floor, FOREVER)]
             for _, followed in old:
@@ -246,7 +251,7 @@ class Coverage:
             return
         if horizon > now:
             # The API's clock was ahead, and what had been read by its word had not: as far as is remembered, it is read again.
-            self.read_until = min(now, horizon - REACH_BACK) + MARGIN
+            self.read_until = min(now, horizon - self._reach_back) + MARGIN
         elif now - horizon > longest_gap:
             self._catch_up([(horizon, FOREVER)], self._in_force())
             self.read_until = None
@@ -261,7 +266,7 @@ class Coverage:
         if not whole and not any(task.is_open for task in self.tasks.values()):
             if horizon is None or begun_at - horizon <= LONGEST_DOUBT:
                 return
-            self._catch_up([(horizon - REACH_BACK, FOREVER)], self._in_force())
+            self._catch_up([(horizon - self._reach_back, FOREVER)], self._in_force())
         for key in failed:
             followed = self.entries[key]
             if followed.behind is None:
@@ -289,7 +294,7 @@ class Coverage:
         """
         found: list[tuple[Span, CatchUp]] = []
         for task in self.tasks.values():
-            readable = spans.until(task.unread, now - REACH_BACK) if task.is_open else task.unread
+            readable = spans.until(task.unread, now - self._reach_back) if task.is_open else task.unread
             found += [(span, task) for span in readable]
         together: list[tuple[Span, list[CatchUp]]] = []
         for span, task in sorted(found, key=lambda item: item[0]):

@@ -133,19 +133,19 @@ class Rooms:
 
     def show(self, states: Iterable[AccountState], now: int) -> None:
         """Discovered rooms that are shown again after a restart or under another configuration: all that are in use, then the latest."""
-        for state in sorted(states, key=lambda state: (not state.sessions, -state.last_active)):
+        for state in sorted(states, key=lambda state: (not state.runs, -state.last_active)):
             room_id = state.account.id
             if state.account.kind != "room" or room_id in self.scope.ids or room_id in self._shown or not self.covers(room_id):
                 continue
-            if state.sessions or len(self._shown) < self.limits.max_rooms:
+            if state.runs or len(self._shown) < self.limits.max_rooms:
                 self._shown[room_id] = min(now, state.last_active)
 
     def idle(self, accounts: Mapping[Account, AccountState], now: int) -> list[Account]:
-        """Accounts of discovered rooms and of groups without a session for longer than `room_idle_expiry`."""
+        """Accounts of discovered rooms and of groups without a session, recording or stream for longer than `room_idle_expiry`."""
         expiry = round(self.limits.room_idle_expiry * SECOND)
         gone = []
         for account, state in accounts.items():
-            if state.sessions or state.ended or (account.kind == "room" and account.id in self.scope.ids):
+            if state.sessions or state.ended or state.kept_by or (account.kind == "room" and account.id in self.scope.ids):
                 continue
             since = self._shown.get(account.id, 0) if account.kind == "room" else 0
             if max(state.last_active, since) + expiry < now:
@@ -275,7 +275,7 @@ def _name(known: KnownRoom) -> str:
 
 def _runs(room_id: str, accounts: Mapping[Account, AccountState]) -> bool:
     state = accounts.get(room_account(room_id))
-    return state is not None and bool(state.sessions)
+    return state is not None and state.runs
 
 
 def _last_active(room_id: str, accounts: Mapping[Account, AccountState]) -> int:

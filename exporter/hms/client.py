@@ -52,6 +52,10 @@ class Client:
         """When the last request was sent, on the steady clock (µs)."""
         return self._transport.sent
 
+    def end_by(self, moment: float) -> None:
+        """No answer is waited for beyond this moment (monotonic seconds): what is asked for then fails."""
+        self._transport.ends = moment
+
     def close(self) -> None:
         """Closes the connection."""
         self._transport.close()

@@ -38,6 +38,9 @@ class _Unreadable(Exception):
     """A session that is to be rejected; the text is the reason."""
 
 
+RejectionKind = Literal["session", "peer", "room", "job"]
+
+
 class Rejection(msgspec.Struct, frozen=True):
     """A record that made no sense and was left out.
 
@@ -45,7 +48,7 @@ class Rejection(msgspec.Struct, frozen=True):
     only where the id looks like one; `reason` says what was wrong, without any of the record's own text.
     """
 
-    kind: Literal["session", "peer", "room"]
+    kind: RejectionKind
     identity: tuple[str, ...]
     subject: str
     reason: str

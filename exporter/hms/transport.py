@@ -6,6 +6,7 @@ the connection is open, and the time that their reader takes is not the server's
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -108,6 +109,8 @@ class Transport:
         self._proxies: dict[str, str] = dict.fromkeys(("http", "https", "all"), "") if here else {}
         self.sent = 0
         """When the last request was sent, on the steady clock (µs)."""
+        self.ends = math.inf
+        """No answer is waited for beyond this moment (monotonic seconds)."""
 
     def close(self) -> None:
         """Closes the connections."""
@@ -121,14 +124,16 @@ class Transport:
     def ask(self, endpoint: str, path: str, parameters: dict[str, str], token: str, read: Read) -> Generator[Any, None, Attempt]:
         """One attempt, told to the observer.  Yields the answers before the last of a streamed body; the last is in what it returns."""
         shared = self._shared
-        timeout = shared.config.timeout
         self.wait(shared.rate.take())
+        timeout = min(shared.config.timeout, self.ends - time.monotonic())
+        if timeout <= 0:
+            raise ApiError(f"{endpoint}: no time is left for it", transport=True)
         body: Body | None = None
         attempt = Attempt(0)
         code = "200"  # also for a stream that its reader leaves
         with shared.watchdog.deadline(timeout) as deadline:
             try:
-                with self._open(shared.config.base_url + path, parameters, token) as response:
+                with self._open(shared.config.base_url + path, parameters, token, timeout) as response:
                     body = Body(response, deadline, timeout)
                     if response.status_code == 200:
                         attempt = yield from self._answers(response, body, deadline, read)
@@ -164,7 +169,7 @@ class Transport:
                 self._http.close()
         raise MalformedAnswer("the answer is empty")
 
-    def _open(self, url: str, parameters: dict[str, str], token: str) -> requests.Response:
+    def _open(self, url: str, parameters: dict[str, str], token: str, timeout: float) -> requests.Response:
         """The answer's head, after redirects on the same host."""
         self.sent = self._shared.steady()
         for _ in range(_MOST_REDIRECTS + 1):
@@ -173,7 +178,7 @@ class Transport:
                 params=parameters,
                 auth=_Bearer(token),
                 proxies=dict(self._proxies),
-                timeout=self._shared.config.timeout,
+                timeout=timeout,
                 stream=True,
                 allow_redirects=False,
             )

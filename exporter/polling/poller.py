@@ -222,7 +222,6 @@ class WorkspacePoller:
         if self._poll is None or reading.now is None or reading.faults:
             return
         self._read_names(until)
-        # Other data than sessions is read here: after the names, and before the past, which takes all the time that is left.
         self._read_past(self._poll, reading, until)
 
     def _read_names(self, until: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,9 @@ from exporter.publish.exposition import Exposition
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.status import WorkspaceStatus
 from exporter.state.store import Store
+
+_CALLS_OF = 20
+"""Polls of which the calls are averaged: what is collected beside sessions is not read with each."""
 
 
 class Worker:
@@ -52,7 +56,8 @@ class Worker:
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._busy_since: float | None = None
         self._early_since: float | None = None
-        self._calls_a_poll = 0
+        self._calls: deque[int] = deque(maxlen=_CALLS_OF)
+        """What the last polls asked."""
         self._thread = threading.Thread(target=self._run, name=f"poll-{self.name}", daemon=True)
 
     def start(self) -> None:
@@ -107,7 +112,8 @@ class Worker:
     @property
     def status(self) -> WorkspaceStatus:
         """How it is."""
-        calls_per_hour = self._calls_a_poll * 3600 / self._config.poll.interval
+        calls = sum(self._calls) / len(self._calls) if self._calls else 0
+        calls_per_hour = calls * 3600 / self._config.poll.interval
         return replace(self._poller.status, calls_per_hour=calls_per_hour)
 
     # -- in the thread --------------------------------------------------------------------------------------------
@@ -139,7 +145,7 @@ class Worker:
             self._poller.poll()
         finally:
             self._busy_since = None
-        self._calls_a_poll = self._metrics.asked - asked
+        self._calls.append(self._metrics.asked - asked)
 
     def _configure(self, workspace: WorkspaceConfig, config: Config) -> None:
         before = self._api

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from exporter.publish import checksums
-from exporter.publish.families import FAMILIES, Family, header, sample_names
+from exporter.publish.families import FAMILIES, header, sample_names
+from exporter.publish.family import Family
 from exporter.publish.negotiation import OPENMETRICS, Format, choose_format, wants_gzip
 
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"

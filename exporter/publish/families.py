@@ -16,19 +16,11 @@ from exporter.counting.rooms import KnownRoom
 from exporter.counting.usage import BudgetLine
 from exporter.counting.webhooks import RECEIVED, REJECTED
 from exporter.hms.webhooks import JOIN_FAILURE, LEAVE
+from exporter.publish.beside import LISTED
+from exporter.publish.collected_families import COLLECTOR_UP
+from exporter.publish.family import Family
 from exporter.publish.writing import escape, histogram_lines, seconds
 from exporter.times import SECOND
-
-
-@dataclass(frozen=True)
-class Family:
-    """A metric family; `expires` says that its values are of one moment and must not be shown for long after it."""
-
-    name: str
-    kind: str
-    help: str
-    expires: bool = False
-
 
 # -- of a room or group -----------------------------------------------------------------------------------------------
 
@@ -293,6 +285,8 @@ FAMILIES: tuple[Family, ...] = (
     UP_FAMILY,
     *ACCOUNT_FAMILIES,
     *WEBHOOK_ROOM_FAMILIES,
+    COLLECTOR_UP,
+    *(family for listed in LISTED for family in listed.families),
     ELAPSED_FAMILY,
     COST_FAMILY,
     *BUDGET_FAMILIES,

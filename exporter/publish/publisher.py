@@ -36,6 +36,8 @@ class Publisher:
         self._sections: Mapping[str, Sequence[Section]] = {}
         self.heard: Callable[[], Counters] | None = None
         """What webhooks have counted, where they are received."""
+        self.beside: Callable[[Mapping[Account, str]], Mapping[str, Sequence[Section]]] | None = None
+        """The sections of what is collected beside sessions, of the accounts that have a label."""
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -99,6 +101,7 @@ class Publisher:
                 sections.setdefault(family.name, []).append(Section(b"".join(column), until, openmetrics=whole))
         overview = Overview(len(rooms.scope.ids), tracked, rooms.missing, len(rooms.overflowed))
         sections |= self._of_workspace(ledger, overview)
+        sections |= {name: list(of) for name, of in self._beside(ledger, rooms).items()}
         if self.heard is not None:
             labels = {a: rooms.label(a) for a in ledger.accounts if rooms.shown(a)}
             sections |= {n: list(of) for n, of in room_sections(self._name, self.heard(), labels.get, created=created).items()}
@@ -109,6 +112,15 @@ class Publisher:
         if not alive:
             return replace(status, rooms=tracked, sessions=None, peers=None, users=None, busiest=())
         return replace(status, rooms=tracked, sessions=sessions, peers=peers, users=users, busiest=_busiest(running, ledger.bots))
+
+    def publish_beside(self, ledger: Ledger, rooms: Rooms) -> None:
+        """Renews what is collected beside sessions, and nothing else."""
+        self._show({**self._sections, **self._beside(ledger, rooms)})
+
+    def _beside(self, ledger: Ledger, rooms: Rooms) -> Mapping[str, Sequence[Section]]:
+        if self.beside is None:
+            return {}
+        return self.beside({a: label for a in ledger.accounts if rooms.shown(a) and (label := rooms.label(a)) is not None})
 
     def _of_workspace(self, ledger: Ledger, overview: Overview) -> dict[str, list[Section]]:
         texts = workspace_lines(self._name, ledger, overview)

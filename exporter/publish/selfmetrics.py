@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import prometheus_client
 import prometheus_client.openmetrics.exposition
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from exporter.hms.records import RejectionKind
 from exporter.publish.cached import CachedFamily, M, family_text
 from exporter.publish.exposition import Section
 from exporter.publish.negotiation import TEXT, Format
 
 _REQUEST_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _POLL_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-REJECTED_KINDS = ("session", "peer", "room")
+REJECTED_KINDS = get_args(RejectionKind)
 
 
 class SelfMetrics:

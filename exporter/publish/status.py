@@ -23,6 +23,17 @@ class RoomStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class CollectorStatus:
+    """What is collected beside sessions, as its last turn left it; `read_at` is when it was last read whole."""
+
+    name: str
+    state: Literal["waiting", "ok", "failing", "silent"]
+    read_at: float | None = None
+    reason: str | None = None
+    """Why it fails or is left alone, free of secrets."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkspaceStatus:
     """A workspace as its last poll left it; times are seconds since the epoch, figures are None while unknown or too old to show."""
 
@@ -43,6 +54,8 @@ class WorkspaceStatus:
     """How much of the past has been read, from 0 to 1; None when there is nothing to catch up."""
     busiest: tuple[RoomStatus, ...] = ()
     """Of the rooms with a running session those with most peers, at most `MOST_ROOMS`."""
+    collectors: tuple[CollectorStatus, ...] = ()
+    """What is collected beside sessions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,6 +278,54 @@ _WEBHOOKS = Migration(
     ),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_COVERAGE_BY_ROOM, _WEBHOOKS)
+# -- version 5: what is collected beside sessions ---------------------------------------------------------------------------
+
+_COLLECTORS = Migration(
+    5,
+    (
+        make_table(
+            shape(
+                "collector",
+                2,
+                {
+                    "workspace": "text",
+                    "collector": "text",
+                    "now": "integer?",
+                    "newest": "integer",
+                    "read_until": "integer?",
+                    "followed": "blob",
+                    "catch_ups": "blob",
+                    "histograms": "blob",
+                },
+            )
+        ),
+        make_table(shape("collected", 3, {"workspace": "text", "collector": "text", "id": "text", "memory": "blob"})),
+        make_table(
+            shape(
+                "collected_settled",
+                3,
+                {"workspace": "text", "collector": "text", "id": "text", "room_id": "text", "created": "integer"},
+            )
+        ),
+        make_table(shape("holding", 4, {"workspace": "text", "collector": "text", "kind": "text", "id": "text", "memory": "blob"})),
+        make_table(
+            shape(
+                "meter_day",
+                6,
+                {
+                    "workspace": "text",
+                    "day": "integer",
+                    "meter": "text",
+                    "kind": "text",
+                    "id": "text",
+                    "room_id": "text",
+                    "us": "integer",
+                },
+            )
+        ),
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_COVERAGE_BY_ROOM, _WEBHOOKS, _COLLECTORS)
 
 SCHEMA = Schema(2, VERSION_2, MIGRATIONS)

@@ -11,7 +11,7 @@ from exporter.state.file import StateFile
 from exporter.state.schema import select_sql
 from exporter.state.soundness import sealed
 from exporter.state.sqlite_sql import add_sql, put_sql
-from exporter.state.tables import DAY, Table
+from exporter.state.tables import DAY, METER_DAY, Table
 
 R = TypeVar("R", bound=tuple[Any, ...])
 
@@ -21,7 +21,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         # Days are for reports, and there may be a year of them.
-        self.file = StateFile(path, unverified=frozenset({DAY.name}))
+        self.file = StateFile(path, unverified=frozenset({DAY.name, METER_DAY.name}))
 
     def close(self) -> None:
         """Gives the file back."""

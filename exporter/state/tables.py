@@ -202,6 +202,60 @@ class WebhookCountRow(NamedTuple):
     value: int
 
 
+class CollectorRow(NamedTuple):
+    """A collector as `counting.collected` has it: times of the API, and what has been read, all of it in JSON."""
+
+    workspace: str
+    collector: str
+    now: int | None
+    newest: int
+    read_until: int | None
+    followed: bytes
+    catch_ups: bytes
+    histograms: bytes
+
+
+class CollectedRow(NamedTuple):
+    """An item of a collector that has not been settled; `memory` is a `Kept` in MessagePack."""
+
+    workspace: str
+    collector: str
+    id: str
+    memory: bytes
+
+
+class CollectedSettledRow(NamedTuple):
+    """An item that a list may still show."""
+
+    workspace: str
+    collector: str
+    id: str
+    room_id: str
+    created: int
+
+
+class HoldingRow(NamedTuple):
+    """What a collector has counted of an account: a `Stock` in MessagePack."""
+
+    workspace: str
+    collector: str
+    kind: str
+    id: str
+    memory: bytes
+
+
+class MeterDayRow(NamedTuple):
+    """Time of one meter settled in one UTC day, for reports and costs."""
+
+    workspace: str
+    day: int
+    meter: str
+    kind: str
+    id: str
+    room_id: str
+    us: int
+
+
 WORKSPACE = Table("workspace", WorkspaceRow, 1)
 FOLLOWED = Table("followed", FollowedRow, 3)
 CATCH_UP = Table("catch_up", CatchUpRow, 2)
@@ -215,6 +269,11 @@ ROLES_SEEN = Table("roles_seen", RolesSeenRow, 2)
 HISTOGRAM = Table("histogram", HistogramRow, 3)
 WEBHOOK = Table("webhook", WebhookRow, 2, [Index("webhook_by_time", ("workspace", "until"))])
 WEBHOOK_COUNT = Table("webhook_count", WebhookCountRow, 5)
+COLLECTOR = Table("collector", CollectorRow, 2)
+COLLECTED = Table("collected", CollectedRow, 3)
+COLLECTED_SETTLED = Table("collected_settled", CollectedSettledRow, 3)
+HOLDING = Table("holding", HoldingRow, 4)
+METER_DAY = Table("meter_day", MeterDayRow, 6)
 
 TABLES: tuple[Table[Any], ...] = (
     WORKSPACE,
@@ -230,4 +289,9 @@ TABLES: tuple[Table[Any], ...] = (
     HISTOGRAM,
     WEBHOOK,
     WEBHOOK_COUNT,
+    COLLECTOR,
+    COLLECTED,
+    COLLECTED_SETTLED,
+    HOLDING,
+    METER_DAY,
 )

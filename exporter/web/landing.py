@@ -8,10 +8,11 @@ from html import escape
 from importlib.resources import files
 from urllib.parse import quote
 
-from exporter.publish.status import RoomStatus, Status, WorkspaceStatus
+from exporter.publish.status import CollectorStatus, RoomStatus, Status, WorkspaceStatus
 from exporter.times import SECOND, rfc3339
 
 STATES = {"ok": "Up to date", "failing": "Failing", "waiting": "First poll under way"}
+COLLECTOR_STATES = {"ok": "up to date", "failing": "failing", "silent": "left alone", "waiting": "not read yet"}
 UNKNOWN = "\N{EN DASH}"
 
 STYLE = files("exporter.web").joinpath("landing.css").read_text("utf-8")
@@ -82,6 +83,7 @@ def _card(workspace: WorkspaceStatus, now: float) -> str:
 {_figures(workspace)}
 {_rooms(workspace.busiest, now)}
 {_past(workspace.catching_up)}
+{_collectors(workspace.collectors, now)}
 <dl class="facts">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)}</dl>
 </section>"""
 
@@ -120,6 +122,19 @@ def _past(progress: float | None) -> str:
         return ""
     share = min(1.0, max(0.0, progress))
     return f'<p class="past"><label>Past sessions read: {share:.0%}<progress value="{share:.3f}"></progress></label></p>'
+
+
+def _collectors(collectors: tuple[CollectorStatus, ...], now: float) -> str:
+    """What is collected beside sessions, a line each."""
+    if not collectors:
+        return ""
+    return f'<dl class="facts">{"".join(_collector(collector, now) for collector in collectors)}</dl>'
+
+
+def _collector(collector: CollectorStatus, now: float) -> str:
+    reason = f": {escape(collector.reason)}" if collector.reason else ""
+    state = f"{COLLECTOR_STATES[collector.state]}, read {_moment(collector.read_at, now)}{reason}"
+    return f"<div><dt>{escape(collector.name.replace('_', ' '))}</dt><dd>{state}</dd></div>"
 
 
 def _moment(at: float | None, now: float) -> str:

@@ -21,14 +21,20 @@ from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from exporter.counting.accounts import PeriodSums
+from exporter.counting.collected import Collected, Kind
 from exporter.counting.contribution import Account, group_account, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.poll import Poll
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.usage import BudgetLine
 from exporter.counting.webhooks import WORKSPACE, Counter, Key
+from exporter.hms.jobs import Job
 from exporter.hms.records import decode_session
 from exporter.publish import checksums
+from exporter.publish.beside import LISTED
+from exporter.publish.collected import CollectedText
+from exporter.publish.collected_families import COLLECTOR_UP
 from exporter.publish.exposition import Exposition, Page, Section, Sections
 from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, UP_FAMILY, Overview, sample_names
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format
@@ -36,7 +42,7 @@ from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.text import account_lines, budget_lines, up_line, usage_lines, workspace_lines
 from exporter.publish.webhooks import room_sections, workspace_sections
 from exporter.times import HOUR
-from tests.harness import Counting, at, peer, session
+from tests.harness import Counting, at, peer, scope_of, session
 from tests.programs import require
 
 # This side of client_python has no types of its own.
@@ -85,6 +91,26 @@ def ledger(folder: Path) -> Counting:
     return counting
 
 
+JOB_LABELS = {room_account(STANDUP): HOSTILE, Account("group", "class-north"): "class-north"}
+
+
+def jobs(kind: Kind[Job]) -> Collected[Job]:
+    """Three jobs of a room and one of a group: one is over, one runs, two have not started, one of them in an unknown status."""
+    collected = Collected(kind)
+    collected.coverage.configure(scope_of(["*"]), at(-7200), at(0), str)
+    for account in JOB_LABELS:
+        collected.open(account, {}, PeriodSums())
+    collected.begin(at(0))
+    collected.see(Job("j1", STANDUP, at(-3600), "completed", at(-3590), at(-1800.5), at(-1700)), STANDUP)
+    collected.see(Job("j2", STANDUP, at(-60), "running", at(-52)), STANDUP)
+    collected.see(Job("j3", STANDUP, at(-20), "starting"), STANDUP)
+    collected.see(Job("j4", "n1", at(-10), ""), "n1")
+    for room_id, account in zip((STANDUP, "n1"), JOB_LABELS, strict=True):
+        collected.assign(room_id, room_id, account)
+    collected.finish(str)
+    return collected
+
+
 def sections(counting: Counting, expires: float) -> Sections:
     """Everything that is published of that ledger; what expires does so then."""
     known = {
@@ -111,6 +137,10 @@ def sections(counting: Counting, expires: float) -> Sections:
     }
     found |= {name: list(of) for name, of in workspace_sections("default", heard, created=False).items()}
     found |= {name: list(of) for name, of in room_sections("default", heard, lambda a: labels[a.id], created=False).items()}
+    for listed in LISTED:
+        text = CollectedText("default", listed.families)
+        found |= {name: list(of) for name, of in text.sections(jobs(listed.kind), JOB_LABELS, expires, created=False).items()}
+        found.setdefault(COLLECTOR_UP.name, []).extend(text.up(listed.kind.name, expires))
     found[UP_FAMILY.name] = [Section(up_line("default", up=True))]
     return found
 

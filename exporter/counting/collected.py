@@ -1,0 +1,436 @@
+"""How what is listed beside sessions is counted: by the rules of sessions, whatever is listed.  No socket, no file, no clock.
+
+A `Kind` says what one record adds to which counters, as a pure function of the record and of now; everything else is the same
+for all kinds and stands here.  A counter's *truth* is what settled items have left and what the others add; *published* is the
+highest truth so far.  A record read twice, a read that failed half-way, a restart or a kill cannot count anything twice or lose
+it: there are no increments.  All times are the API's, in integer microseconds.
+
+What is kept of an item: while it is *open* (`Item.ended` is `None`) all of it; after its end too, until it has been looked at
+once more, two minutes later at least, and for an hour in any case, for what it then says counts; its id as long as a list may
+show it again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic
+
+import msgspec
+
+from exporter.config.money import Meter
+from exporter.counting.accounts import Histogram, PeriodSums
+from exporter.counting.contribution import Account
+from exporter.counting.coverage import MARGIN, Coverage, Names
+from exporter.counting.ledger import Settled
+from exporter.counting.spans import Span
+from exporter.hms.items import I
+from exporter.hms.records import Rejection
+from exporter.times import DAY, HOUR, Calendar, calendar
+
+FOLLOWED_ON = HOUR
+"""How long an item is kept after its end: what its record says later than that is not read."""
+_LOOKED_FOR = DAY
+"""An item that cannot be looked at again within this time after its end is settled as it was last seen."""
+_MISSED_FOR = 2 * DAY
+"""One that has vanished is taken up again if it comes back within this time."""
+_UNKNOWN_READS = 3
+"""Reads in a row that must not show an open item before it counts as vanished."""
+
+Labels = tuple[str, ...]
+"""The values of the labels that a kind has of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[I]):
+    """One kind of data: where it is listed, and what a record of it counts for.
+
+    `count` gives the counters that an item adds to up to a moment, by labels; `observe` what it adds to which of the
+    `distributions` (name and bounds, observed once for each item), as far as the record tells; `billed` the time that `meter`
+    counts, if it is billed by the minute.  Nothing stays open for longer than `reach_back`.
+    """
+
+    name: str
+    route: str
+    item: type[I]
+    decode: Callable[[bytes | msgspec.Raw, int], I | Rejection]
+    count: Callable[[I, int], Mapping[Labels, tuple[int, ...]]]
+    reach_back: int = 0
+    distributions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    observe: Callable[[I], Mapping[str, int]] = lambda _: {}
+    meter: Meter | None = None
+    billed: Callable[[I, int], Span | None] = lambda _, __: None
+
+
+class Kept(msgspec.Struct, Generic[I]):
+    """An item that has not been settled.
+
+    `observed` is the moment up to which it counts; `changed` is when its record last changed.  `unknown` reads in a row have not
+    shown it.  `seen_ended` is the read that first saw its end, `looked` whether it was seen again after that.  `measured` are the
+    distributions that hold it; `read` is as `Tracked` has it.
+    """
+
+    item: I
+    observed: int
+    changed: int
+    account: Account | None = None
+    unknown: int = 0
+    seen_ended: int | None = None
+    looked: bool = False
+    measured: frozenset[str] = frozenset()
+    read: frozenset[str] | None = None
+
+    @property
+    def vanished(self) -> bool:
+        """Whether it counts as over when it was last seen, for no list shows it any more, or it has been open for too long."""
+        return self.item.ended is None and self.unknown >= _UNKNOWN_READS
+
+    @property
+    def open(self) -> bool:
+        """Whether it goes on."""
+        return self.item.ended is None and self.unknown < _UNKNOWN_READS
+
+
+class Tally(msgspec.Struct):
+    """The counters of one account and one set of labels: what is settled, and what is published; `born` as in `AccountState`."""
+
+    settled: list[int]
+    published: list[int]
+    born: int
+
+
+class Holding(Generic[I]):
+    """What one account has of a kind.  `periods` are its settled time of the latest day and month, `usage_*` that of now."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.tallies: dict[Labels, Tally] = {}
+        self.kept: dict[str, Kept[I]] = {}
+        self.periods = PeriodSums()
+        self.usage_day = self.usage_month = 0
+        self.last_active = 0
+        self.touched = True
+        self.version = 0
+        """Rises when anything that is published may have changed."""
+
+    @property
+    def open(self) -> list[I]:
+        """The items that go on."""
+        return [kept.item for kept in self.kept.values() if kept.open]
+
+
+class Changes:
+    """What must be durable before any of it is published; it gathers until `Collected.committed`."""
+
+    def __init__(self) -> None:
+        self.kept: set[str] = set()
+        self.gone: set[str] = set()
+        """Ids that are no longer kept."""
+        self.settled: set[str] = set()
+        self.forgotten: set[str] = set()
+        self.holdings: set[Account] = set()
+        self.days: defaultdict[tuple[Account, str, int], int] = defaultdict(int)
+        """Microseconds to add, by account, room id and UTC day."""
+
+
+class Collected(Generic[I]):
+    """One workspace's counters of one kind.  A read is `begin`, `see` for each record, `absent`, `assign` for new rooms, `finish`."""
+
+    def __init__(self, kind: Kind[I]) -> None:
+        self.kind = kind
+        self.coverage = Coverage(kind.reach_back)
+        self.kept: dict[str, Kept[I]] = {}
+        self.settled: dict[str, Settled] = {}
+        self.holdings: dict[Account, Holding[I]] = {}
+        self.histograms: dict[str, Histogram] = {}
+        self.settled_time = PeriodSums()
+        """The settled time of all accounts, in memory or not."""
+        self.now: int | None = None
+        """The API's time at the last read."""
+        self.before: int | None = None
+        self.newest = 0
+        """When anything last changed that was read."""
+        self.changes = Changes()
+        self._unassigned: set[str] = set()
+        self._seen: set[str] = set()
+        self._calendar: Calendar | None = None
+
+    def committed(self) -> None:
+        """The changes are durable."""
+        self.changes = Changes()
+        self.coverage.committed()
+
+    # -- a read ---------------------------------------------------------------------------------------------------
+
+    def begin(self, now: int) -> None:
+        """A read begins, at this API time."""
+        self.before, self.now = self.now, now
+        self._seen = set()
+
+    def see(self, item: I, name: str | None) -> None:
+        """A record has been read; `name` is its room's, `None` while it is not known."""
+        now = self._now
+        self._seen.add(item.id)
+        self.newest = max(self.newest, min(item.changed, now))
+        kept = self.kept.get(item.id)
+        if item.id in self.settled:
+            return
+        overdue = item.ended is None and item.created < now - self.kind.reach_back
+        if kept is None:
+            if overdue or not (kept := self._new(item, name)):
+                return
+        elif min(item.changed, now) < kept.changed or (kept.item.ended is not None and item.ended is None and item.changed <= kept.changed):
+            return  # an older answer
+        elif overdue:
+            self._give_up(kept)
+            return
+        kept.item, kept.changed, kept.unknown = item, min(item.changed, now), 0
+        kept.observed = now if item.ended is None else item.ended
+        if item.ended is None:
+            kept.seen_ended, kept.looked = None, False
+        elif kept.seen_ended is None:
+            kept.seen_ended, kept.looked = now, now - item.ended > FOLLOWED_ON
+        elif now > kept.seen_ended and now >= item.ended + MARGIN:
+            kept.looked = True
+        self._touch(kept)
+
+    def _new(self, item: I, name: str | None) -> Kept[I] | None:
+        """An item that was not known; `None` where it does not count."""
+        read = None
+        if item.ended is not None:
+            if self.coverage.is_undecided(item.room_id, name):
+                read = self.coverage.read_already(item.room_id, item.created)
+            elif not self.coverage.counts(item.room_id, name, item.created, item.ended):
+                return None
+        kept = self.kept[item.id] = Kept(item, self._now, 0, read=read)
+        self._unassigned.add(item.id)
+        return kept
+
+    def unread(self, item_id: str | None) -> None:
+        """The item is there, but its record made no sense: it keeps what it had contributed."""
+        if item_id is not None:
+            self._seen.add(item_id)
+
+    def unseen(self, since: int = 0) -> list[Kept[I]]:
+        """Items that this read ought to show, and has not: open ones, and ended ones that are due to be looked at once more.
+
+        Only those that were asked for from `since` on.
+        """
+        now = self._now
+        return [
+            kept
+            for kept in self.kept.values()
+            if kept.item.id not in self._seen
+            and kept.item.created >= since
+            and (kept.open or (kept.item.ended is not None and not kept.looked and now >= kept.item.ended + MARGIN))
+        ]
+
+    def absent(self, kept: Kept[I]) -> None:
+        """The item is not where it ought to be in the list; with the third such read in a row it has vanished."""
+        if kept.item.id in self._seen:
+            return
+        self._seen.add(kept.item.id)
+        if kept.item.ended is not None:
+            kept.looked = True
+        else:
+            kept.unknown += 1
+            if kept.unknown >= _UNKNOWN_READS:
+                kept.seen_ended = self._now
+        self._touch(kept)
+
+    def _give_up(self, kept: Kept[I]) -> None:
+        """An item has been open for longer than any can be."""
+        if not kept.vanished:
+            kept.unknown, kept.seen_ended = _UNKNOWN_READS, self._now
+            self._touch(kept)
+
+    def _touch(self, kept: Kept[I]) -> None:
+        self.changes.kept.add(kept.item.id)
+        holding = self.holdings.get(kept.account) if kept.account is not None else None
+        if holding is not None:
+            holding.touched = True
+            holding.last_active = max(holding.last_active, min(kept.observed, self._now))
+
+    # -- accounts -------------------------------------------------------------------------------------------------
+
+    def unassigned_rooms(self) -> list[str]:
+        """The rooms of items that have no account yet."""
+        return list(dict.fromkeys(self.kept[i].item.room_id for i in self._unassigned))
+
+    def assign(self, room_id: str, name: str | None, account: Account | None) -> None:
+        """The room's new items belong to this account, which is open, for life; `None`: they do not count."""
+        for kept in [self.kept[i] for i in self._unassigned if self.kept[i].item.room_id == room_id]:
+            item = kept.item
+            self._unassigned.discard(item.id)
+            late = kept.read is not None and item.ended is not None
+            if account is None or (late and not self.coverage.counts(room_id, name, item.created, item.ended or 0, kept.read)):
+                self._drop(item.id)
+                continue
+            kept.account = account
+            self.holdings[account].kept[item.id] = kept
+            self._touch(kept)
+
+    def open(self, account: Account, tallies: Mapping[Labels, Tally], periods: PeriodSums) -> None:
+        """An account comes into the memory, as it was stored."""
+        holding = self.holdings[account] = Holding(account)
+        holding.tallies.update(tallies)
+        holding.periods = periods
+        holding.kept = {i: kept for i, kept in self.kept.items() if kept.account == account}
+        holding.last_active = max((kept.observed for kept in holding.kept.values()), default=0)
+        self._use(holding)
+
+    def close(self, account: Account) -> None:
+        """An account without items that are kept leaves the memory; what it has counted stays stored."""
+        holding = self.holdings.pop(account, None)
+        assert holding is None or not holding.kept
+        assert account not in self.changes.holdings
+
+    def restore(self, kept: Kept[I]) -> None:
+        """An item comes back from the store, before its account does."""
+        self.kept[kept.item.id] = kept
+        if kept.account is None:
+            self._unassigned.add(kept.item.id)
+
+    def _drop(self, item_id: str) -> None:
+        del self.kept[item_id]
+        self.changes.kept.discard(item_id)
+        self.changes.gone.add(item_id)
+
+    # -- the end of a read ----------------------------------------------------------------------------------------
+
+    def finish(self, name_of: Names) -> None:
+        """The read has seen what it could: settles what is over, and works out what is to be published."""
+        now = self._now
+        for name, bounds in self.kind.distributions.items():
+            if name not in self.histograms:
+                self.histograms[name] = Histogram(bounds, born=self._beginning(self.kept.values()))
+        for kept in list(self.kept.values()):
+            if kept.account is None:
+                if kept.item.created < now - self.kind.reach_back - _MISSED_FOR:  # its room's name will not be known any more
+                    self._unassigned.discard(kept.item.id)
+                    self._drop(kept.item.id)
+                continue
+            if kept.open and kept.item.id not in self._seen and kept.item.created < now - self.kind.reach_back:
+                self._give_up(kept)
+            self._measure(kept)
+            if self._is_over(kept, now):
+                self._settle(kept)
+        today = calendar(now)
+        for holding in self.holdings.values():
+            if holding.touched or today != self._calendar:
+                self._publish(holding)
+        self._calendar = today
+        gone = [i for i, of in self.settled.items() if not self.coverage.may_show_again(of.room_id, name_of(of.room_id), of.started)]
+        for item_id in gone:
+            del self.settled[item_id]
+            self.changes.settled.discard(item_id)
+            self.changes.forgotten.add(item_id)
+
+    def _is_over(self, kept: Kept[I], now: int) -> bool:
+        if kept.seen_ended is None:
+            return False
+        if kept.vanished:
+            return now - kept.seen_ended > _MISSED_FOR
+        return (kept.looked and now - kept.observed > FOLLOWED_ON) or now - kept.seen_ended > _LOOKED_FOR
+
+    def _measure(self, kept: Kept[I]) -> None:
+        new = {name: value for name, value in self.kind.observe(kept.item).items() if name not in kept.measured}
+        for name, value in new.items():
+            self.histograms[name].observe(max(0, value), 1_000_000)
+        if new:
+            kept.measured |= new.keys()
+            self.changes.kept.add(kept.item.id)
+
+    def _settle(self, kept: Kept[I]) -> None:
+        account, item = kept.account, kept.item
+        assert account is not None
+        holding = self.holdings[account]
+        for labels, values in self.kind.count(item, kept.observed).items():
+            tally = self._tally(holding, labels, len(values))
+            tally.settled = [a + b for a, b in zip(tally.settled, values, strict=True)]
+        billed = self.kind.billed(item, kept.observed)
+        for day, micros in by_day(billed).items() if billed is not None else ():
+            self.changes.days[account, item.room_id, day] += micros
+            holding.periods.add(day, micros)
+            self.settled_time.add(day, micros)
+        del holding.kept[item.id]
+        holding.touched = True
+        self._drop(item.id)
+        self.settled[item.id] = Settled(item.room_id, item.created)
+        self.changes.settled.add(item.id)
+
+    def _publish(self, holding: Holding[I]) -> None:
+        """Published = the highest truth so far; an over-estimate is held until the truth has caught up with it."""
+        truth = {labels: list(tally.settled) for labels, tally in holding.tallies.items()}
+        for kept in holding.kept.values():
+            for labels, values in self.kind.count(kept.item, kept.observed).items():
+                sums = truth.get(labels)
+                truth[labels] = list(values) if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
+        for labels, sums in truth.items():
+            tally = self._tally(holding, labels, len(sums))
+            tally.published = list(map(max, tally.published, sums))
+        self._use(holding)
+        holding.touched = bool(holding.open)
+        holding.version += 1
+        self.changes.holdings.add(holding.account)
+
+    def _tally(self, holding: Holding[I], labels: Labels, size: int) -> Tally:
+        tally = holding.tallies.get(labels)
+        if tally is None:
+            tally = holding.tallies[labels] = Tally([0] * size, [0] * size, self._beginning(holding.kept.values()))
+        return tally
+
+    def _beginning(self, kept: Iterable[Kept[I]]) -> int:
+        """A moment before anything that is new in these items: the read before, `since`, or when the earliest was asked for."""
+        floor = self.before
+        if floor is None:
+            floor = min((entry.since for entry in self.coverage.entries.values()), default=self.now or 0)
+        return min([floor, *(of.item.created for of in kept)])
+
+    # -- usage ----------------------------------------------------------------------------------------------------
+
+    def _use(self, holding: Holding[I]) -> None:
+        """The time of this day and this month: what has settled, and what the other items have taken."""
+        if self.kind.meter is None or self.now is None:
+            return
+        today = calendar(self.now)
+        holding.usage_day, holding.usage_month = holding.periods.at(today)
+        for kept in holding.kept.values():
+            billed = self.kind.billed(kept.item, kept.observed)
+            if billed is not None:
+                holding.usage_day += within(billed, today.day_start, today.day_end)
+                holding.usage_month += within(billed, today.month_start, today.month_end)
+
+    def usage(self) -> tuple[dict[Account, tuple[int, int]], tuple[int, int]]:
+        """Time of this day and this month (µs) by account in memory, and that of all accounts that have left it."""
+        if self.now is None:
+            return {}, (0, 0)
+        today = calendar(self.now)
+        day, month = self.settled_time.at(today)
+        for holding in self.holdings.values():
+            of_day, of_month = holding.periods.at(today)
+            day, month = day - of_day, month - of_month
+        return {account: (of.usage_day, of.usage_month) for account, of in self.holdings.items()}, (day, month)
+
+    @property
+    def _now(self) -> int:
+        assert self.now is not None, "no read has begun"
+        return self.now
+
+
+def within(span: Span, begin: int, end: int) -> int:
+    """How much of the time from its first to its second moment lies between two others (µs)."""
+    return max(0, min(span[1], end) - max(span[0], begin))
+
+
+def by_day(span: Span) -> dict[int, int]:
+    """The time from its first to its second moment by UTC day (days since the epoch), split at midnight."""
+    days: dict[int, int] = {}
+    start, end = span
+    while start < end:
+        day = start // DAY
+        until = min(end, (day + 1) * DAY)
+        days[day] = until - start
+        start = until
+    return days

@@ -1,0 +1,83 @@
+"""What the API lists beside sessions: things with an id, a room and a moment at which they were asked for or came to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from exporter.hms.pages import BROKEN
+from exporter.hms.records import Rejection, RejectionKind, plain, record_id
+from exporter.times import DAY, micros
+
+_NO_TIME = micros(datetime(1, 1, 1, tzinfo=UTC))
+"""Go's zero time, which stands for none."""
+_EARLIEST = micros(datetime(2015, 1, 1, tzinfo=UTC))
+"""Older than the platform itself: a time before it is a fault, not a fact."""
+
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time as the API writes it."""
+Text = Annotated[str, msgspec.Meta(max_length=1_000)]
+"""An id: what is longer is none."""
+
+
+class Item(msgspec.Struct, array_like=True, gc=False):
+    """One record of a list that is ordered by `created` (µs), newest first.  Subclasses add what is counted.
+
+    Only declared fields are decoded: what a record holds besides, secrets among it, never reaches the memory of the exporter.
+    """
+
+    id: str
+    room_id: str
+    created: int
+
+    @property
+    def ended(self) -> int | None:
+        """When it was over (µs); `None` while it is open.  What never changes is over from the beginning."""
+        return self.created
+
+    @property
+    def changed(self) -> int:
+        """When the record last changed, as far as it tells (µs)."""
+        return self.created
+
+    @property
+    def oddity(self) -> str | None:
+        """What the log should say, once, of a record that counts although something of it is not known."""
+        return None
+
+
+I = TypeVar("I", bound=Item)  # noqa: E741 (an item: it stands for no number)
+
+
+class Unreadable(Exception):
+    """A record that is to be rejected; the text is the reason, without any of the record's own text."""
+
+
+def moment(time: datetime | None, now: int) -> int | None:
+    """A time of a record (µs); `None` for no time.  Raises `Unreadable` for an impossible one, as of `now`."""
+    if time is None:
+        return None
+    at = micros(time)
+    if at == _NO_TIME:
+        return None
+    if not _EARLIEST <= at <= now + 2 * DAY:  # generous, as with sessions: the API's clock may be misread by a day
+        raise Unreadable("it holds an impossible time")
+    return at
+
+
+def decoded(kind: RejectionKind, raw: bytes | msgspec.Raw, make: Callable[[bytes | msgspec.Raw], I]) -> I | Rejection:
+    """The item that `make` finds in a record, or why it makes no sense."""
+    try:
+        item = make(raw)
+        if not item.id or not item.room_id:
+            raise Unreadable("no id or no room id")
+        return item
+    except Unreadable as error:
+        reason = str(error)
+    except BROKEN:
+        reason = f"not a record of a {kind.replace('_', ' ')}"
+    identifier = record_id(raw)
+    return Rejection(kind, (identifier or str(hash(bytes(raw))),), plain(identifier) if identifier else "unknown", reason)

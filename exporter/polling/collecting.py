@@ -1,0 +1,342 @@
+"""A workspace's poller that also reads what is collected beside sessions: after them, within what a poll has left of its time.
+
+Each collector fails alone: it has its own interval, its own back-off and its own line in the log, and touches neither `hms_up`
+nor a session.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from exporter.config.config import Config, WorkspaceConfig
+from exporter.counting.collected import Collected
+from exporter.counting.contribution import Account, room_account
+from exporter.counting.poll import Poll
+from exporter.counting.rooms import KnownRoom
+from exporter.hms.client import Api
+from exporter.hms.errors import ApiError, Forbidden, NotFound
+from exporter.logs import event
+from exporter.polling.listed import Asking, ListReader, RoomsOfInterest
+from exporter.polling.poller import WorkspacePoller
+from exporter.polling.turns import QUIET_AFTER, Turn
+from exporter.publish.beside import LISTED, Listed
+from exporter.publish.collected import CollectedText
+from exporter.publish.collected_families import COLLECTOR_UP
+from exporter.publish.exposition import Section
+from exporter.publish.status import CollectorStatus
+from exporter.state import collected as state
+from exporter.state.store import Store, StoreError
+from exporter.times import HOUR, SECOND
+
+_SHARE = 0.9
+"""The part of a poll's interval within which collectors are read: the next poll must not have to wait for them."""
+_GAP_INTERVALS = 3
+_TELL_AGAIN = 60.0
+"""Seconds between two lines of a fault that keeps changing."""
+
+
+class Site:
+    """One collector at work in a workspace: what it has counted, how it reads, its turns, its text."""
+
+    def __init__(self, workspace: str, listed: Listed, rooms: RoomsOfInterest, turn: Turn) -> None:
+        self.name = listed.kind.name
+        self.collected: Collected[Any] = Collected(listed.kind)
+        self.reader = ListReader(self.collected, rooms)
+        self.text = CollectedText(workspace, listed.families)
+        self.turn = turn
+        self.restored = self.entered = self.read = False
+        """Whether what is stored has come back; whether it knows the configuration in force; whether it was read since then."""
+        self.durable = True
+        """Whether the store has taken all that it has counted: nothing else may be shown."""
+        self.shown: Mapping[str, Sequence[Section]] = {}
+        self.told: tuple[str, float] | None = None
+        self.odd: set[str] = set()
+
+    def quiet(self) -> bool:
+        """Whether nothing is open, and the newest change is long ago."""
+        collected = self.collected
+        return not any(kept.open for kept in collected.kept.values()) and (collected.now or 0) - collected.newest > QUIET_AFTER
+
+
+class CollectingPoller(WorkspacePoller):
+    """As `WorkspacePoller`, and reads what `collect` asks for after each poll, as far as that is due."""
+
+    def __init__(self, workspace: WorkspaceConfig, config: Config, store: Store, *arguments: Any, **more: Any) -> None:
+        """The arguments are those of `WorkspacePoller`."""
+        self._sites: dict[str, Site] = {}
+        self._store = store
+        super().__init__(workspace, config, store, *arguments, **more)
+        self._publisher.beside = self._sections_beside
+
+    # -- its configuration ----------------------------------------------------------------------------------------
+
+    def _use(self, config: Config, api: Api) -> None:
+        super()._use(config, api)
+        self._beside_client = api.client()
+        sites = {}
+        for listed in LISTED:
+            name = listed.kind.name
+            if not getattr(config.collect, name):
+                continue
+            turn = Turn(config.collect.interval, config.poll.interval)
+            site = self._sites.get(name)
+            if site is None:
+                site = Site(self.name, listed, self._rooms_of_interest(name), turn)
+            else:
+                turn.good_until, turn.read_at = site.turn.good_until, site.turn.read_at
+            site.turn, site.entered, site.read = turn, False, False
+            sites[name] = site
+        self._sites = sites
+
+    def _rooms_of_interest(self, name: str) -> RoomsOfInterest:
+        return RoomsOfInterest(lambda room_id: self.rooms.covers(room_id), self.accounts.name_of, self.rejected, partial(self._odd, name))
+
+    def restore(self) -> None:
+        """What the state holds, published at once.  Raises `StoreError`."""
+        self._restore_beside()
+        super().restore()
+        self._enter_accounts()
+
+    def configure(self, workspace: WorkspaceConfig, config: Config, api: Api) -> None:
+        """Takes over a configuration, between two polls; nothing counted is touched."""
+        self._beside_client.close()
+        super().configure(workspace, config, api)
+        try:
+            self._restore_beside()
+            self._enter_accounts()
+        except StoreError as error:
+            event("warn", "what is collected beside sessions could not be read from the state", workspace=self.name, reason=error)
+
+    def _restore_beside(self) -> None:
+        for site in self._sites.values():
+            if not site.restored:
+                state.restore(self._store, self.name, site.collected)
+                site.restored = True
+
+    def _enter_accounts(self) -> None:
+        """The accounts of what is not settled come into the memory, and are shown like others."""
+        for site in self._sites.values():
+            for kept in site.collected.kept.values():
+                if kept.account is not None:
+                    self.accounts.open(kept.account)
+        self._open_holdings()
+        self._mark_accounts()
+        self.rooms.show(self.ledger.accounts.values(), self.ledger.now or 0)
+        self._tell_beside()
+        self._publish(up=self.status.state == "ok")
+
+    # -- a poll ---------------------------------------------------------------------------------------------------
+
+    def poll(self) -> None:
+        """A poll of everything, and then of what is collected beside sessions.  Never raises."""
+        started = self._monotonic()
+        super().poll()
+        self._guarded(lambda: self._collect(started))
+
+    def _collect(self, started: float) -> None:
+        if not self._entered or self._poll is None:
+            return
+        until = started + _SHARE * self._config.poll.interval
+        self._beside_client.end_by(time.monotonic() + until - self._monotonic())
+        asking = Asking(self._beside_client, until, self._pause, self._monotonic)
+        read = False
+        for site in sorted(self._sites.values(), key=lambda site: site.turn.due):
+            if site.turn.is_due(started) and not asking.is_over and not self.api.stopped.is_set():
+                self._turn(site, asking, started)
+                read = True
+        for site in self._sites.values():
+            while site.read and site.reader.behind and not asking.is_over and site.turn.state == "ok" and not self.api.stopped.is_set():
+                self._turn_to_the_past(site, asking, started)
+                read = True
+        if read and not self.api.stopped.is_set():
+            self._tell_beside()
+            self._publisher.publish_beside(self.ledger, self.rooms)
+            self._read_names_beside(until)
+
+    def _pause(self) -> None:
+        if self._pressed():
+            self._give_way()
+
+    def _turn(self, site: Site, asking: Asking, started: float) -> None:
+        """Reads one collector; whatever goes wrong concerns that one alone."""
+        self._enter(site)
+        interval = max(self._config.collect.interval, self._config.poll.interval)
+        gap = max(HOUR, round(_GAP_INTERVALS * interval * SECOND))
+        try:
+            error = site.reader.read(asking, gap)
+        except ApiError as unread:
+            error = unread
+        else:
+            site.read = True
+        if self.api.stopped.is_set():
+            return
+        fault = self._settled(site)
+        if isinstance(error, Forbidden | NotFound):
+            site.turn.silenced(started, str(error))
+        elif error is not None or fault is not None:
+            site.turn.failed(started, str(error or fault))
+        else:
+            site.turn.succeeded(started, self._monotonic(), time.time(), quiet=site.quiet())
+        self._tell_of(site)
+
+    def _turn_to_the_past(self, site: Site, asking: Asking, started: float) -> None:
+        error = site.reader.read_past(asking)
+        if self.api.stopped.is_set():
+            return
+        fault = self._settled(site)
+        if error is not None or fault is not None:
+            site.turn.failed(started, str(error or fault))
+            self._tell_of(site)
+
+    def _enter(self, site: Site) -> None:
+        """The collector learns of the configuration: from then on its rooms count, whether it can be read or not."""
+        if site.entered:
+            return
+        assert self._poll is not None
+        now = self._poll.now
+        site.collected.coverage.configure(self.rooms.scope, self._since(now), now, self.accounts.name_of)
+        site.entered = True
+
+    # -- what it has read -----------------------------------------------------------------------------------------
+
+    def _settled(self, site: Site) -> str | None:
+        """Gives new items their accounts, works out the totals and stores them; what went wrong, in words."""
+        site.durable = False
+        fault = self._guarded(lambda: self._settle_beside(site))
+        site.durable = fault is None
+        return fault
+
+    def _settle_beside(self, site: Site) -> None:
+        collected = site.collected
+        for room_id in collected.unassigned_rooms():
+            decided, account = self._owner_of(collected, room_id)
+            if decided:
+                if account is not None:
+                    self.accounts.open(account)
+                    self._open_holdings()
+                collected.assign(room_id, self.accounts.name_of(room_id), account)
+        self._open_holdings()
+        if collected.now is not None:
+            collected.finish(self.accounts.name_of)
+        self._mark_accounts()
+        if any(state.touched for state in self.ledger.accounts.values()):
+            assert self._poll is not None
+            self._durable = False
+            self._poll.finish((), self._read_at)
+            self._commit()
+        state.commit(self._store, self.name, collected)
+
+    def _owner_of(self, collected: Collected[Any], room_id: str) -> tuple[bool, Account | None]:
+        """Whether it is decided who owns the series of a room, and which account that is; `None`: the room is not followed."""
+        name = self.accounts.name_of(room_id)
+        if collected.coverage.is_undecided(room_id, name):
+            return False, None
+        of_sessions = (t.account for t in self.ledger.tracked.values() if t.room_id == room_id and t.account is not None)
+        account = next(of_sessions, None)
+        if account is None:
+            account = self.rooms.place({room_id: 0}, self.ledger.accounts, self.ledger.now or 0).get(room_id)
+        if account is None and collected.coverage.has_covered(room_id, name):
+            account = room_account(room_id)  # of an entry that has been taken out meanwhile: it counts, unseen
+        return True, account
+
+    def _open_holdings(self) -> None:
+        for site in self._sites.values():
+            state.open_accounts(self._store, self.name, site.collected, self.ledger.accounts)
+
+    def _mark_accounts(self) -> None:
+        """Rooms in which something goes on are in use, as those in which a session does."""
+        marked: dict[Account, tuple[set[str], set[str], int]] = {}
+        for site in self._sites.values():
+            for kept in site.collected.kept.values():
+                if kept.account is not None:
+                    kept_by, run_by, last = marked.get(kept.account, (set(), set(), 0))
+                    kept_by.add(site.name)
+                    if kept.open:
+                        run_by.add(site.name)
+                    marked[kept.account] = kept_by, run_by, max(last, kept.observed)
+        for account, of in self.ledger.accounts.items():
+            of.kept_by, of.run_by, last = marked.get(account, (set(), set(), 0))
+            of.touched |= last > of.last_active
+            of.last_active = max(of.last_active, last)
+
+    def _end(self, poll: Poll) -> None:
+        super()._end(poll)
+        for site in self._sites.values():
+            for account in [account for account in site.collected.holdings if account not in self.ledger.accounts]:
+                site.collected.close(account)
+
+    # -- rooms ----------------------------------------------------------------------------------------------------
+
+    def rooms_in_question(self) -> list[str]:
+        """Rooms that 100ms should be asked about now: also those of what waits for their names."""
+        found = super().rooms_in_question()
+        waiting = [i for site in self._sites.values() for i in site.collected.unassigned_rooms()]
+        return list(dict.fromkeys([*found, *self.rooms.wanted(waiting, self.api.now())])) if waiting else found
+
+    def learn(self, answers: Sequence[KnownRoom]) -> None:
+        """Answers about rooms: counts what waited for them, and publishes it under its name."""
+        before = {room.id: self.accounts.name_of(room.id) for room in answers}
+        super().learn(answers)
+        for site in self._sites.values():
+            if self._poll is None or not site.entered:
+                continue
+            for room_id, old in before.items():
+                new, now = self.accounts.name_of(room_id), self._poll.now
+                if old is not None and new is not None and old != new:
+                    site.collected.coverage.renamed(room_id, old, new, self.rooms.scope, self._since(now), now)
+            if set(site.collected.unassigned_rooms()) & before.keys():
+                self._settled(site)
+                self._publisher.publish_beside(self.ledger, self.rooms)
+
+    def _read_names_beside(self, until: float) -> None:
+        """A room's series wait for its name: those of a room found here do not wait for the next poll."""
+        wanted = [room_id for room_id in self.rooms_in_question() if room_id not in self.rooms.known]
+        if wanted and self._monotonic() < until:
+            answers = self._names.read(wanted, until, self._until_pressed)
+            if answers:
+                self.learn(answers)
+
+    # -- telling --------------------------------------------------------------------------------------------------
+
+    def _sections_beside(self, labels: Mapping[Account, str]) -> Mapping[str, Sequence[Section]]:
+        """What is published of all collectors: only what the store has taken."""
+        created = self._config.web.created_timestamps
+        sections: dict[str, Sequence[Section]] = {}
+        up: list[Section] = []
+        for site in self._sites.values():
+            if site.durable:
+                site.shown = site.text.sections(site.collected, labels, site.turn.good_until, created=created)
+            sections |= site.shown
+            up += site.text.up(site.name, site.turn.good_until if site.turn.state == "ok" else float("-inf"))
+        return {**sections, COLLECTOR_UP.name: up}
+
+    def _tell_of(self, site: Site) -> None:
+        """A line in the log when something begins, changes or ends."""
+        turn, now = site.turn, self._monotonic()
+        about = {"workspace": self.name, "collector": site.name}
+        if turn.reason is None:
+            if site.told is not None:
+                event("info", "a collector succeeds again", **about)
+            site.told = None
+        elif turn.state == "silent":
+            if site.told is None or site.told[0] != turn.reason:
+                more = f"it is left alone for a day or until a reload; collect.{site.name}: false turns it off"
+                event("warn", "a collector may not be read", **about, reason=turn.reason, more=more)
+            site.told = turn.reason, now
+        elif site.told is None or (site.told[0] != turn.reason and now - site.told[1] >= _TELL_AGAIN):
+            event("warn", "a collector failed", **about, reason=turn.reason)
+            site.told = turn.reason, now
+
+    def _odd(self, name: str, text: str) -> None:
+        site = self._sites.get(name)
+        if site is not None and text not in site.odd:
+            site.odd.add(text)
+            event("warn", text, workspace=self.name, collector=name)
+
+    def _tell_beside(self) -> None:
+        found = tuple(CollectorStatus(s.name, s.turn.state, s.turn.read_at, s.turn.reason) for s in self._sites.values())
+        self.status = replace(self.status, collectors=found)

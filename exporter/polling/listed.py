@@ -1,0 +1,199 @@
+"""Reads a list that has no filter by time, newest first: what is new, what is open, and page by page the past.
+
+The first page shows what is new; it is gone on with until everything has been seen that was open at the read before, or until
+asking for what is left one by one costs no more.  What is older is the past: a cursor moves down through it, beside the polls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import chain
+from typing import Generic, NamedTuple
+
+import msgspec
+
+from exporter.counting.collected import Collected, Kept
+from exporter.counting.coverage import MARGIN
+from exporter.counting.spans import FOREVER, contains
+from exporter.hms.client import Client
+from exporter.hms.errors import ApiError, NotFound, TooMuch
+from exporter.hms.items import I
+from exporter.hms.pace import Patience
+from exporter.hms.pages import Page
+from exporter.hms.records import Rejection, record_id
+
+_PAGES_AT_ONCE = 10
+"""Pages of the past that are read before what they showed is stored."""
+
+
+class Asking(NamedTuple):
+    """What one read may use: a connection, until when (monotonic seconds), and what is to be done between two pages."""
+
+    client: Client
+    until: float
+    pause: Callable[[], None] = lambda: None
+    monotonic: Callable[[], float] = time.monotonic
+
+    @property
+    def patience(self) -> Patience:
+        """Until when requests may be tried again."""
+        return Patience(time.monotonic() + self.until - self.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its time is."""
+        return self.monotonic() >= self.until
+
+
+class RoomsOfInterest(NamedTuple):
+    """What a reader asks about rooms, and whom it tells of records that make no sense or that are odd."""
+
+    covers: Callable[[str], bool | None]
+    name_of: Callable[[str], str | None]
+    rejected: Callable[[Rejection], None]
+    odd: Callable[[str], None]
+
+
+class ListReader(Generic[I]):
+    """Reads one kind's list into its counters.  The caller gives new items their accounts, ends the read and stores it."""
+
+    def __init__(self, collected: Collected[I], rooms: RoomsOfInterest) -> None:
+        self._collected = collected
+        self._rooms = rooms
+
+    @property
+    def behind(self) -> bool:
+        """Whether something of the past is still to be read."""
+        return bool(self._collected.coverage.tasks)
+
+    def read(self, asking: Asking, longest_gap: int) -> ApiError | None:
+        """What is new and what is open.  Returns what went wrong after something had been read; raises `ApiError` before."""
+        collected, route, patience = self._collected, self._collected.kind.route, asking.patience
+        pages = asking.client.pages(route, {}, patience, optional=True)
+        first = next(pages)
+        sent = asking.client.sent
+        asking.client.decide_on_clock(patience)
+        now = asking.client.time_at(sent)
+        collected.begin(now)
+        collected.coverage.begin(now, longest_gap)
+        horizon = collected.coverage.horizon
+        fault: ApiError | None = None
+        oldest, cursor, count = now, "", 0
+        try:
+            for page in chain([first], pages):
+                oldest = min(oldest, self._see(page))
+                if not page.ends:
+                    continue
+                cursor, count = page.last or "", count + 1
+                asking.pause()
+                if not page.goes_on:
+                    oldest, cursor = -FOREVER, ""
+                elif (horizon is None or oldest < horizon) and not self._worth_another(oldest, now, count):
+                    break
+                elif asking.is_over:
+                    raise ApiError(f"{route}: the poll's time is over")
+        except ApiError as error:
+            fault = error
+        self._has_shown(oldest, horizon, cursor, now)
+        return self._look_for_the_rest(oldest, asking, patience) if fault is None else fault
+
+    def _see(self, page: Page) -> int:
+        """Counts a page; returns the moment of its oldest record (`FOREVER`: it shows none)."""
+        collected, now = self._collected, self._collected.now or 0
+        oldest = FOREVER
+        for raw in page.data or ():
+            item = collected.kind.decode(raw, now)
+            if isinstance(item, Rejection):
+                self._rooms.rejected(item)
+                collected.unread(record_id(raw))
+                continue
+            oldest = min(oldest, item.created)
+            if item.id in collected.kept or self._rooms.covers(item.room_id) is not False:
+                collected.see(item, self._rooms.name_of(item.room_id))
+                if item.oddity is not None:
+                    self._rooms.odd(item.oddity)
+        return oldest
+
+    def _worth_another(self, oldest: int, now: int, pages: int) -> bool:
+        """Whether another page costs less than asking one by one for what has not been shown yet."""
+        rest = [kept.item.created for kept in self._collected.unseen() if kept.item.created < oldest + MARGIN]
+        if not rest:
+            return False
+        a_page = max(1, (now - oldest) // pages)
+        return len(rest) > 1 + (oldest - min(rest)) // a_page
+
+    def _has_shown(self, oldest: int, horizon: int | None, cursor: str, now: int) -> None:
+        """Everything from the newest to the oldest record shown has been read; what is not, of the new, becomes the past."""
+        coverage = self._collected.coverage
+        # Records may stand a little out of order: the last minutes of what was shown are read again.
+        bottom = oldest if oldest == -FOREVER else oldest + MARGIN
+        unread = (horizon, bottom - 1) if horizon is not None and bottom > horizon + 2 * MARGIN else None
+        coverage.complete(now, unread=unread)
+        self._read_down_to(bottom, now, cursor, now)
+
+    def _read_down_to(self, bottom: int, top: int, cursor: str, now: int) -> None:
+        coverage = self._collected.coverage
+        for task in list(coverage.tasks.values()):
+            if any(begin <= top and end >= bottom for begin, end in task.unread):
+                coverage.has_read([task], bottom, top, now)
+            if cursor and task.number in coverage.tasks and task.unread[-1][1] == bottom - 1:
+                task.cursor = cursor
+                coverage.changed_tasks.add(task.number)
+
+    def _look_for_the_rest(self, oldest: int, asking: Asking, patience: Patience) -> ApiError | None:
+        """Open items that the pages have not shown: gone, where they cover their place in the list, else asked for one by one."""
+        collected = self._collected
+        rest: list[Kept[I]] = []
+        for kept in collected.unseen():
+            if oldest == -FOREVER or kept.item.created >= oldest + MARGIN:
+                collected.absent(kept)
+            else:
+                rest.append(kept)
+        for kept in sorted(rest, key=lambda kept: kept.observed):
+            if asking.is_over:
+                return ApiError(f"{collected.kind.route}: the poll's time is over")
+            try:
+                raw = asking.client.record(collected.kind.route, kept.item.id, patience, optional=True)
+            except NotFound:
+                collected.absent(kept)
+            except ApiError as error:
+                return error
+            else:
+                self._see(Page([msgspec.Raw(raw)]))
+        return None
+
+    # -- the past -------------------------------------------------------------------------------------------------
+
+    def read_past(self, asking: Asking) -> ApiError | None:
+        """Some pages of the past; it goes on where it was left, by the cursor that is stored with it."""
+        coverage, now = self._collected.coverage, self._collected.now or 0
+        task = max(coverage.tasks.values(), key=lambda task: task.unread[-1][1])
+        top = task.unread[-1][1] if task.cursor else now
+        count = 0
+        oldest = FOREVER
+        try:
+            parameters = {"start": task.cursor} if task.cursor else {}
+            for page in asking.client.pages(self._collected.kind.route, parameters, asking.patience, optional=True):
+                oldest = min(oldest, self._see(page))
+                if not page.ends:
+                    continue
+                asking.pause()
+                count += 1
+                floor = min(of.unread[0][0] for of in coverage.tasks.values())
+                if not page.goes_on or oldest < floor - MARGIN:
+                    self._read_down_to(-FOREVER, top, "", now)
+                    return None
+                if oldest + MARGIN <= top:
+                    self._read_down_to(oldest + MARGIN, top, page.last or "", now)
+                if task.number in coverage.tasks and contains(task.unread, oldest) and oldest <= top:
+                    task.cursor = page.last or ""
+                    coverage.changed_tasks.add(task.number)
+                if count >= _PAGES_AT_ONCE or asking.is_over or not coverage.tasks:
+                    return None
+        except ApiError as error:
+            if isinstance(error, TooMuch | NotFound) and task.cursor and not count:
+                task.cursor = ""  # what it named is gone: the list is read again from its beginning
+                coverage.changed_tasks.add(task.number)
+            return error
+        return None

@@ -1,0 +1,24 @@
+"""What is collected beside sessions from lists: a kind of data, and the families that show it.  A new kind is one line more."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from exporter.counting.collected import Kind
+from exporter.counting.jobs import EXTERNAL_STREAMS, LIVE_STREAMS, RECORDINGS
+from exporter.publish.family import Family
+from exporter.publish.jobs import EXTERNAL_STREAM_FAMILIES, LIVE_STREAM_FAMILIES, RECORDING_FAMILIES
+
+
+class Listed(NamedTuple):
+    """A kind of data that is read from a list, and its families."""
+
+    kind: Kind[Any]
+    families: tuple[Family, ...]
+
+
+LISTED = (
+    Listed(RECORDINGS, RECORDING_FAMILIES),
+    Listed(LIVE_STREAMS, LIVE_STREAM_FAMILIES),
+    Listed(EXTERNAL_STREAMS, EXTERNAL_STREAM_FAMILIES),
+)

@@ -1,0 +1,34 @@
+"""A bench whose exporter also reads what is collected beside sessions, and whose steady clock leaps with the API's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from exporter.config.config import CollectConfig
+from exporter.polling.collecting import CollectingPoller
+from exporter.simulator import World
+from lab.bench import Bench, Rooms
+
+
+class BesideBench(Bench):
+    """As `Bench`; `collect` is as in the configuration."""
+
+    def __init__(self, folder: Path, world: World, rooms: Rooms = None, *, collect: CollectConfig | None = None, **options: Any) -> None:
+        self.collect = collect if collect is not None else CollectConfig(interval=30.0)
+        super().__init__(folder, world, rooms, **options)
+
+    def begin(self) -> None:
+        """A process begins, and publishes what the state file holds."""
+        self.config = replace(self.config, collect=self.collect)
+        super().begin()
+
+    def make_poller(self) -> CollectingPoller:
+        """The process's poller."""
+        return CollectingPoller(self.workspace, self.config, self.store, self.exposition, self.metrics, self.api, monotonic=self.monotonic)
+
+    def poll(self, seconds: float = 0.0) -> dict[str, float]:
+        """A poll so many seconds later on both clocks, and what is published then."""
+        self.uptime += seconds
+        return super().poll(seconds)
