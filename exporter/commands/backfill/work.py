@@ -163,7 +163,7 @@ class Work:
         return int(self._db.execute("SELECT count(*) FROM session").fetchone()[0])
 
     def unnamed_rooms(self) -> list[str]:
-        """Rooms with sessions of which nothing is known yet."""
+        """Rooms that have sessions and are not known yet."""
         rows = self._db.execute("SELECT DISTINCT room FROM session WHERE room NOT IN (SELECT id FROM room)")
         return [row[0] for row in rows]
 
