@@ -132,7 +132,7 @@ def windows(wanted: Sequence[int], known: Sequence[int], page_size: int) -> list
 
 
 def estimate(rooms: int | None, running: int, ended: int, page_size: int = 100) -> int:
-    """Calls that a poll makes in a workspace of so many running sessions, so many of them ended since the last poll.
+    """Calls of a poll in a workspace with this many running sessions, and this many that ended since the last poll.
 
     `rooms` is the number of configured rooms, `None` for all.  It assumes the worst of what is usual: none of the ended
     sessions is among the newest that have ended, so that each is asked for by itself.
