@@ -15,7 +15,7 @@ the API's, in integer microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
@@ -359,14 +359,10 @@ class Coverage:
 
     def _drop_unwanted(self) -> None:
         """Drops catch-ups that no entry needs any more."""
-        wanted = {number for followed in self._all() for number in followed.tasks}
+        wanted = {number for followed in (*self.entries.values(), *self.rooms.values()) for number in followed.tasks}
         for number in self.tasks.keys() - wanted:
             del self.tasks[number]
             self.changed_tasks.add(number)
-
-    def _all(self) -> Iterator[Followed]:
-        yield from self.entries.values()
-        yield from self.rooms.values()
 
     def _of(self, subject: tuple[str, str]) -> Followed:
         kind, key = subject

@@ -15,39 +15,15 @@ times are the API's, in integer microseconds.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums
+from exporter.counting.changes import Changes, Settled
 from exporter.counting.contribution import Account, Memory, Past, Tracked, count_people, presences, seconds_by_day
 from exporter.counting.coverage import Coverage, Names
 from exporter.counting.peaks import Window
 from exporter.hms.records import Session
 from exporter.times import SECOND, Calendar, calendar
-
-
-class Settled(NamedTuple):
-    """A session whose counting is over; its id is kept as long as an answer may show it again."""
-
-    room_id: str
-    started: int
-
-
-class Changes:
-    """Changes that must be durable before the ledger may be published; they accumulate until `Ledger.committed`."""
-
-    def __init__(self) -> None:
-        self.accounts: set[Account] = set()
-        self.tracked: set[str] = set()
-        self.untracked: set[str] = set()
-        self.settled: set[str] = set()
-        self.forgotten: set[str] = set()
-        self.days: defaultdict[tuple[Account, str, int, str], int] = defaultdict(int)
-        """Microseconds to add, by account, room id, UTC day and role."""
-        self.roles_seen: dict[str, Past] = {}
-        """Of sessions that settled, and ran when an entry's series began to be whole: the earlier roles of their peers."""
-        self.histograms: set[tuple[str, str]] = set()
 
 
 class Ledger:
@@ -264,13 +240,13 @@ class Ledger:
         assert account not in self.changes.accounts
         del self.accounts[account]
         self.windows.pop(account, None)
-        self._move_usage(state, 1)
+        _move_usage(self.unloaded, state, 1, calendar(self.now or 0))
 
     def restore(self, states: Iterable[AccountState]) -> None:
         """Accounts come back from the store; their `published_*` are what is held above the truth, 0 where nothing is."""
         restored = {state.account: state for state in states}
         for state in restored.values():
-            self._move_usage(state, -1)
+            _move_usage(self.unloaded, state, -1, calendar(self.now or 0))
         for tracked in self.tracked.values():
             if tracked.account in restored:
                 state = restored[tracked.account]
@@ -350,13 +326,13 @@ class Ledger:
         state.version += counted or begun
         state.moved += 1
 
-    def _move_usage(self, state: AccountState, sign: int) -> None:
-        now = calendar(self.now or 0)
-        for role, totals in state.roles.items():
-            sums = self.unloaded.setdefault(role, PeriodSums())
-            today, this_month = sums.at(now)
-            of_day, of_month = totals.periods.at(now)
-            self.unloaded[role] = PeriodSums(now.day, today + sign * of_day, now.month, this_month + sign * of_month)
+
+def _move_usage(sums: dict[str, PeriodSums], state: AccountState, sign: int, now: Calendar) -> None:
+    """Adds what an account has settled in this day and month to these sums by role, or takes it away."""
+    for role, totals in state.roles.items():
+        today, this_month = sums[role].at(now) if role in sums else (0, 0)
+        of_day, of_month = totals.periods.at(now)
+        sums[role] = PeriodSums(now.day, today + sign * of_day, now.month, this_month + sign * of_month)
 
 
 def _held(one: bool, two: bool, three: bool) -> int:

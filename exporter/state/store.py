@@ -15,9 +15,10 @@ from pathlib import Path
 import msgspec
 
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums, RoleTotals, SessionTotals
+from exporter.counting.changes import Settled
 from exporter.counting.contribution import Account, Memory, Tracked
 from exporter.counting.coverage import CatchUp, Coverage, Followed
-from exporter.counting.ledger import Ledger, Settled
+from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.spans import Span
 from exporter.state.database import Database, Reading, Writing
