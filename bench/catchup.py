@@ -60,7 +60,7 @@ def _measure(sessions: int) -> tuple[Row, ...]:
 
 
 def simulated(sessions: int) -> int:
-    """The simulated 100ms with so many ended sessions of the last month; its port."""
+    """Runs the simulated 100ms with this many ended sessions of the last month; returns its port."""
     world, now, chance = World("key", SECRET), real_clock(), random.Random(1)  # noqa: S311 (the same past every time)
     rooms = [world.room(name=f"room-{number}").id for number in range(_ROOMS)]
     for number in range(sessions):

@@ -52,7 +52,7 @@ def _few(rooms: int) -> Row:
 
 
 def _many(sessions: int, polls: int) -> tuple[Row, Row]:
-    """A busy workspace, a tenth of which changes between two polls, scraped throughout."""
+    """A busy workspace; a tenth of it changes between two polls. It is scraped all the time."""
     interval = 0.2
     with (
         Served(page_server, sessions) as server,

@@ -87,7 +87,7 @@ def _repeat(scraper: Scraper, times: int) -> None:
 
 
 def _costs(server: Served, scraper: Scraper, times: int) -> Callable[[], float]:
-    """Measures the server's CPU time for one scrape of so many."""
+    """Measures the server's mean CPU time of one scrape, over this many."""
 
     def measure() -> float:
         before = server.cpu()
@@ -120,7 +120,7 @@ class _OnlyMetrics:
 
 
 def our_server(rooms: int) -> int:
-    """The exporter's HTTP face over so many rooms' series; its port."""
+    """Serves the series of this many rooms over the exporter's HTTP face; returns the port."""
     traffic = Traffic(rooms)
     with tempfile.TemporaryDirectory() as folder:
         rig = Rig(Path(folder), traffic, time.time_ns() // 1000)

@@ -121,7 +121,7 @@ class Scraper:
 
 
 def bare_server(body: bytes) -> int:
-    """Sends the same bytes to whoever asks, by nothing but a socket write: as fast as it can be in Python.  Returns its port."""
+    """Sends the same bytes to every client, by nothing but a socket write: as fast as it can be in Python.  Returns its port."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
     class Handler(socketserver.BaseRequestHandler):

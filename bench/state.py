@@ -48,7 +48,7 @@ def _size(folder: str) -> float:
 
 
 def _commit(store: Store, ledger: Ledger, day: int, rooms: int) -> float:
-    """The time that a commit takes after so many rooms had a session that day."""
+    """The time of a commit after this many rooms had a session that day."""
     assert ledger.now is not None
     first = day * 997 % max(1, len(ledger.accounts) - rooms)
     for number in range(first, first + rooms):

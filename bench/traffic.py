@@ -13,7 +13,7 @@ SERIES, PLAIN_SERIES = 80, 53
 """What a room of this shape publishes here, and in the plain exporter."""
 SECRET = "a-secret-of-the-benchmark-that-opens-nothing"  # noqa: S105 (not one)
 _LEAVES = 10
-"""So many of a session's peers leave as it changes; after that only its `updated_at` moves, so that it stays the same size."""
+"""This many of a session's peers leave as it changes; after that only its `updated_at` moves, so that it stays the same size."""
 _OWNER = '"customer_id":"60b8e1d96eb86d8101b5735a","app_id":"60b8e1d96eb86d8101b57359"'
 
 

@@ -29,7 +29,7 @@ COMMANDS = {
     "dashboards": "write the dashboards for Grafana into a folder",
     "rules": "write the alerts and recording rules for Prometheus into a folder",
 }
-"""The name of each command, which is that of its module in `exporter.commands`, and its line of help."""
+"""Each command's name (also that of its module in `exporter.commands`) and its line of help."""
 
 _DESCRIPTION = "Prometheus exporter for 100ms.live: exact sessions, peers and participant minutes of your rooms."
 _OWN_FLAGS = ("-h", "--help", "--version")
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
     command, options = _parse(sys.argv[1:] if arguments is None else arguments)
     if not sys.warnoptions:
-        # Warnings of libraries are for programmers, and one of them tells how long a secret is.
+        # Library warnings are for programmers, and one of them reveals the length of a secret.
         warnings.simplefilter("ignore")
     from exporter.commands.options import CommandFailed
     from exporter.config.strict_yaml import ConfigError

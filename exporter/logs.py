@@ -1,4 +1,4 @@
-"""The log: one line an event on stderr, UTC times, as logfmt or JSON; what belongs to an event are its fields."""
+"""The log: one line an event on stderr, UTC times, as logfmt or JSON; an event's details are its fields."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def event(level: Literal["debug", "info", "warn", "error"], message: str, **fiel
 
 
 def failure(message: str, **fields: object) -> None:
-    """Logs the exception in hand: a fault of this program, told by its type and place, for its text may hold anything."""
+    """Logs the current exception as a fault of this program. It gives type and place only: the message may hold anything."""
     error = sys.exc_info()[1]
     frame = error.__traceback__ if error is not None else None
     while frame is not None and frame.tb_next is not None:

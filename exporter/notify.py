@@ -1,4 +1,4 @@
-"""What a supervisor such as systemd is told: that the exporter listens, that it still works, that it stops.
+"""Tells a supervisor such as systemd that the exporter listens, still works, or stops.
 
 The protocol is one datagram to the socket that NOTIFY_SOCKET names (sd_notify); without that variable nothing is sent.
 """

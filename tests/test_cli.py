@@ -200,7 +200,7 @@ sys.exit(main())
 
 
 def interrupted(folder: Path, number: signal.Signals, delay: float, *arguments: str) -> tuple[int, str]:
-    """The exit code of a process that is told to stop so many seconds after its first instant, and what it wrote to stderr."""
+    """The exit code and stderr of a process that is told to stop this many seconds after its start."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HMS_")} | {"PYTHONPATH": os.fspath(ROOT)}
     process = subprocess.Popen(
         [sys.executable, "-c", _START, *arguments], cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

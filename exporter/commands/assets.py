@@ -27,7 +27,7 @@ _SAYS: Mapping[Fate, str] = {
 
 
 class Outcome(NamedTuple):
-    """What has become of one file."""
+    """What happened to one file."""
 
     path: Path
     fate: Fate

@@ -100,7 +100,7 @@ def _config(base_url: str, company: Company, now: int, state: Path, token: str) 
 
 
 def _budgets(company: Company, now: int) -> tuple[Budget, ...]:
-    """A monthly budget that is large enough, and a daily one of which some 90 % are used, at any time of day."""
+    """A monthly budget that is large enough, and a daily one that is about 90 % used at any time of day."""
     recent = company.list_sessions(SessionQuery(limit=sys.maxsize, after=now - 2 * DAY), now)
     spent = sum(micros for (_, _, day), micros in truth_of(recent, now).peer_us_by_day.items() if day == now // DAY)
     return (

@@ -77,7 +77,7 @@ def door(web: WebConfig) -> Door:
 
 
 def ask(where: Door, seconds: float = PATIENCE_SECONDS) -> Verdict:
-    """Asks all addresses at once; the first that is healthy decides.  Returns within so many seconds."""
+    """Asks all addresses at once; the first that is healthy decides. Returns within this many seconds."""
     verdicts: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
     deadline = time.monotonic() + seconds
     for address in where.addresses:

@@ -276,12 +276,12 @@ def _beginnings(known: Knowledge, start: int, end: int, names: Mapping[tuple[str
     for entry in sorted(late, key=lambda entry: entry.since)[:_MOST_NOTES]:
         yield f"{_subject(entry.key, known.workspace, names)}: knowledge begins at {moment_of(entry.since)}."
     if len(late) > _MOST_NOTES:
-        yield f"So it does, at moments of their own, for {len(late) - _MOST_NOTES:,} more entries of the configuration."
+        yield f"{len(late) - _MOST_NOTES:,} more entries of the configuration have a later beginning of their own."
     gone = [entry for entry in known.followed if entry.left is not None and entry.left < end]
     for entry in sorted(gone, key=lambda entry: entry.left or 0)[:_MOST_NOTES]:
         yield f"{_subject(entry.key, known.workspace, names)}: not followed any more since {moment_of(entry.left or 0)}."
     if len(gone) > _MOST_NOTES:
-        yield f"Nor are {len(gone) - _MOST_NOTES:,} more entries of the configuration."
+        yield f"{len(gone) - _MOST_NOTES:,} more entries of the configuration are not followed any more."
 
 
 def _subject(key: str, workspace: str, names: Mapping[tuple[str, str], str]) -> str:

@@ -1,1 +1,1 @@
-"""What a user may say: the configuration file, read strictly, with an exact message for what is wrong."""
+"""The configuration file, read strictly; every error names the key and what was expected."""

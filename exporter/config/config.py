@@ -1,4 +1,4 @@
-"""The configuration: what a user may say, and the exact message for what they may not.
+"""The configuration: its keys, their defaults and their limits.
 
 The dataclasses are the table of keys: a field's name is the key, its type and default are those of the key, and the reader
 beside the default states the range.  `parse` is pure (text and environment in, `Config` or `ConfigError` out); only `load`
@@ -30,13 +30,13 @@ __all__ += ["RoomById", "RoomsByName", "Secret", "SecretHeaders", "WorkspaceConf
 __all__ += ["format_duration", "listen_address", "parse_duration", "read_flag"]
 
 _DEFAULT_FILE = Path("config.yaml")
-# 20,000 rooms with names of their own take a third of it.
+# A list of 20,000 named rooms takes a third of it.
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
-    """How 100ms is asked; `timeout` is for a whole request, in seconds."""
+    """The `api` section: requests to 100ms; `timeout` is for a whole request, in seconds."""
 
     base_url: str = setting("https://api.100ms.live/v2", values.base_url)
     allow_plain_http: bool = setting(False, values.boolean)
@@ -48,7 +48,7 @@ class ApiConfig:
 
 @dataclass(frozen=True, slots=True)
 class PollConfig:
-    """When 100ms is asked (`interval` in seconds), and from when sessions count: a `timedelta` back or a time in UTC."""
+    """The `poll` section: the interval in seconds, and the start of counting (a `timedelta` back, or a time in UTC)."""
 
     interval: float = setting(30.0, values.duration("1s", "1h"))
     since: Literal["start"] | timedelta | datetime = setting("start", values.since)
@@ -56,7 +56,7 @@ class PollConfig:
 
 @dataclass(frozen=True, slots=True)
 class CollectConfig:
-    """What is read beside sessions, each by its own collector, and how often (`interval` in seconds)."""
+    """The `collect` section: which data are read besides sessions, and how often (`interval` in seconds)."""
 
     recordings: bool = setting(True, values.boolean)
     live_streams: bool = setting(True, values.boolean)
@@ -83,7 +83,7 @@ def _database_url(value: Value) -> Secret:
 
 @dataclass(frozen=True, slots=True)
 class StorageConfig:
-    """Where the state is kept: a file, seen from the folder the process runs in, or with a `url` a PostgreSQL database instead."""
+    """The `storage` section: the state file, relative to the working directory, or with a `url` a PostgreSQL database instead."""
 
     path: Path = setting(Path("hms-exporter.db"), values.file_path)
     url: Secret | None = setting(None, _database_url, file=secret_file)
@@ -117,7 +117,7 @@ class WebConfig:
 
 @dataclass(frozen=True, slots=True)
 class WebhooksConfig:
-    """Where 100ms's webhooks are received, and how they are authenticated: what is given of the two must hold."""
+    """The `webhooks` section: where webhooks are received, and how they are authenticated.  Both methods apply if both are given."""
 
     listen_address: ListenAddress = setting(ListenAddress("", 10101), listen_address)
     headers: SecretHeaders | None = setting(None, headers, file=headers_file)
@@ -133,7 +133,7 @@ def _webhooks(value: Value) -> WebhooksConfig:
 
 @dataclass(frozen=True, slots=True)
 class LimitsConfig:
-    """What bounds the number of series: discovered rooms per workspace, and the seconds one stays without a session."""
+    """The `limits` section: how many discovered rooms a workspace may have, and how long (in seconds) an idle one stays."""
 
     max_rooms: int = setting(5000, values.integer(0, 1_000_000))
     room_idle_expiry: float = setting(86400.0, values.duration("1s", values.LONGEST))
@@ -149,7 +149,7 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True)
 class BotsConfig:
-    """The roles whose peers are not people: recorders and the like."""
+    """The `bots` section: roles of peers that are not people, such as recorders."""
 
     roles: frozenset[str] = setting(frozenset({"__internal_recorder"}), values.names)
 
@@ -173,11 +173,11 @@ class Config:
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
-    """The configuration of a file, its secret files tried; without a path `config.yaml` here, else the environment alone.
+    """Reads a configuration file and its secret files. Without a path it reads `config.yaml`, or if there is none, the environment.
 
     Raises `ConfigError`.
     """
-    # A broken link is a file that was meant to be there.
+    # A broken link counts as a file: reading it fails, with a message.
     if path is None and not os.path.lexists(_DEFAULT_FILE):
         return _environment_alone(environ)
     path = path or _DEFAULT_FILE
@@ -218,7 +218,7 @@ def parse(text: str, environ: Mapping[str, str], source: str) -> Config:
 
 
 def with_flags(config: Config, flags: Mapping[str, Any]) -> Config:
-    """The configuration as flags change it: `--section.key` by its value on the command line.  Raises `ConfigError`."""
+    """The configuration with the flags applied: `--section.key` overrides that key.  Raises `ConfigError`."""
     for flag, given in flags.items():
         name, _, rest = flag.removeprefix("--").partition(".")
         key, present = rest.replace("-", "_").replace(".", "_"), getattr(config, name)

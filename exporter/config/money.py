@@ -13,7 +13,7 @@ METERS: tuple[Meter, ...] = ("peer", "recording", "live_stream", "external_strea
 """What 100ms bills by the minute."""
 
 DEFAULT_ROLE = "default"
-"""In `prices.per_peer_minute`: every role that has no price of its own."""
+"""In `prices.per_peer_minute`: the price of every role that has none of its own."""
 
 _planned = values.number(above=0, at_most=1e12)
 _free = values.number(at_most=1e12)
@@ -31,7 +31,7 @@ def _some_names(value: Value) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """So many minutes of one meter in a UTC day or month, of everything or of one workspace, some rooms (names or ids), some roles."""
+    """Minutes of one meter planned for a UTC day or month: of everything, or of one workspace, some rooms (names or ids), some roles."""
 
     name: str = required(values.name)
     period: Literal["day", "month"] = required(values.choice(*_PERIODS))

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 # Long enough for any name a person reads on a dashboard.
 MAX_NAME = 100
-# No duration of ours is longer than ten years, so sums of times stay far within the calendar.
+# No duration is longer than ten years, so sums of times stay within the calendar.
 LONGEST = "3650d"
 
 _UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
@@ -131,7 +131,7 @@ def since(value: Value) -> Literal["start"] | timedelta | datetime:
         return "start"
     try:
         if _RFC3339.fullmatch(text):
-            # Before the epoch lies no session, and room to reckon with time zones.
+            # No session is older than the epoch, and earlier years leave no room for time zones.
             moment = datetime.fromisoformat(text.upper()).astimezone(UTC)
             if moment.year >= 1970:
                 return moment
@@ -160,7 +160,7 @@ def file_path(value: Value) -> Path:
     """Reads the path of a file, relative to the folder the process runs in."""
     expected = "the path of a file"
     text = value.text(expected)
-    # SQLite takes `:memory:` for no file at all.
+    # SQLite would open `:memory:` without a file.
     if not is_printable(text) or text == ":memory:" or text.endswith("/") or Path(text).name in {"", ".."}:
         raise value.unexpected(expected)
     return Path(text)
@@ -207,7 +207,7 @@ def listen_addresses(value: Value) -> tuple[ListenAddress, ...]:
 
 
 def url_path(value: Value) -> str:
-    """Reads the path of a page: it begins with a slash and is none of the exporter's own pages."""
+    """Reads the path of a page: it begins with a slash and is not one of the exporter's own paths."""
     text = value.text("a path")
     if not re.fullmatch(r"/[A-Za-z0-9._~/-]*", text) or text.startswith(("/-/", "//")):
         raise value.unexpected("a path such as /metrics, not below /-/")
@@ -215,8 +215,8 @@ def url_path(value: Value) -> str:
 
 
 def base_url(value: Value) -> str:
-    """Reads the address of an API: http or https, without anything that does not belong before a path; no slash at its end."""
-    # What was found is not shown: a URL may hold a password or a token where none belongs.
+    """Reads an API's base URL: http or https, without user name, query or fragment. A slash at the end is dropped."""
+    # The message does not show the URL: it may hold a password or a token by mistake.
     expected = "an http:// or https:// URL with a host"
     text = value.text(expected)
     try:
@@ -245,7 +245,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_host_name(host: str) -> bool:
-    # Digits and dots alone are an IPv4 address or nothing.
+    # A host of digits and dots must be a valid IPv4 address.
     if re.fullmatch(r"[0-9.]+", host):
         return _is_address(host, ipaddress.IPv4Address)
     return len(host) <= 253 and all(_HOST_LABEL.fullmatch(label) for label in host.split("."))

@@ -20,7 +20,7 @@ _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 class Secret:
     """A value that must never be shown: given directly, or in a file that is read again whenever it is needed anew.
 
-    `where` is how messages call it: the key's path, and the secret file unless the environment named it.
+    `where` names it in messages: the key's path, and the secret file unless the environment named it.
     """
 
     value: str | None = field(default=None, repr=False)
@@ -70,7 +70,7 @@ def secret(value: Value) -> Secret:
 
 
 def secret_file(value: Value) -> Secret:
-    """Reads the path of a file that holds a secret, seen, as in Prometheus, from the folder of the file that names it."""
+    """Reads the path of a file that holds a secret, relative to the configuration file's folder, as in Prometheus."""
     expected = "the path of a file"
     text = value.text(expected)
     if not is_printable(text):
@@ -94,7 +94,7 @@ def _headers(value: Value, read: Reader[Secret]) -> SecretHeaders:
     expected = "a mapping of names of HTTP headers to their values"
     found = {name.lower(): (name, member) for name, member in value.entries(expected).items()}
     if not found or not all(map(_HEADER.fullmatch, found)) or len(found) < len(value.entries()):
-        # A name is not shown: a missing space makes its value part of it.
+        # The message does not show the name: if a space is missing, it contains the value.
         raise value.error(f"expected {expected}, each name once")
     return SecretHeaders(MappingProxyType({lower: read(member) for lower, (_, member) in found.items()}))
 

@@ -1,8 +1,8 @@
 """YAML as written: PyYAML's own nodes, without YAML's guesses.
 
 YAML 1.1 reads `no` as false, `22:22` as 1342 and lets the last of two equal keys win.  Here a scalar stays the text that was
-written, and the reader of a key decides what the text means.  Directives, tags and several documents are refused, and so is
-whatever would take long to read: deep nesting, aliases that multiply.  Messages never quote the text, which may be a secret.
+written, and the reader of a key decides what the text means.  Directives, tags and several documents are refused, and so are deep nesting
+and aliases that multiply, which take long to read.  Messages never quote the text, which may be a secret.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def is_null(node: yaml.Node) -> bool:
 def read(text: str, source: str) -> yaml.Node:
     """The one document of `text`; `source` is what messages call it.  Raises `ConfigError`.
 
-    A mapping keeps repeated keys: whoever reads it knows its path and refuses them.
+    A mapping keeps repeated keys. The reader of the mapping refuses them, because it knows the path.
     """
     text = text.removeprefix("\N{BYTE ORDER MARK}")
     try:
@@ -88,7 +88,7 @@ class _Loader(yaml.SafeLoader):
         return root
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """The next node, counted with all that its aliases stand for."""
+        """The next node; the count includes what its aliases expand to."""
         event = self._peek()
         if self._depth > _MAX_DEPTH:
             raise _Refused(event, f"nested more than {_MAX_DEPTH} deep")
@@ -120,7 +120,7 @@ class _Loader(yaml.SafeLoader):
             raise _Refused(event, f"more than {_MAX_NODES} values, aliases included")
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """A mapping with its merge keys (`<<`) carried out: its own keys win, then the first that is merged."""
+        """A mapping with its merge keys (`<<`) applied: its own keys win, then those merged first."""
         node = super().compose_mapping_node(anchor)
         own, merged = [], []
         for key, value in node.value:

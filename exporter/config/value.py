@@ -1,4 +1,4 @@
-"""A place in a configuration, the table of keys of a section, and how a section is read by its table.
+"""A value in a configuration, the table of keys of a section, and how a section is read by its table.
 
 The dataclasses of the configuration are tables of keys: a field made by `setting` or `required` is a key, its default is
 that of the key, and its reader says what the text means or what it expected instead.
@@ -38,7 +38,7 @@ def read_file(path: Path, max_bytes: int) -> str:
 
 
 def is_printable(text: str) -> bool:
-    """Whether there is something to see, and nothing that would garble a log line or a header."""
+    """Whether the text is visible and cannot garble a log line or a header."""
     return text.isprintable() and not text.isspace() and text != ""
 
 
@@ -63,7 +63,7 @@ def _expand(text: str, environ: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A place in a configuration, and all that a message about it needs.
+    """A value in a configuration, with its place for error messages.
 
     `source` is the file's name; `path` leads to the value, as in `workspaces[0].rooms[2].match`, and is empty for the whole
     file.  `environ` is what `${NAME}` refers to; `None` takes every text as written.
@@ -118,13 +118,13 @@ class Value:
         return is_null(self.node)
 
     def items(self, expected: str = "a list") -> list[Value]:
-        """The members of a list; a value that is none raises `ConfigError`."""
+        """The members of a list. Raises `ConfigError` for anything else."""
         if not isinstance(self.node, yaml.SequenceNode):
             raise self._not_a_collection(expected)
         return [replace(self, node=item, path=f"{self.path}[{index}]") for index, item in enumerate(self.node.value)]
 
     def entries(self, expected: str = "a mapping") -> dict[str, Value]:
-        """The members of a mapping, whatever their keys; a value that is none and a repeated key raise `ConfigError`."""
+        """The members of a mapping with any keys. Raises `ConfigError` for anything else and for a repeated key."""
         if not isinstance(self.node, yaml.MappingNode):
             raise self._not_a_collection(expected)
         lines: dict[str, int] = {}
@@ -136,22 +136,22 @@ class Value:
         return {key.value: self.member(key.value, node) for key, node in self.node.value}
 
     def mapping(self, known: Iterable[str]) -> dict[str, Value]:
-        """The members of a mapping whose keys are all `known`; any other key raises `ConfigError`."""
+        """The members of a mapping. Raises `ConfigError` for a key that is not `known`."""
         names = list(known)
         for key, _ in self.node.value if isinstance(self.node, yaml.MappingNode) else ():
             if key.value not in names:
                 close = difflib.get_close_matches(key.value, names, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"expected {one_of(names)}"
-                # A missing space or indent makes a secret part of a key: only what looks like one of our keys is shown.
+                # If a space or indent is missing, the key contains a secret: the message shows it only if it looks like one of our keys.
                 raise self.member(key.value if _LIKE_OURS.fullmatch(key.value) else "?").error(f"unknown key, {hint}")
         return self.entries()
 
     def member(self, key: str, node: yaml.Node = yaml.ScalarNode("", "")) -> Value:  # noqa: B008 (frozen: an absent value)
-        """The value at `key` below this one; without a node the value that is not there."""
+        """The value at `key` below this one. Without a node it stands for an absent value."""
         return replace(self, node=node, path=f"{self.path}.{key}" if self.path else key)
 
     def text(self, expected: str) -> str:
-        """The text, with the environment's variables filled in; no text at all raises `ConfigError`."""
+        """The text, with the environment's variables filled in. Raises `ConfigError` for anything but text."""
         if not isinstance(self.node, yaml.ScalarNode) or self.is_null:
             raise self.unexpected(expected)
         if self.environ is None:
@@ -199,7 +199,7 @@ def section(kind: type[T]) -> Reader[T]:
     needs_keys = any(key.default is MISSING for key in table.values())
 
     def read(value: Value) -> T:
-        # A heading whose keys are all commented out says nothing.
+        # All keys of the section may be commented out.
         if value.is_null and not needs_keys:
             return kind()
         given, found = value.mapping(names), {}
@@ -217,7 +217,7 @@ def section(kind: type[T]) -> Reader[T]:
 
 
 def optional(read: Reader[T]) -> Reader[T | None]:
-    """Reads a section that is not there unless something stands in it."""
+    """Reads a section that may be absent or empty: then it is `None`."""
     return lambda value: None if value.is_null else read(value)
 
 
@@ -228,7 +228,7 @@ def read_flag(flag: str, given: str | Sequence[str], read: Reader[T]) -> T:
 
 
 def distinct(found: Iterable[tuple[Value, str, object]], member: str = "") -> None:
-    """Refuses what is there twice: places, each with what must be its own (`a name`) and which it has."""
+    """Refuses duplicates. Each entry is a value, what must be unique (`a name`) and what it is."""
     first: dict[tuple[str, object], str] = {}
     for place, kind, identity in found:
         if (kind, identity) in first:

@@ -52,7 +52,7 @@ class RoomsByName:
     group: str | None = None
 
     def group_for(self, name: str) -> str | None:
-        """The group of a room of this name, `None` when there is none; call only for a name that matches as a whole.
+        """The group of a room with this name, `None` when it has none. Call it only for a name that matches as a whole.
 
         A template that comes out blank, or as the reserved `_other`, makes no group of this room.
         """
@@ -168,7 +168,7 @@ def _pattern(value: Value) -> re.Pattern[str]:
         raise value.unexpected(expected)
     try:
         with warnings.catch_warnings():
-            # Python announces changes of its syntax there; on stderr they would be noise.
+            # Python warns of future syntax changes here; on stderr that is noise.
             warnings.simplefilter("ignore")
             return re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:

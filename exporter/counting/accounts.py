@@ -1,4 +1,4 @@
-"""Accounts, the owners of series, and what they add up: totals, gauges, distributions.  Plain values; `ledger` decides about them.
+"""Accounts, the owners of series, with their totals, gauges and distributions. Plain values; `ledger` decides about them.
 
 All times are the API's, in integer microseconds.
 """
@@ -61,7 +61,7 @@ class PeriodSums(msgspec.Struct, gc=False):
     in_month: int = 0
 
     def add(self, day: int, micros: int) -> None:
-        """Adds time that was spent on a day; what is older than the latest day or month is no part of its sum."""
+        """Adds time that was spent on a day. Time older than the latest day or month is not part of its sum."""
         if day > self.day:
             self.day, self.in_day = day, 0
         if day == self.day:
@@ -127,7 +127,7 @@ class AccountState:
         self.sessions: dict[str, Tracked] = {}
         """Those that run."""
         self.ended: dict[str, Tracked] = {}
-        """Those that have ended and are to be looked at once more."""
+        """Those that have ended and must be read once more."""
         self.kept_by: set[str] = set()
         """The collectors that hold something of it which is not settled."""
         self.run_by: set[str] = set()
@@ -144,9 +144,9 @@ class AccountState:
         """Which of the published values are held above the truth: roles (`""`: sessions), with a bit for each of their three."""
         self.touched = True
         self.version = 0
-        """Rises when anything that is published changes, but for what goes on with time."""
+        """Rises when anything that is published changes, except values that only move with time."""
         self.moved = 0
-        """Rises when that does."""
+        """Rises when those values do."""
 
     @property
     def runs(self) -> bool:

@@ -22,10 +22,10 @@ class Account(NamedTuple):
 
 
 UNKNOWN_POLLS = 3
-"""Polls in a row that must not know a session before it counts as vanished."""
+"""A session that this many polls in a row do not find counts as vanished."""
 
 OVERFLOW = Account("group", "_other")
-"""Where discovered rooms are counted that `limits.max_rooms` leaves no series of their own."""
+"""The account of discovered rooms beyond `limits.max_rooms`."""
 
 
 def room_account(room_id: str) -> Account:
@@ -48,11 +48,11 @@ class Line(msgspec.Struct, array_like=True, gc=False):
 
 
 Past = dict[str, list[tuple[str, int]]]
-"""By peer, for those that changed their role: each earlier role, and the moment up to which its time was credited to it."""
+"""For each peer that changed its role: each earlier role, and the moment up to which time was credited to it."""
 
 
 class Memory(msgspec.Struct, array_like=True):
-    """What is kept of a running session's record: its stays, and the earlier roles of peers that changed theirs."""
+    """The part of a running session's record that is kept: its stays, and the earlier roles of peers."""
 
     stays: dict[str, Stay]
     past: Past
@@ -68,8 +68,8 @@ class Tracked:
     `memory` is its encoded `Memory`, as it is stored too.  `observed` is the time up to which it is credited: the last poll's,
     unless it is `behind`, which means that it was not read then.  `seen_ended` is the poll that first read its end, `measured`
     whether the distributions hold it, `looked` whether it was read again after that.  `read` is for a session that had ended when
-    it was first seen, in a room that could not be decided about: the entries that had read its start already.  `before` is the
-    moment up to which it had been counted when it was last read: what is new in it is younger.
+    it was first seen, in a room that could not be decided about: the entries that had read its start already.  `before` is the moment up to
+    which it had been counted when it was last read; anything new in it is later.
     """
 
     __slots__ = (
@@ -194,7 +194,7 @@ def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int, int]:
     lines: dict[str, Line] = {}
     first_joined, linear_from = 1 << 62, 0
     past = memory.past
-    # Every peer passes through here whose session has changed: a call of `min` or `max` would cost as much as all the rest.
+    # This loop runs for every peer of a changed session: a call of `min` or `max` would double its cost.
     for key, stay in memory.stays.items():
         if past and key in past:
             continue

@@ -15,7 +15,7 @@ the API's, in integer microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
@@ -57,7 +57,7 @@ class Followed(msgspec.Struct):
 
 
 class CatchUp(msgspec.Struct):
-    """A part of the past that is still to be read: sessions that started within `unread`.
+    """A catch-up: sessions that started within `unread` are still to be read.
 
     While its last span has no end, sessions that run unseen may belong to it; the next whole poll closes it.  `cursor` is where
     a listing goes on that is too long to be read at once.
@@ -88,7 +88,7 @@ class Coverage:
         """Rooms that were renamed across patterns."""
         self.tasks: dict[int, CatchUp] = {}
         self.read_until: int | None = None
-        """Everything that had started by then has been seen, but for what is unread: the start of the last complete poll."""
+        """The start of the last complete poll: every session that had started by then has been seen, unless it is in `unread`."""
         self.changed: set[tuple[str, str]] = set()
         """Of `entries` ("entry") and `rooms` ("room"), by key."""
         self.changed_tasks: set[int] = set()
@@ -108,7 +108,7 @@ class Coverage:
         return None if self.read_until is None else self.read_until - MARGIN
 
     def is_undecided(self, room_id: str, name: str | None) -> bool:
-        """Whether what counts for a room depends on its name, which is not known."""
+        """Whether the coverage of a room depends on its name, which is not known."""
         return name is None and room_id not in self.rooms and any(key.startswith("~") for key in self.entries)
 
     def has_covered(self, room_id: str, name: str | None) -> bool:
@@ -250,7 +250,7 @@ class Coverage:
         if horizon is None:
             return
         if horizon > now:
-            # The API's clock was ahead, and what had been read by its word had not: as far as is remembered, it is read again.
+            # The API's clock was ahead, so less has been read than was noted. The rest is read again, as far back as is known.
             self.read_until = min(now, horizon - self._reach_back) + MARGIN
         elif now - horizon > longest_gap:
             self._catch_up([(horizon, FOREVER)], self._in_force())
@@ -358,15 +358,11 @@ class Coverage:
         self._members[number] = members
 
     def _drop_unwanted(self) -> None:
-        """Lets go of catch-ups that are for nobody any more."""
-        wanted = {number for followed in self._all() for number in followed.tasks}
+        """Drops catch-ups that no entry needs any more."""
+        wanted = {number for followed in (*self.entries.values(), *self.rooms.values()) for number in followed.tasks}
         for number in self.tasks.keys() - wanted:
             del self.tasks[number]
             self.changed_tasks.add(number)
-
-    def _all(self) -> Iterator[Followed]:
-        yield from self.entries.values()
-        yield from self.rooms.values()
 
     def _of(self, subject: tuple[str, str]) -> Followed:
         kind, key = subject

@@ -1,4 +1,4 @@
-"""What lasts of the counting: accounts, sessions that are not settled, distributions.  No socket, no file, no clock.
+"""The lasting part of counting: accounts, sessions that are not settled, distributions.  No socket, no file, no clock.
 
 The idea.  A record holds a session's whole history, so what a session contributes to every counter is a pure function of
 its record, of the roles its peers were seen to hold, and of now.  A series' *truth* is the sum of what ended sessions have
@@ -15,39 +15,15 @@ times are the API's, in integer microseconds.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums
+from exporter.counting.changes import Changes, Settled
 from exporter.counting.contribution import Account, Memory, Past, Tracked, count_people, presences, seconds_by_day
 from exporter.counting.coverage import Coverage, Names
 from exporter.counting.peaks import Window
 from exporter.hms.records import Session
 from exporter.times import SECOND, Calendar, calendar
-
-
-class Settled(NamedTuple):
-    """A session whose counting is over; its id is kept as long as an answer may show it again."""
-
-    room_id: str
-    started: int
-
-
-class Changes:
-    """What must be durable before the state of the ledger may be published; it gathers until `Ledger.committed`."""
-
-    def __init__(self) -> None:
-        self.accounts: set[Account] = set()
-        self.tracked: set[str] = set()
-        self.untracked: set[str] = set()
-        self.settled: set[str] = set()
-        self.forgotten: set[str] = set()
-        self.days: defaultdict[tuple[Account, str, int, str], int] = defaultdict(int)
-        """Microseconds to add, by account, room id, UTC day and role."""
-        self.roles_seen: dict[str, Past] = {}
-        """Of sessions that settled, and ran when an entry's series began to be whole: the earlier roles of their peers."""
-        self.histograms: set[tuple[str, str]] = set()
 
 
 class Ledger:
@@ -69,10 +45,10 @@ class Ledger:
         self.now: int | None = None
         """The API's time at the last poll of everything."""
         self.before: int | None = None
-        """The same of the one before the poll that is running: what is new now is younger."""
+        """The API's time at the poll before the current one: anything new in the current poll is later."""
         self.polled = False
         self.unloaded: dict[str, PeriodSums] = {}
-        """By role, what accounts that have left the memory settled in this day and month: no sum of usage may miss it."""
+        """By role: the time settled in this day and month by accounts that are not in memory. Sums of usage include it."""
         self.changes = Changes()
         self.calendar: Calendar | None = None
         self.bots: frozenset[str] = frozenset()
@@ -198,7 +174,7 @@ class Ledger:
         self.changes.settled.add(tracked.id)
 
     def forget(self, name_of: Names) -> None:
-        """Lets go of the settled sessions that no answer can show again."""
+        """Forgets settled sessions that no answer can show again."""
         may_show_again = self.coverage.may_show_again
         gone = [i for i, (room_id, started) in self.settled.items() if not may_show_again(room_id, name_of(room_id), started)]
         for session_id in gone:
@@ -207,7 +183,7 @@ class Ledger:
             self.changes.forgotten.add(session_id)
 
     def _ran_in_the_beginning(self, tracked: Tracked) -> bool:
-        """Whether a series' first whole value has a part of this session in it: what joins on to that must know the roles."""
+        """Whether the first complete value of a series includes a part of this session: a backfill before it must know the roles."""
         present = [entry.whole for entry in self.coverage.entries.values() if entry.left is None]
         return any(whole is None or tracked.started <= whole for whole in present)
 
@@ -227,11 +203,8 @@ class Ledger:
 
     # -- when series begin ----------------------------------------------------------------------------------------
 
-    def _begin_series(self, state: AccountState, roles: Iterable[str]) -> bool:
-        """Notes when an account's counters began, and those of these roles; whether any has begun just now."""
-        new = [totals for role in roles if (totals := state.role(role)).born is None]
-        if state.born is not None and not new:
-            return False
+    def _begin_series(self, state: AccountState, roles: Iterable[str]) -> None:
+        """Notes when an account's counters began, and those of these roles, where that is not noted yet."""
         known = (*state.sessions.values(), *state.ended.values())
         if state.born is None:
             state.born = self._beginning(known)
@@ -239,7 +212,6 @@ class Ledger:
             totals = state.role(role)
             if totals.born is None:
                 totals.born = self._beginning(t for t in known if role in t.lines)
-        return True
 
     def _beginning(self, sessions: Iterable[Tracked]) -> int:
         """A moment before anything that is new in these sessions: the poll before, `since`, or the start of the earliest one."""
@@ -268,13 +240,13 @@ class Ledger:
         assert account not in self.changes.accounts
         del self.accounts[account]
         self.windows.pop(account, None)
-        self._move_usage(state, 1)
+        _move_usage(self.unloaded, state, 1, calendar(self.now or 0))
 
     def restore(self, states: Iterable[AccountState]) -> None:
         """Accounts come back from the store; their `published_*` are what is held above the truth, 0 where nothing is."""
         restored = {state.account: state for state in states}
         for state in restored.values():
-            self._move_usage(state, -1)
+            _move_usage(self.unloaded, state, -1, calendar(self.now or 0))
         for tracked in self.tracked.values():
             if tracked.account in restored:
                 state = restored[tracked.account]
@@ -321,8 +293,8 @@ class Ledger:
                 sums[2] += time
                 sums[3] += max(0, time - before_day.get(role, 0)) if before_day else time
                 sums[4] += max(0, time - before_month.get(role, 0)) if before_month else time
-        begun = self._begin_series(state, roles)
-        counted = begun | ((started, ended) != (totals.published_started, totals.published_ended))
+        counted = (started, ended) != (totals.published_started, totals.published_ended)
+        begun = state.born is None
         held = []
         bits = _held(started < totals.published_started, ended < totals.published_ended, seconds < totals.published_seconds)
         if bits:
@@ -331,7 +303,8 @@ class Ledger:
         totals.published_ended = max(totals.published_ended, ended)
         totals.published_seconds = max(totals.published_seconds, seconds)
         for role, (joined, left, time, in_day, in_month) in roles.items():
-            of = state.role(role)
+            of = state.roles.get(role) or state.role(role)
+            begun |= of.born is None
             if joined == of.published_joined and left == of.published_left and time >= of.published_seconds:
                 of.published_seconds = time  # nobody came or went: the usual case, and the quick one
             else:
@@ -343,21 +316,23 @@ class Ledger:
                 of.published_left = max(of.published_left, left)
                 of.published_seconds = max(of.published_seconds, time)
             of.usage_day, of.usage_month = in_day, in_month
+        if begun:
+            self._begin_series(state, roles)
         now_held = tuple(held)
         if state.touched or begun or now_held != state.held:
             self.changes.accounts.add(state.account)
         state.held = now_held
         state.touched = False
-        state.version += counted
+        state.version += counted or begun
         state.moved += 1
 
-    def _move_usage(self, state: AccountState, sign: int) -> None:
-        now = calendar(self.now or 0)
-        for role, totals in state.roles.items():
-            sums = self.unloaded.setdefault(role, PeriodSums())
-            today, this_month = sums.at(now)
-            of_day, of_month = totals.periods.at(now)
-            self.unloaded[role] = PeriodSums(now.day, today + sign * of_day, now.month, this_month + sign * of_month)
+
+def _move_usage(sums: dict[str, PeriodSums], state: AccountState, sign: int, now: Calendar) -> None:
+    """Adds what an account has settled in this day and month to these sums by role, or takes it away."""
+    for role, totals in state.roles.items():
+        today, this_month = sums[role].at(now) if role in sums else (0, 0)
+        of_day, of_month = totals.periods.at(now)
+        sums[role] = PeriodSums(now.day, today + sign * of_day, now.month, this_month + sign * of_month)
 
 
 def _held(one: bool, two: bool, three: bool) -> int:

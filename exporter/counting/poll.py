@@ -1,4 +1,4 @@
-"""One poll of a workspace, as the counting sees it: what has been read of whom, and what follows from that.
+"""One poll of a workspace: counts the records that were read.
 
 A poll of some rooms only (`early`) leaves the time and the coverage of all the others alone.
 
@@ -19,7 +19,7 @@ from exporter.hms.records import Session
 from exporter.times import DAY, HOUR, MINUTE, calendar
 
 SETTLED_AT_ONCE = 15 * MINUTE
-"""A session whose end is older than this when it is first read is not looked at again: nothing is recorded so late."""
+"""A session whose end is older than this when it is first read is not read again: nothing is recorded so late."""
 LOOKED_FOR = DAY
 """An ended session that cannot be looked at again within this time is settled as it was last seen."""
 MISSED_FOR = 2 * DAY
@@ -29,7 +29,7 @@ ASKED_AGAIN = HOUR
 
 
 class Poll:
-    """What lives for one poll, at the API's time `now`: nothing is credited beyond it."""
+    """The state of one poll, at the API's time `now`. Nothing is credited beyond that time."""
 
     def __init__(self, ledger: Ledger, now: int, longest_gap: int, *, early: bool = False) -> None:
         self.ledger = ledger
@@ -113,7 +113,7 @@ class Poll:
             self.ledger.move(tracked)
 
     def unread(self, session_id: str | None) -> None:
-        """The session is there, but its record made no sense: it keeps what it had contributed."""
+        """The session exists, but its record is invalid: it keeps its last contribution."""
         if session_id is not None and session_id in self.ledger.tracked:
             self._read.add(session_id)
             self._fall_behind(self.ledger.tracked[session_id])

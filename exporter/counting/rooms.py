@@ -1,4 +1,4 @@
-"""Which rooms are ours, who owns their series, and what they are called: decided here, without I/O.
+"""Decides which rooms are followed, which have series, and what they are called. No I/O.
 
 A room is *configured* (named by its id) or *discovered* (found by a session in it, by a pattern or because every room is
 wanted).  Configured rooms always have series of their own; discovered ones while there is room for them and they are not
@@ -20,11 +20,11 @@ from exporter.hms.records import Room
 from exporter.times import HOUR, SECOND
 
 NAME_POLLS = 3
-"""Polls that a room's series wait for an answer about its name."""
+"""Number of polls for which a room's series wait for its name."""
 REFRESH_AFTER = 24 * HOUR
 RETRY_MISSING_AFTER = HOUR
 QUIET_POLLS = 3
-"""Polls for which a room that gives up its series keeps them after its last change, so that a scrape has seen it."""
+"""Number of polls for which a room keeps its series after its last change, so that a scrape has seen the change."""
 
 
 class KnownRoom(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ class KnownRoom(msgspec.Struct, frozen=True):
 
 
 class Rooms:
-    """A workspace's rooms as far as they have been seen."""
+    """The rooms of a workspace that have been seen."""
 
     def __init__(self, scope: Scope, limits: LimitsConfig) -> None:
         self.scope = scope
@@ -173,7 +173,8 @@ class Rooms:
             state = accounts.get(room_account(room_id))
             version = -1 if state is None else state.version
             polls, before = self._quiet.get(room_id, (0, version))
-            self._quiet[room_id] = (0 if version != before or _runs(room_id, accounts) else polls + 1), version
+            runs = state is not None and bool(state.sessions)
+            self._quiet[room_id] = (0 if version != before or runs else polls + 1), version
         quiet = [room_id for room_id in self._shown if self._is_quiet(room_id)]
         leaving = [room_id for room_id in quiet if self.covers(room_id) is False]
         beyond = len(self._shown) - len(leaving) - self.limits.max_rooms
@@ -211,7 +212,7 @@ class Rooms:
     # -- what they are called -------------------------------------------------------------------------------------
 
     def shown(self, account: Account) -> bool:
-        """Whether the account has series, its name being known or not."""
+        """Whether the account has series, even while its name is not known."""
         return account.kind == "group" or account.id in self.scope.ids or account.id in self._shown
 
     def label(self, account: Account) -> str | None:
@@ -240,7 +241,7 @@ class Rooms:
         return assumed
 
     def learn(self, room: KnownRoom) -> None:
-        """An answer about a room; one that does not exist any more keeps the name it had."""
+        """Takes an answer about a room. A room that no longer exists keeps its name."""
         before = self.known.get(room.id)
         if not room.exists and before is not None:
             room = structs.replace(before, exists=False, fetched_at=room.fetched_at)

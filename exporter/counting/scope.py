@@ -1,4 +1,4 @@
-"""Which rooms the configuration asks for, and which entry of it covers a room."""
+"""Which rooms the configuration covers, and by which entry."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What usage comes to: budgets and costs, from the ledger's sums of this day and this month.  Pure.
+"""Budgets and costs, from the ledger's sums of this day and this month. Pure.
 
-A workspace's usage is what its accounts in memory say, and what those have settled that have left it.
+A workspace's usage is the sum over its accounts in memory, plus the time settled by accounts that are not.
 """
 
 from __future__ import annotations
@@ -87,6 +87,6 @@ def lines(budgets: Iterable[Budget], spent_by_workspace: Mapping[str, Mapping[st
 
 
 def _same_period(period: Period, a: int, b: int) -> bool:
-    """Whether two moments are of one period: a workspace that could not be read since the last one has used nothing of this."""
+    """Whether two moments are in one period. A workspace that was last read in an earlier period has used nothing of this one."""
     one, other = calendar(a), calendar(b)
     return one.day == other.day if period == "day" else one.month == other.month

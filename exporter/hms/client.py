@@ -1,7 +1,7 @@
-"""The 100ms client: lists and records over HTTP, within bounds of time, size, rate and patience.
+"""The 100ms client: lists and records over HTTP, with limits on time, size, rate and retries.
 
-`Api` is what a workspace's threads share; a `Client` is one thread's connection.  Whatever goes wrong is an `ApiError`;
-the caller decides what it means.
+`Api` is what a workspace's threads share; a `Client` is one thread's connection.  Every failure is an `ApiError`; the caller decides what
+it means.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from exporter.hms.transport import Body, Read, Transport
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _CLOCK_TRIES = 3
 _MOST_PAGES = 2_000
-"""Of one list: fifty times the largest that we know of; it bounds the memory that made-up records can take."""
+"""Pages of one list: fifty times the largest list that we know of. It limits the memory that invented records can take."""
 
 
 class Api(Shared):
-    """What the threads of one workspace share of the API."""
+    """The API of one workspace, shared by its threads."""
 
     def client(self) -> Client:
         """A connection for one thread."""
@@ -38,9 +38,9 @@ class Api(Shared):
 
 
 class Client:
-    """One thread's way to ask; not to be shared.
+    """One thread's connection to the API; not to be shared.
 
-    `optional` marks a route that a workspace may lack: there a 403 is `Forbidden`, and casts no doubt on the token.
+    `optional` marks a route that a workspace may lack: there a 403 is `Forbidden` and says nothing about the token.
     """
 
     def __init__(self, shared: Shared) -> None:
@@ -70,7 +70,7 @@ class Client:
         raise ApiError("the Date of 100ms's answers contradicts itself")
 
     def time_at(self, sent: int) -> int:
-        """The API's time (µs), at the least, at a moment of our steady clock; this machine's if the API does not tell its own."""
+        """The lower bound of the API's time (µs) at a moment of our steady clock; this machine's time if the API sends none."""
         known = self._shared.clock.at(sent)
         return known if known is not None else time.time_ns() // 1000 - (self._shared.steady() - sent)
 
@@ -79,8 +79,8 @@ class Client:
     ) -> Iterator[Page]:
         """The pages of a list, newest records first; one of more than 64 MiB in several parts.  Raises `ApiError`, at any page.
 
-        The page size is the client's own, unless `parameters` hold a `limit`.  A part that has been seen may be seen again when
-        the rest of its page had to be asked for once more.
+        The page size is the client's own, unless `parameters` hold a `limit`.  A part may come again when the rest of its page had to be
+        requested again.
         """
         asked: set[tuple[tuple[str, str], ...]] = set()
         ends: set[int] = set()
@@ -97,7 +97,7 @@ class Client:
             if cursor in asked:
                 raise ApiError(f"{route}: the list turns in a circle: its cursor came back")
             asked.add(cursor)
-            # A list that repeats old records for ever may still have a new cursor each time.
+            # A broken server may repeat old records for ever, with a new cursor each time.
             end = hash(bytes(page.data[-1])) if page.data else 0
             if end in ends:
                 raise ApiError(f"{route}: the list does not end: its pages repeat themselves")
@@ -105,13 +105,13 @@ class Client:
         raise ApiError(f"{route}: the list does not end")
 
     def record(self, route: str, identifier: str, patience: Patience, *, optional: bool = False) -> bytes:
-        """One record, undecoded.  Raises `NotFound` or another `ApiError`; an answer that is not this record is one too."""
+        """One record, undecoded. Raises `NotFound` or another `ApiError`, also for an answer that is not this record."""
         read = functools.partial(_read_record, identifier)
         [body] = self._get(f"{route}/{{id}}", f"{route}/{quote(identifier, safe='')}", {}, patience, read, optional=optional)
         return bytes(body)
 
     def _page(self, route: str, parameters: dict[str, str], patience: Patience, envelope: Envelope, *, optional: bool) -> Iterator[Page]:
-        """One page, of a size that the server accepts; it may refuse what the newer documentation allows."""
+        """One page, of a size that the server accepts: it may refuse a size that the documentation allows."""
         sizes = self._shared.page_sizes(route)
         fixed = parameters.get("limit")
         size = sizes.size if fixed is None else int(fixed)
@@ -142,7 +142,7 @@ class Client:
     def _get(
         self, endpoint: str, path: str, parameters: dict[str, str], patience: Patience, read: Read, *, optional: bool
     ) -> Iterator[Any]:
-        """What `read` makes of an answer; the request is tried again where that may help.  Raises `ApiError`."""
+        """Requests and reads one answer by `read`; retries where that may help.  Raises `ApiError`."""
         shared = self._shared
         renewed = False
         tries = 0
@@ -154,7 +154,7 @@ class Client:
                 return
             error = error or failure(endpoint, status, optional=optional)
             if error.refused and not renewed and self._renew(token):
-                # The clock has been learnt from this very answer, and a secret's file may have changed.
+                # This answer has set the clock, and a secret's file may have changed.
                 renewed = True
                 continue
             if (status and status not in _RETRIED) or isinstance(error, TooMuch) or tries >= shared.config.max_retries:

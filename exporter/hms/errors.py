@@ -1,6 +1,6 @@
-"""What can go wrong with 100ms: the errors, and what a status or a fault of the connection means.
+"""Errors of the 100ms API, and which status or connection fault means which.
 
-No message repeats an address, a token, or anything that the API answered.
+No message contains an address, a token, or anything that the API answered.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class ApiError(Exception):
-    """100ms could not be read.  The message says why, in words fit for a log.
+    """100ms could not be read. The message says why and is safe to log.
 
     `transport`: nothing complete was answered.  `refused`: the credentials are not accepted, so no other request would be
     answered either.  `throttled`: 100ms asks for fewer requests.
@@ -30,11 +30,11 @@ class NotFound(ApiError):
 
 
 class Forbidden(ApiError):
-    """The workspace may not read this route (403); its credentials are good for others."""
+    """The workspace may not read this route (403); its credentials are valid for other routes."""
 
 
 class TooMuch(ApiError):
-    """A smaller page may succeed: the request was refused as it is, or its answer was too large or too slow.
+    """A smaller page may succeed: the server refused the request, or its answer was too large or too slow.
 
     `record_bytes` is the average size of the records that arrived; `None` when the server refused to answer at all.
     """
@@ -45,7 +45,7 @@ class TooMuch(ApiError):
 
 
 class MalformedAnswer(Exception):
-    """An answer that is not what the API documents, as a whole; nothing in it can be used."""
+    """An answer that differs from the API's documentation as a whole; nothing in it can be used."""
 
 
 class TooLarge(MalformedAnswer):
@@ -57,7 +57,7 @@ class TooLarge(MalformedAnswer):
 
 
 def failure(endpoint: str, status: int, *, optional: bool = False) -> ApiError:
-    """What a status other than 200 means.  `optional`: a workspace may lack this route."""
+    """The error for a status other than 200. `optional`: a workspace may lack this route."""
     if status == 404:
         return NotFound(f"{endpoint}: not found (404)")
     if status == 400:
@@ -85,7 +85,7 @@ def fault(code: str, error: Exception, timeout: float) -> str:
 
 
 def is_timeout(error: BaseException) -> bool:
-    """Whether an error of the libraries says that time ran out."""
+    """Whether an error of the libraries is a timeout."""
     return isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError) or (
         isinstance(error, requests.ConnectionError) and "timed out" in str(error)
     )

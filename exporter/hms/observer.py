@@ -1,4 +1,4 @@
-"""Who is told of every request: the exporter's own metrics, or nobody."""
+"""The observer of every request: the exporter's own metrics, or nobody."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Observer(Protocol):
-    """Who is told of every request, for the exporter's own metrics."""
+    """Hears of every request, for the exporter's own metrics."""
 
     def request(self, endpoint: str, code: str, seconds: float) -> None:
         """A request to a route ended, with an HTTP status or `timeout`, `connection`, `malformed`."""
@@ -15,7 +15,7 @@ class Observer(Protocol):
         """A request is about to be tried again."""
 
     def throttled(self, seconds: float) -> None:
-        """100ms asked for a pause of this length, and it was kept."""
+        """100ms asked for a pause of this length, and the client waited."""
 
     def clock_skew(self, seconds: float) -> None:
         """The API's clock minus ours."""

@@ -1,4 +1,4 @@
-"""How fast and how long to ask: the rate of requests, the patience with failures, the pauses that 100ms asks for."""
+"""The rate of requests, how long to retry, and the pauses that 100ms asks for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS_IN_MESSAGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(?:s\b|sec)", re.IG
 
 
 class Rate:
-    """At most this many requests in any second, over all threads; the first ones go at once."""
+    """Limits all threads together to this many requests in any second; the first ones go at once."""
 
     def __init__(self, per_second: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._count = max(1, int(per_second))

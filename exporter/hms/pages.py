@@ -1,6 +1,6 @@
 """The pages of 100ms's lists: three envelopes, how each leads on to the next page, and pages too large to be held.
 
-Pure: what arrives is decoded here, who asks for it is elsewhere.
+Pure: this module decodes answers, the client requests them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from exporter.hms.errors import MalformedAnswer, TooLarge
 from exporter.hms.splitter import Splitter
 
 MOST_RECORDS = 1_000
-"""Of one page: ten times what 100ms lets anybody ask for.  An answer of `0,0,0,…` must not become an object a digit."""
+"""Records of one page: ten times the largest page size of 100ms. An answer of `0,0,0,…` must not become millions of objects."""
 LARGEST_ANSWER = 64 * 1024 * 1024
-"""Bytes of one answer that is held as a whole, inflated; a hundred sessions with two thousand peers each are less."""
+"""Bytes of one answer that is held in memory, inflated; a hundred sessions with two thousand peers each take less."""
 _PART = 8 * 1024 * 1024
 """Bytes of records that are handed on together, where an answer is read as a stream."""
 _SLICE = 64 * 1024
 
 BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for bytes that are not what they should be."""
+"""The exceptions that decoding raises for invalid bytes."""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Envelope(NamedTuple):
-    """How one family of lists answers: where its records are, and what asks for the next page (`None`: there is none)."""
+    """The format of one family of lists: where its records are, and the parameter of the next page (`None`: there is none)."""
 
     key: str
     decode: Callable[[bytes], Page]
@@ -149,7 +149,7 @@ def read_page(envelope: Envelope, chunks: Iterable[bytes], *, streams: bool) -> 
 
     Raises `MalformedAnswer`; `TooLarge` for a large answer that is not to be streamed.
     """
-    held = io.BytesIO()  # not a list of chunks: joining them would take the memory twice
+    held = io.BytesIO()  # not a list of chunks: joining it would need twice the memory
     rest = iter(chunks)
     for chunk in rest:
         if held.tell() + len(chunk) > LARGEST_ANSWER:
@@ -164,7 +164,7 @@ def read_page(envelope: Envelope, chunks: Iterable[bytes], *, streams: bool) -> 
 
 
 def _slices(held: io.BytesIO) -> Iterator[bytes]:
-    """What is held, piece by piece; afterwards it is held no more."""
+    """Yields the pieces held so far, and releases them."""
     held.seek(0)
     while piece := held.read(_SLICE):
         yield piece
@@ -172,7 +172,7 @@ def _slices(held: io.BytesIO) -> Iterator[bytes]:
 
 
 def _record_bytes(envelope: Envelope, chunks: Iterable[bytes]) -> float:
-    """The average size of the records in the beginning of an answer."""
+    """The average size of the records at the beginning of an answer."""
     splitter = Splitter(envelope.key)
     records = 0
     try:
@@ -190,7 +190,7 @@ def _parts(envelope: Envelope, chunks: Iterable[bytes]) -> Iterator[Page]:
     for chunk in chunks:
         size += len(chunk)
         for record in splitter.feed(chunk):
-            # Only now that another record follows: the last part, which has the cursor, must not be empty.
+            # A part is sent only when another record follows: the last part, which has the cursor, must not be empty.
             if held >= _PART:
                 yield Page(part, ends=False, before=before, size=size)
                 before += len(part)

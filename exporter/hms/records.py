@@ -1,9 +1,9 @@
-"""What 100ms says, as typed records: sessions, their peers' stays, rooms.
+"""100ms's answers as typed records: sessions, their peers' stays, rooms.
 
-Decoding is tolerant where the API's sources disagree and strict where a record makes no sense: a bad peer costs itself, a
-bad session costs itself, and what was left out is reported as a `Rejection`.  All times are integer microseconds since the
-epoch, UTC.  People's names are never decoded, and user ids go no further than this module: a session keeps keyed hashes
-of those connected, to count them apart.
+Decoding is tolerant where the API's sources disagree and strict where a record makes no sense: a bad peer or session is left out by itself
+and reported as a `Rejection`.  All times are integer microseconds since the
+epoch, UTC.  People's names are never decoded, and user ids go no further than this module: a session keeps keyed hashes of the connected
+users' ids, to count distinct users.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from exporter.hms.pages import BROKEN
 from exporter.times import DAY, EPOCH, MICROSECOND, micros
 
 _NO_TIME = micros(datetime(1, 1, 1, tzinfo=UTC))
-"""Go's zero time, which stands for none."""
+"""Go's zero time: no time."""
 _EARLIEST = micros(datetime(2015, 1, 1, tzinfo=UTC))
-"""Older than the platform itself: a time before it is a fault, not a fact."""
+"""Older than the platform itself: an earlier time is an error."""
 _PLAIN_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 MOST_PEERS = 250_000
-"""Of one session: as many as an answer holds at their usual length."""
+"""Peers of one session: as many as one answer can hold."""
 MOST_BAD_PEERS = 1_000
-"""Of one session: where more make no sense, the session makes none, and is not gone through to its end."""
+"""Invalid peers of one session: with more than this the whole session is rejected without reading the rest."""
 _LONGEST_TEXT = 1_000
-"""Characters of an id or a role: what is longer is none, and is neither kept nor shown."""
+"""Characters of an id or a role: a longer one is invalid, and is neither kept nor shown."""
 _LARGE_RECORD = 2 << 20
 """Bytes from which a session's peers are counted before they are decoded; a smaller record cannot hold too many."""
 
@@ -42,10 +42,10 @@ RejectionKind = Literal["session", "peer", "room", "job"]
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """A record that made no sense and was left out.
+    """An invalid record that was left out.
 
-    `identity` tells two rejected records apart (never shown: it may hold anything); `subject` names it for a log line,
-    only where the id looks like one; `reason` says what was wrong, without any of the record's own text.
+    `identity` distinguishes rejected records (never shown: it may hold anything); `subject` names the record in a log line, if its id looks
+    like one; `reason` says what was wrong, without any of the record's own text.
     """
 
     kind: RejectionKind
@@ -92,7 +92,7 @@ class Room(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct):
-    """As much of a session's record as tells whether it is ours."""
+    """The part of a session's record that tells whether the configuration covers it."""
 
     id: str = ""
     room_id: str = ""
@@ -161,9 +161,8 @@ def decode_room(raw: bytes | msgspec.Raw) -> Room | Rejection:
 
 
 def decode_session(raw: bytes | msgspec.Raw, now: int) -> tuple[Session | None, list[Rejection]]:
-    """One session as `now` (the API's time) lets it make sense, and what of it was left out.
-
-    `None` stands for a session that was itself rejected.
+    """Decodes one session, checked against `now` (the API's time), with what was left out of it. `None` stands for a session that was
+    rejected as a whole.
     """
     rejections: list[Rejection] = []
     try:
@@ -173,7 +172,7 @@ def decode_session(raw: bytes | msgspec.Raw, now: int) -> tuple[Session | None, 
 
 
 def glance(raw: bytes | msgspec.Raw) -> Head:
-    """The head of a session's record; an empty one when it makes no sense."""
+    """The head of a session's record; an empty one for an invalid record."""
     try:
         return _head_decoder.decode(raw)
     except BROKEN:
@@ -181,7 +180,7 @@ def glance(raw: bytes | msgspec.Raw) -> Head:
 
 
 def record_id(raw: bytes | msgspec.Raw) -> str | None:
-    """The id of a record, though the rest of it may make no sense; `None` when not even that can be read."""
+    """The id of a record that may be invalid otherwise; `None` when it has none."""
     try:
         return _id_decoder.decode(raw).id
     except BROKEN:
@@ -189,13 +188,13 @@ def record_id(raw: bytes | msgspec.Raw) -> str | None:
 
 
 def plain(identifier: str) -> str:
-    """An id fit for a log line: itself when it looks like one, else a placeholder, for it may hold anything."""
+    """An id that is safe to log: a placeholder replaces one that does not look like an id."""
     return identifier if _PLAIN_ID.fullmatch(identifier) else "unprintable"
 
 
 def _session(wire: _WireSession, peers: _Peers, now: int, rejections: list[Rejection]) -> Session:
     started = _micros(wire.created_at)
-    latest = now + 2 * DAY  # generous: the API's clock may be misread by a day, and a true record must survive that
+    latest = now + 2 * DAY  # generous: the API's clock may be wrong by a day, and a valid record must survive that
     if not wire.id or not wire.room_id:
         raise _Unreadable("no id or no room id")
     if started is None or not _EARLIEST <= started <= latest:
@@ -203,7 +202,7 @@ def _session(wire: _WireSession, peers: _Peers, now: int, rejections: list[Rejec
     stays, users = _stays(wire.id, started, latest, peers, rejections)
     ended = None
     if not wire.active:
-        # No end on record: the last leave is the best that the record itself can say.
+        # The record has no end: the last leave is the best estimate.
         ended = _micros(wire.updated_at) or max((stay.left for stay in stays.values() if stay.left is not None), default=None)
         if ended is None or not started <= ended <= latest:
             raise _Unreadable("it ends before its start, at an impossible time or not at all")
@@ -211,7 +210,7 @@ def _session(wire: _WireSession, peers: _Peers, now: int, rejections: list[Rejec
 
 
 def _micros(moment: datetime | None) -> int | None:
-    """Microseconds since the epoch; `None` for no time and for Go's zero time, which stands for it."""
+    """Microseconds since the epoch; `None` for no time and for Go's zero time."""
     if moment is None:
         return None
     at = micros(moment)
@@ -219,7 +218,7 @@ def _micros(moment: datetime | None) -> int | None:
 
 
 def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: list[Rejection]) -> tuple[dict[str, Stay], Users]:
-    # The innermost loop of a poll: a hundred thousand peers pass through it, so that times are converted in place.
+    # The innermost loop of a poll, for a hundred thousand peers: times are converted in place.
     epoch, microsecond = EPOCH, MICROSECOND
     stays: dict[str, Stay] = {}
     users: dict[str, list[str | int | None]] = {}
@@ -237,7 +236,7 @@ def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: l
         role = peer.role or "unknown"
         if left is None:
             users.setdefault(role, []).append(peer.user_id)
-        # An old record in a list has no id; what it has that stays the same is its moment of joining, and its place among equals.
+        # An old record in a list has no id: its moment of joining identifies it, with its place among those of the same moment.
         stays[peer.id or key or _unused(f"@{joined}", stays, equals)] = Stay(joined, left, role)
     return stays, {role: frozenset([hash(user) for user in found if user]) for role, found in users.items()}
 
@@ -275,7 +274,7 @@ def _decode(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tuple[_Wir
 
 
 def _count_peers(raw: bytes | msgspec.Raw) -> None:
-    """Raises `_Unreadable` where a record holds too many peers, or some that are not even objects, before any is decoded."""
+    """Raises `_Unreadable` for a record with too many peers, or with peers that are not objects, before any is decoded."""
     left = MOST_PEERS
 
     class Counted(msgspec.Struct, gc=False):
@@ -293,7 +292,7 @@ def _count_peers(raw: bytes | msgspec.Raw) -> None:
 
 
 def _decode_loosely(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tuple[_WireSession, _Peers]:
-    """The session without its peers, then each peer by itself, so that one that is broken costs only itself."""
+    """Decodes the session without its peers, then each peer by itself, so that only invalid peers are lost."""
     wire = _loose_session_decoder.decode(raw)
     items: Iterable[tuple[str | None, msgspec.Raw]]
     try:

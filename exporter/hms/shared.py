@@ -1,4 +1,4 @@
-"""What the threads of one workspace share of the API: its clock, the token, the rate, the page sizes, the order to stop."""
+"""What the threads of one workspace share of the API: its clock, the token, the rate, the page sizes, the stop signal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exporter.times import SECOND
 
 
 def steady_micros() -> int:
-    """Our steady clock (µs): setting the time does not move it, and where the system can tell, it runs while suspended."""
+    """Our steady clock (µs): setting the time does not move it, and where the system allows, it runs while suspended."""
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
 
 
@@ -41,13 +41,13 @@ class Shared:
         self.rate = Rate(config.max_requests_per_second)
         self.stopped = threading.Event()
         self.heard = time.monotonic()
-        """When a request last ended, or a part of an answer arrived: the sign of life of a thread that asks."""
+        """When a request last ended or a part of an answer arrived: a requesting thread's sign of life."""
         self.watchdog = Watchdog()
         self._page_sizes: dict[str, PageSizes] = {}
         self._base = urlsplit(config.base_url)
 
     def stop(self) -> None:
-        """Every request under way and every wait ends at once with an `ApiError`; nothing is asked any more."""
+        """Ends every request and wait at once with an `ApiError`; no request follows."""
         self.stopped.set()
         self.watchdog.stop()
 
@@ -56,7 +56,7 @@ class Shared:
         return self._page_sizes.setdefault(route, PageSizes(self.config.page_size))
 
     def is_ours(self, url: str) -> bool:
-        """Whether this is the host that the token is for."""
+        """Whether the token may be sent to this host."""
         parts = urlsplit(url)
         return (parts.scheme, parts.netloc) == (self._base.scheme, self._base.netloc)
 
@@ -66,7 +66,7 @@ class Shared:
         return known if known is not None else time.time_ns() // 1000
 
     def token_time(self) -> int:
-        """The time (Unix seconds) that tokens are made for."""
+        """The time (Unix seconds) for which tokens are made."""
         told = self.clock.at_last_told(self.steady())
         return (told if told is not None else time.time_ns() // 1000) // SECOND
 

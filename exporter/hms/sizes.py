@@ -1,4 +1,4 @@
-"""How many records to ask for in one page: as many as the server accepts and as memory and time allow."""
+"""The page size: as many records as the server accepts and as memory and time allow."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable
 
 COMFORTABLE = 32 * 1024 * 1024
-"""Bytes of a page that are read without a second thought; a larger page makes the next ones smaller."""
+"""A comfortable number of bytes in a page; after a larger one, the next pages are smaller."""
 _SMALLER = (50, 20, 10)
 _CALM_PAGES = 10
-"""Pages in a row that would have fitted twice over at the next larger size, before that size is tried."""
+"""How many pages in a row must have fitted twice over at the next larger size before that size is tried."""
 _REFUSAL_STANDS = 3600.0
 """Seconds until a size that the server refused may be tried again: each attempt costs a call."""
 
 
 class PageSizes:
-    """The page size of one route: downward at once, slowly upward again."""
+    """The page size of one route: lowered at once, raised slowly."""
 
     def __init__(self, largest: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._all = (largest, *(size for size in _SMALLER if size < largest))
@@ -24,7 +24,7 @@ class PageSizes:
         self._refused_at: float | None = None
         self._calm = 0
         self.size = largest
-        """What to ask for next."""
+        """The size of the next request."""
         self.smallest = self._all[-1]
 
     def smaller(self, size: int, record_bytes: float | None = None) -> int | None:

@@ -1,7 +1,7 @@
-"""Takes a list's answer apart while it arrives: one record at a time is in memory, not the page.
+"""Splits a list's answer into records while it arrives: one record at a time is in memory, not the page.
 
-The text of the answer is scanned for brackets outside of strings.  It is not validated here: each record and what is left
-of the answer are JSON texts of their own, which their decoders check.
+The text of the answer is scanned for brackets outside of strings.  It is not validated here: each record and the rest of the answer are
+JSON texts, which their decoders check.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Splitter:
         return bytes(self._rest)
 
     def _pass_over(self, data: bytes) -> bool:
-        """Whether this piece lies within one record as a whole, which is found out much faster than where one ends."""
+        """Whether this piece lies within one record as a whole: a much faster check than finding where a record ends."""
         shape = _shape(data, in_string=self._in_string)
         if shape is None or self._depth - shape[0] <= _LIST:
             return False
@@ -138,9 +138,8 @@ class Splitter:
 
 
 def _shape(data: bytes, *, in_string: bool) -> tuple[int, int, bool] | None:
-    """How many levels a piece of JSON falls below where it begins, by how many it rises in all, and whether it ends in a string.
-
-    `None` where it nests too deeply to be told quickly.
+    """How far a piece of JSON falls below its first level, by how many levels it rises in all, and whether it ends in a string. `None` for
+    a piece that nests too deeply for the quick check.
     """
     if b"\\" in data:
         data = _ESCAPE.sub(b"..", data)

@@ -11,9 +11,9 @@ import jwt
 from exporter.config.config import ConfigError, KeyPair, ManagementToken
 
 LIFE = 24 * 3600
-"""Seconds that a token of ours lives: what 100ms's own SDK asks for."""
+"""Lifetime of a minted token in seconds, as in 100ms's own SDK."""
 _EARLY = 10
-"""Seconds that a token's beginning lies back, against small differences of clocks."""
+"""A token is valid from this many seconds ago, to allow for small differences of clocks."""
 _RENEW_BEFORE = 3600
 
 
@@ -26,7 +26,7 @@ class Token(NamedTuple):
 
 
 class Tokens:
-    """The token in use; any thread may ask.  A secret in a file is read again each time that a token is made."""
+    """The token in use, for any thread. A secret in a file is read again for each new token."""
 
     def __init__(self, credentials: KeyPair | ManagementToken) -> None:
         self._credentials = credentials
@@ -41,7 +41,7 @@ class Tokens:
             return self._token
 
     def renew(self, refused: str, now: int) -> bool:
-        """The API has refused this token: makes a new one, unless another thread has done so; whether there is another now."""
+        """Replaces a token that the API has refused, unless another thread has done so; returns whether there is a new one."""
         with self._lock:
             if self._token is None or self._token.text == refused:
                 self._token = self._make(now)
@@ -68,7 +68,7 @@ class Tokens:
 
 
 def _expiry(text: str) -> float:
-    """When a ready-made token expires: read, not verified, for only 100ms has the key."""
+    """When a ready-made token expires. The signature is not verified: only 100ms has the key."""
     try:
         return float(jwt.decode(text, options={"verify_signature": False})["exp"])
     except (jwt.PyJWTError, KeyError, TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""One request over HTTP: its place in the rate, its deadline, its token, redirects, and an answer within bounds.
+"""One request over HTTP: rate, deadline, token, redirects, and an answer of limited size.
 
-A small answer is read as a whole before anybody sees it.  A large one may be read as a stream: its parts are handed on while
-the connection is open, and the time that their reader takes is not the server's.
+A small answer is read as a whole. A large one may be read as a stream: its parts are passed on while the connection is open, and the time
+that the reader takes does not count against the server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ERROR_TEXT = 64 * 1024
 """Bytes that are read of an answer other than 200; its message is at the beginning."""
 _MOST_REDIRECTS = 3
 _SLOW = 1024 * 1024
-"""An answer that ran out of time after this many bytes was too large for its time, and not stalled."""
+"""An answer that times out after this many bytes was too large, not stalled."""
 
 
 class Attempt(NamedTuple):
@@ -68,7 +68,7 @@ class Body:
                 self._deadline.extend(self._timeout)
             yield chunk
         if self._deadline.passed:
-            raise TimeoutError  # a body that ends with its connection looks whole when it was cut off
+            raise TimeoutError  # without a length, a body that was cut off looks complete
         self.complete = True
 
     def whole(self) -> bytes:
@@ -81,7 +81,7 @@ class Body:
         return bytes(body)
 
     def beginning(self) -> bytes:
-        """As much of it as an error's message needs."""
+        """The beginning of it, for an error's message."""
         text = b""
         for chunk in self.chunks():
             text += chunk
@@ -91,7 +91,7 @@ class Body:
 
 
 Read = Callable[[Body], Iterator[Any]]
-"""What makes answers of a body: one once it is complete, and others before that where it is read as a stream."""
+"""Turns a body into answers: one when it is complete, and earlier ones where it is read as a stream."""
 
 
 class Transport:
@@ -156,7 +156,7 @@ class Transport:
         return attempt
 
     def _answers(self, response: requests.Response, body: Body, deadline: Deadline, read: Read) -> Generator[Any, None, Attempt]:
-        """Yields all that is read while the body still arrives; what follows that is in the attempt."""
+        """Yields the answers that are read while the body still arrives; the last one is in the attempt."""
         for answer in read(body):
             if body.complete:
                 return Attempt(200, response.headers, answer=answer)
@@ -165,7 +165,7 @@ class Transport:
                 with self._shared.watchdog.paused(deadline):
                     yield answer
             finally:
-                # What was asked meanwhile has left a connection that the watchdog does not know beside this one.
+                # A request made meanwhile has left a connection that the watchdog does not know.
                 self._http.close()
         raise MalformedAnswer("the answer is empty")
 

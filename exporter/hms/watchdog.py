@@ -24,7 +24,7 @@ import urllib3.connectionpool
 import urllib3.exceptions
 
 _STOP_IS_SEEN = 0.1
-"""Seconds within which waiting for a name ends once everything is stopped."""
+"""Seconds until a wait for a name ends after a stop."""
 
 
 class Deadline:
@@ -56,7 +56,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def deadline(self, seconds: float) -> Iterator[Deadline]:
-        """The calling thread's request must be over within this time."""
+        """Limits the calling thread's request to this time."""
         deadline = Deadline(seconds)
         with self._condition:
             self._deadlines[deadline.thread] = deadline
@@ -72,7 +72,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def paused(self, deadline: Deadline) -> Iterator[None]:
-        """For this long the deadline does not run, and its thread may make other requests, over another connection."""
+        """Pauses the deadline: within this block the thread may make other requests, over another connection."""
         began = time.monotonic()
         with self._condition:
             self._deadlines.pop(deadline.thread, None)
@@ -185,7 +185,7 @@ def _connect(watchdog: Watchdog, connection: urllib3.connection.HTTPConnection) 
             raise TimeoutError
         try:
             connecting = socket.socket(family, kind, protocol)
-        except OSError as error:  # such as IPv6 where there is none
+        except OSError as error:  # for example IPv6 on a machine without it
             fault = error
             continue
         try:
@@ -203,7 +203,7 @@ def _connect(watchdog: Watchdog, connection: urllib3.connection.HTTPConnection) 
 def _connect_to(address: Any, connecting: socket.socket, watchdog: Watchdog, seconds: float) -> None:
     connecting.setblocking(False)
     code = connecting.connect_ex(address)
-    # Only now: what has not begun to connect cannot be shut down; from here on the watchdog can end the wait.
+    # A socket can be shut down only once it connects: from here on the watchdog can end the wait.
     watchdog.guard(connecting)
     if code == errno.EINPROGRESS:
         with selectors.DefaultSelector() as selector:

@@ -1,6 +1,5 @@
-"""An event that 100ms pushes, read from a webhook's body.
-
-Only what is counted or tells which room to poll is decoded: no name, user id or free text leaves this module.  Moments are
+"""An event that 100ms pushes, read from a webhook's body. Only fields that are counted, or that name the room to poll, are decoded: no
+person's name, user id or free text leaves this module.  Moments are
 integer microseconds since the epoch, UTC.
 """
 
@@ -31,7 +30,7 @@ _TYPES = frozenset(
     }
 )
 _FAMILIES = re.compile(r"(beam|hls|stream\.recording|transcription|ingest)(\.[a-z]{1,20}){1,3}")
-"""Types of which 100ms adds more from time to time."""
+"""The beginnings of families of types: 100ms adds types to these from time to time."""
 
 LEAVE, JOIN_FAILURE = "leave", "join_failure"
 _LEAVE_REASONS = frozenset({"client request", "peer kicked", "websocket closed", "ice connection state closed", "server removed peer"})
@@ -81,7 +80,7 @@ _decode_time = msgspec.json.Decoder(datetime | None).decode
 def decode_event(body: bytes) -> Event:
     """The event in a webhook's body.  Raises `MalformedEvent`."""
     try:
-        body.decode()  # texts that are passed over are not looked at by the decoder
+        body.decode()  # the decoder does not check texts that it skips
         found = _decode_body(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedEvent from error
@@ -100,7 +99,7 @@ def decode_event(body: bytes) -> Event:
 
 
 def _data(raw: msgspec.Raw) -> _Data:
-    """What an event is about; an event whose details make no sense still says that something has happened."""
+    """The details of an event; one with invalid details still shows that something happened."""
     try:
         return _decode_data(raw)
     except (msgspec.MsgspecError, RecursionError):

@@ -99,9 +99,7 @@ class Accounts:
 
     def in_question(self, now: int) -> list[str]:
         """Rooms that 100ms should be asked about now."""
-        shown = [account.id for account in self.ledger.accounts if account.kind == "room" and self.rooms.shown(account)]
-        waiting = [tracked.room_id for tracked in self.ledger.unassigned.values()]
-        return self.rooms.wanted(dict.fromkeys([*shown, *waiting]), now)
+        return self.rooms.wanted(self._seen_rooms(), now)
 
     def name_of(self, room_id: str) -> str | None:
         """What a room is called, as far as 100ms has ever said."""
@@ -109,9 +107,9 @@ class Accounts:
             self._load_rooms([room_id])
         return self.rooms.name(room_id)
 
-    def name_polled(self, wanted: Iterable[str]) -> None:
-        """A poll has ended without an answer about these rooms: those that have waited long enough go by their id."""
-        self._learnt += self.rooms.polled(wanted)
+    def name_polled(self) -> None:
+        """A poll has ended: rooms whose name is still unknown and that have waited long enough go by their id."""
+        self._learnt += self.rooms.polled(self._seen_rooms())
 
     def learn(self, answers: Sequence[KnownRoom], since: int | None) -> None:
         """Takes answers about rooms.  A room that is found to have another name counts under it from `since` on (µs)."""
@@ -123,6 +121,11 @@ class Accounts:
             if since is not None and now is not None and before is not None and after is not None and before != after:
                 self.ledger.coverage.renamed(room.id, before, after, self.rooms.scope, since, now)
         self._learnt += answers
+
+    def _seen_rooms(self) -> Iterable[str]:
+        """The rooms that are shown or have sessions that wait for an account."""
+        shown = [account.id for account in self.ledger.accounts if account.kind == "room" and self.rooms.shown(account)]
+        return dict.fromkeys([*shown, *[tracked.room_id for tracked in self.ledger.unassigned.values()]])
 
     def _load_rooms(self, ids: Iterable[str]) -> None:
         for room in self._store.rooms(self._workspace, ids).values():

@@ -31,7 +31,7 @@ class HurriedPoller(CollectingPoller):
 
     hearing: Hearing | None = None
     _connection: Client | None = None
-    """For early polls, which may come while the other one is in the middle of a page."""
+    """The connection of early polls, which may come while the other one is in the middle of a page."""
 
     def __init__(self, *arguments: Any, hurry: Hurry, **more: Any) -> None:
         """The arguments are those of `CollectingPoller`."""
@@ -141,7 +141,7 @@ class HurriedPoller(CollectingPoller):
                 self.learn(answers)
 
     def rooms_in_question(self) -> list[str]:
-        """Rooms that 100ms should be asked about now: also those of which only webhooks have told."""
+        """Rooms that 100ms should be asked about now, including those known only from webhooks."""
         found = super().rooms_in_question()
         if self.hearing is None or not self.rooms.scope.patterns:
             return found

@@ -13,8 +13,9 @@ from typing import Generic, NamedTuple
 
 import msgspec
 
-from exporter.counting.collected import Collected, Kept
+from exporter.counting.collected import Collected
 from exporter.counting.coverage import MARGIN
+from exporter.counting.kinds import Kept
 from exporter.counting.spans import FOREVER, contains
 from exporter.hms.client import Client
 from exporter.hms.errors import ApiError, NotFound, TooMuch

@@ -1,6 +1,6 @@
 """Which listing is the cheaper one: of the whole workspace, or room by room.  Decided from what the last polls saw.
 
-A listing of the workspace costs a call a page, whoever's sessions fill it; asking room by room costs a call a room.
+A listing of the workspace costs one call a page, whichever rooms fill it; asking room by room costs one call a room.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Choice:
         return self._abandoned_at is None or now - self._abandoned_at >= TRY_AGAIN_AFTER
 
     def worth_another(self, pages: int) -> bool:
-        """Whether to go on with it after so many pages: no longer when asking each room would have cost no more."""
+        """Whether to read on after this many pages: not once asking each room would have cost no more."""
         return self.rooms is None or pages < self.rooms
 
     def abandoned(self, now: float) -> None:
@@ -100,7 +100,7 @@ class Stretch:
         return last - first < MILLISECOND
 
     def finished(self, pages: int) -> None:
-        """A stretch was read in so many pages."""
+        """A stretch was read in this many pages."""
         if pages <= self.most_pages // 4 and self._length is not None:
             self._length *= 2
 
@@ -132,7 +132,7 @@ def windows(wanted: Sequence[int], known: Sequence[int], page_size: int) -> list
 
 
 def estimate(rooms: int | None, running: int, ended: int, page_size: int = 100) -> int:
-    """Calls that a poll makes in a workspace of so many running sessions, so many of them ended since the last poll.
+    """Calls of a poll in a workspace with this many running sessions, and this many that ended since the last poll.
 
     `rooms` is the number of configured rooms, `None` for all.  It assumes the worst of what is usual: none of the ended
     sessions is among the newest that have ended, so that each is asked for by itself.

@@ -1,4 +1,4 @@
-"""One workspace, polled: what is read is counted, stored and published.  The one place where an error becomes health."""
+"""Polls one workspace: reads, counts, stores and publishes. Errors become `hms_up` here and nowhere else."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ class WorkspacePoller:
         self._telling = Telling(workspace.name, monotonic)
         self._rejections: OrderedDict[int, None] = OrderedDict()
         self._poll: Poll | None = None
-        """The last poll, whose account the names of rooms still change."""
+        """The last poll; names of rooms that arrive later still change its accounts."""
         self._read_at = monotonic()
         """When the last poll had read what it could (monotonic seconds)."""
         self._durable = True
-        """Whether the store has taken everything that the ledger holds: nothing else may be shown."""
+        """Whether the store holds everything in the ledger: nothing else may be published."""
         self._use(config, api)
 
     @property
@@ -149,7 +149,7 @@ class WorkspacePoller:
         """Reads that."""
 
     def _guarded(self, work: Callable[[], None]) -> str | None:
-        """Does it; what went wrong, in words."""
+        """Runs it; returns what went wrong, if anything."""
         try:
             work()
         except StoreError as error:
@@ -169,7 +169,7 @@ class WorkspacePoller:
         self.accounts.assign(poll)
         self._read_at = self._monotonic()
         poll.finish(reading.fresh(poll), self._read_at)
-        self.accounts.name_polled(self.rooms_in_question())
+        self.accounts.name_polled()
         self._end(poll)
 
     def _begin(self, now: int) -> Poll:
@@ -204,7 +204,7 @@ class WorkspacePoller:
             poll.see(session, self.accounts.name_of(session.room_id), None if rejections else digest)
 
     def _end(self, poll: Poll) -> None:
-        """Makes the poll durable, and lets go of what has been idle for too long."""
+        """Makes the poll durable, and closes accounts that have been idle for too long."""
         self.ledger.forget(self.accounts.name_of)
         self._commit()
         self.rooms.end_poll(self.ledger.accounts, poll.now)
@@ -218,7 +218,7 @@ class WorkspacePoller:
     # -- beside it ------------------------------------------------------------------------------------------------
 
     def _read_beside(self, reading: Reading, until: float) -> None:
-        """What can wait until the present is published: the names of rooms, then the past, as far as the time allows."""
+        """Reads what can wait until the present is published: the names of rooms, then the past, as far as the time allows."""
         if self._poll is None or reading.now is None or reading.faults:
             return
         self._read_names(until)
@@ -235,9 +235,9 @@ class WorkspacePoller:
         return float("inf") if self._pressed() else self._monotonic()
 
     def _read_past(self, poll: Poll, reading: Reading, until: float) -> None:
-        """Each stretch is stored when it has been read; what has come of it is published at the end.
+        """Stores each stretch when it has been read, and publishes the result at the end.
 
-        Another poll may come in between: from then on it is that one that counts.
+        An early poll may come in between; the records that follow are counted in that one.
         """
         read = False
         while self._monotonic() < until and (records := reading.past(poll, self._stretch)) is not None:
@@ -268,7 +268,7 @@ class WorkspacePoller:
         return self.accounts.in_question(self.api.now())
 
     def learn(self, answers: Sequence[KnownRoom]) -> None:
-        """Answers about rooms: counts what waited for them, and publishes it under its name."""
+        """Takes answers about rooms: counts the sessions that waited for them, and publishes the series under the rooms' names."""
         poll, now = self._poll, self.ledger.now
         self.accounts.learn(answers, None if poll is None or now is None else self._since(now))
         if poll is None:

@@ -1,8 +1,8 @@
-"""What one poll asks of 100ms, in which order.  It yields the records that it reads; whoever polls counts them.
+"""The requests of one poll, in order. It yields the records that it reads; the poller counts them.
 
 First the running sessions, then those that have ended since the last complete poll, then those that were running before and
-are in neither list, then ended ones that are to be looked at once more.  This order ensures that no session is missed.  A
-room or page that fails is noted, and spoils nothing else.
+are in neither list, then ended ones that are to be looked at once more.  This order ensures that no session is missed.  A room or page that
+fails is noted; everything else is still read.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Reading:
             self._failed(error)
 
     def _in_windows(self, poll: Poll, wanted: list[Tracked], pages: int, least: int = 1) -> Iterator[msgspec.Raw]:
-        """Ended sessions by listings of the moments around their starts, the fullest first, with at most so many pages.
+        """Ended sessions by listings of the moments around their starts, the fullest first, with at most this many pages.
 
         Listings that would show fewer than `least` of them are left out.
         """

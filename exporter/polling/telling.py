@@ -1,4 +1,4 @@
-"""What the log says of a workspace's polls: a line when something begins, changes or ends, and not at every poll."""
+"""The log lines of a workspace's polls: one when something begins, changes or ends, not one a poll."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The budgets' board: what each workspace tells of its usage, added up and published."""
+"""The budgets: each workspace reports its usage; the sums are published."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BOARD = ""
 
 
 class BudgetBoard:
-    """Budgets may span workspaces, which are polled apart: each tells after its poll what it has used."""
+    """Adds up budgets that may span workspaces. Each workspace reports its usage after its own poll."""
 
     def __init__(self, exposition: Exposition, budgets: Sequence[Budget]) -> None:
         self._exposition = exposition

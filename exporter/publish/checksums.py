@@ -18,7 +18,7 @@ def joined(first: int, second: int, shift: int) -> int:
 
 
 def shift(length: int) -> int:
-    """By what a checksum is multiplied when so many bytes follow: x to the power of 8 times the length."""
+    """The factor of a checksum when `length` bytes follow: x to the power of 8 times the length."""
     product, bit = _ONE, 3
     while length:
         if length & 1:
@@ -30,7 +30,7 @@ def shift(length: int) -> int:
 
 @lru_cache(maxsize=64)
 def _square(count: int) -> int:
-    """x, squared so many times."""
+    """x, squared `count` times."""
     return _ONE >> 1 if count == 0 else _times(_square(count - 1), _square(count - 1))
 
 

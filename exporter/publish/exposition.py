@@ -64,7 +64,7 @@ class Section:
 
 
 class Packed(NamedTuple):
-    """A text as deflate blocks that may stand anywhere in a stream, its checksum, and how the text shifts one before it."""
+    """A text as deflate blocks that fit anywhere in a stream, its checksum, and the factor for the checksum of a text before it."""
 
     blocks: bytes
     checksum: int
@@ -90,7 +90,7 @@ _HEADERS = {fmt: {family.name: Section(header(family, openmetrics=fmt is OPENMET
 
 
 class _State:
-    """What is published at one moment: immutable but for what is worked out of it once and kept."""
+    """Everything that is published at one moment: immutable, except for pages that are made once and kept."""
 
     def __init__(self, workspaces: Mapping[str, Sections]) -> None:
         self.workspaces = workspaces
@@ -99,7 +99,7 @@ class _State:
         self.pages: dict[tuple[Format, float], _Static] = {}
 
     def moment(self, now: float) -> float:
-        """When the page of now stops being right: pages differ only by what has expired or begun."""
+        """Until when the page of `now` is valid: pages differ only in the sections that have begun or expired."""
         index = bisect.bisect_right(self.turns, now)
         return self.turns[index] if index < len(self.turns) else float("inf")
 
@@ -112,7 +112,7 @@ class _State:
         return static
 
     def shown(self, family: Family, now: float) -> list[Section]:
-        """The family's sections that hold now."""
+        """The family's sections that are valid now."""
         return [
             section
             for sections in self.workspaces.values()

@@ -39,7 +39,7 @@ class AccountView(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class AccountFamily(Family):
-    """A family of which every room or group has `lines`, one for each role if `by_role`."""
+    """A family with `lines` for every room or group, one line a role if `by_role`."""
 
     lines: Callable[[AccountView], str]
     by_role: bool = False
@@ -61,11 +61,11 @@ def _counter(name: str, text: str, value: Callable[[AccountState], object], *, m
     return AccountFamily(name, "counter", text, lines=lambda of: f"{name}{of.labels}{value(of.state)}\n", moves=moves)
 
 
-def _role_counter(name: str, text: str, value: Callable[[RoleTotals], object], *, moves: bool = False) -> AccountFamily:
+def _role_counter(name: str, text: str, value: Callable[[RoleTotals], object]) -> AccountFamily:
     def lines(of: AccountView) -> str:
         return "".join([f"{name}{labels}{value(totals)}\n" for _, totals, labels in of.roles])
 
-    return AccountFamily(name, "counter", text, lines=lines, by_role=True, moves=moves)
+    return AccountFamily(name, "counter", text, lines=lines, by_role=True)
 
 
 def _peers_active(of: AccountView) -> str:
@@ -73,6 +73,11 @@ def _peers_active(of: AccountView) -> str:
     if gauges is None:
         return ""
     return "".join([f"hms_peers_active{labels}{gauges.peers[role]}\n" for role, _, labels in of.roles if role in gauges.peers])
+
+
+def _peer_seconds(of: AccountView) -> str:
+    # This runs at each poll for every role of every running session: calling `seconds` would take longer than all the rest.
+    return "".join([f"hms_peer_seconds_total{labels}{totals.published_seconds / SECOND!r}\n" for _, totals, labels in of.roles])
 
 
 def _room_info(of: AccountView) -> str:
@@ -96,10 +101,8 @@ def _usage(of: AccountView) -> str:
 
 def usage_of_role(labels: str, day: int, month: int) -> str:
     """The lines of `USAGE_FAMILY` of one role (µs); `labels` have their braces, and a space at the end."""
-    shared = labels[:-2]
-    return (
-        f'hms_usage_peer_seconds{shared},period="day"}} {seconds(day)}\nhms_usage_peer_seconds{shared},period="month"}} {seconds(month)}\n'
-    )
+    start = f'hms_usage_peer_seconds{labels[:-2]},period="'
+    return f'{start}day"}} {day / SECOND!r}\n{start}month"}} {month / SECOND!r}\n'
 
 
 USAGE_FAMILY = AccountFamily(
@@ -133,10 +136,12 @@ ACCOUNT_FAMILIES = (
     ),
     _role_counter("hms_peers_joined_total", "Peers joined, by the role they were first seen in.", lambda role: role.published_joined),
     _role_counter("hms_peers_left_total", "Peers left, by the role they were last seen in.", lambda role: role.published_left),
-    _role_counter(
+    AccountFamily(
         "hms_peer_seconds_total",
+        "counter",
         "Participant time, which is what 100ms bills: the stays of all peers, connected ones included up to the last poll.",
-        lambda role: seconds(role.published_seconds),
+        lines=_peer_seconds,
+        by_role=True,
         moves=True,
     ),
     AccountFamily("hms_room_info", "gauge", "What 100ms says of the room; always 1.", lines=_room_info),
@@ -167,7 +172,7 @@ class WorkspaceView(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkspaceFamily(Family):
-    """A family of which every workspace has `lines`."""
+    """A family with `lines` for every workspace."""
 
     lines: Callable[[WorkspaceView], str]
 
@@ -219,7 +224,7 @@ UP_FAMILY = Family("hms_up", "gauge", "Whether the last poll read everything it 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetFamily(Family):
-    """A family of which every budget has one series, with this value."""
+    """A family with one series for every budget, with this `value`."""
 
     value: Callable[[BudgetLine], float]
 
@@ -243,7 +248,7 @@ BUDGET_FAMILIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class WebhookFamily(Family):
-    """A family of which every counter of webhooks with this name is a series; `label` is what its own label is called."""
+    """A family with one series for every counter of webhooks of the name `counted_as`; `label` is the name of its own label."""
 
     counted_as: str
     label: str

@@ -157,7 +157,7 @@ def interviews(day: RoomDay) -> None:
 
 
 def coffee(day: RoomDay) -> None:
-    """Whoever likes, on working days, at breaks."""
+    """Open rooms: anybody, on working days, at breaks."""
     if not day.weekend:
         for hour, minute in ((7, 30), (10, 30), (15, 0)):
             people = day.rng.sample(range(_STAFF, _STAFF + 30), day.rng.randint(2, 9))

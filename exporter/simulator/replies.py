@@ -123,7 +123,7 @@ class Pages:
         select: Callable[[int, str | None], Sequence[Item]],
         find: Callable[[str], Item | None],
     ) -> Response:
-        """The page that the query asks for, of what `select` finds: at most so many items from the one after a cursor on."""
+        """The page that the query asks for: at most `limit` of the items that `select` finds, from the one after the cursor."""
         limit = self.limit(query.get("limit"))
         start = query.get("start") or None
         try:

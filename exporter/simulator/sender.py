@@ -138,7 +138,7 @@ class WebhookSender:
         self._thread = None
 
     def send(self, event: WebhookEvent, *, is_replay: bool = False, after: float = 0) -> None:
-        """Posts the event once more, so many seconds from now."""
+        """Posts the event once more, this many seconds from now."""
         with self._lock:
             self._push(_Due(time.monotonic() + after, 0, event, 1, is_replay))
             self._lock.notify_all()
@@ -152,7 +152,7 @@ class WebhookSender:
         return len(events)
 
     def settle(self, timeout: float) -> bool:
-        """Waits until all that has happened by now has arrived or been given up; whether it has, within so many seconds."""
+        """Waits until all events so far have been delivered or given up; returns whether that took less than this many seconds."""
         now = self._clock()
         with self._lock:
             return self._lock.wait_for(lambda: self._told >= now and not self._due and not self._posting, timeout)

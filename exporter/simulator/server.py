@@ -41,7 +41,7 @@ def real_clock() -> int:
 
 
 def shifted_clock(offset: int) -> Clock:
-    """The machine's time and so many microseconds more."""
+    """The machine's time, shifted by this many microseconds."""
     return lambda: real_clock() + offset
 
 

@@ -103,7 +103,7 @@ class Wire:
 
 
 def _blank_page(size: int) -> Iterator[bytes]:
-    """An empty page of so many bytes, spaces within it, a block at a time."""
+    """An empty page of this many bytes, filled with spaces, a block at a time."""
     opening, closing = b'{"limit":10,"data":[', b"]}"
     yield opening
     blanks = b" " * _BLOCK

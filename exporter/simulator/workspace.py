@@ -1,4 +1,4 @@
-"""What the server needs of a workspace, whoever makes it up, and what may be asked of one."""
+"""The server's interface to a workspace, made up or recorded, and the queries that it answers."""
 
 from __future__ import annotations
 

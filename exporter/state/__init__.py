@@ -1,1 +1,1 @@
-"""The ledger on disk."""
+"""The ledger's storage: a SQLite file or a PostgreSQL database."""

@@ -1,4 +1,4 @@
-"""What the store asks of a database, so that each kind of database is one small class beside it.
+"""The interface between the store and a database. Each kind of database is one small class.
 
 Conditions are SQL that every database understands, with `?` in the place of values.
 """
@@ -21,7 +21,7 @@ class Reading(Protocol):
         """A table's rows; all of them without a condition."""
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
-        """What no table's rows are."""
+        """The rows of a query that is not of one table, such as a sum."""
 
 
 class Writing(Reading, Protocol):
@@ -34,7 +34,7 @@ class Writing(Reading, Protocol):
         """Adds rows; the last column is added to that of the row which has the key already."""
 
     def delete(self, table: Table[Any], where: str, parameters: Iterable[Sequence[object]]) -> None:
-        """Removes the rows that the condition is true of, with each set of parameters."""
+        """Removes the rows that match the condition, for each set of parameters."""
 
 
 class Database(Protocol):
@@ -47,4 +47,4 @@ class Database(Protocol):
         """A transaction: what is written within is there at the next start, whole or not at all."""
 
     def close(self) -> None:
-        """Gives it back; whoever uses it after this gets a `StoreError`."""
+        """Closes it; any use after this raises `StoreError`."""

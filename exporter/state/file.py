@@ -37,8 +37,8 @@ class StateFile:
 
     Opening creates it with its folder, for its owner's eyes alone; one of an earlier version is upgraded.  Raises
     `StoreError`, leaving the file as it was, when it is not a state file, of a version this program does not know, damaged,
-    in use by another exporter, or not writable.  The tables `unverified` are too large to be read at every start; whoever
-    reads their rows looks at the seals.
+    in use by another exporter, or not writable.  The tables `unverified` are too large to be checked at every start; their seals are
+    checked when rows are read.
     """
 
     def __init__(self, path: Path, schema: Schema = SCHEMA, unverified: frozenset[str] = frozenset()) -> None:
@@ -49,7 +49,7 @@ class StateFile:
         self._beside: list[_Identity | None] = []
         """The log and its index that SQLite has open."""
         self._written: _Written = None, None
-        """How we left the main file and the log."""
+        """Size and time of our last write to the main file and the log."""
         with self.errors():
             self._held = self._hold()
             try:
@@ -82,11 +82,11 @@ class StateFile:
                     db.execute("ROLLBACK")
                 raise
         finally:
-            # Never raises: what has been committed must not look as if it had not.
+            # Never raises: a committed transaction must not look failed.
             self._written = self._write_marks()
 
     def close(self) -> None:
-        """Gives the file back, in its place even if it was removed meanwhile."""
+        """Closes the file. If it was removed meanwhile, it is written anew first."""
         try:
             with self.errors():
                 self.keep()
@@ -98,7 +98,7 @@ class StateFile:
         self._held.close()
 
     def keep(self) -> None:
-        """Sees to it that what is written from now on is found at `path` by the next start.
+        """Ensures that the next start finds at `path` whatever is written from now on.
 
         A file that was removed, or its log, lives on only while it is open: the state file is written anew, whole.  Raises
         `StoreError` when another file stands there, which is not overwritten, and when somebody has damaged ours: the missing part cannot
@@ -127,7 +127,7 @@ class StateFile:
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """SQLite's and the system's errors in words for the person who runs this."""
+        """Turns errors of SQLite and the system into messages for the operator."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -169,7 +169,7 @@ class StateFile:
             raise StoreError(f"{self.path}: the state file is in use by another exporter") from None
 
     def _connect(self) -> sqlite3.Connection:
-        # Not to be made: an empty one would be taken for what we hold.
+        # The mode must not create a file: an empty one would be taken for the one we hold.
         db = sqlite3.connect(self._uri("rw"), uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
         try:
             db.execute("PRAGMA journal_mode = WAL")
@@ -184,7 +184,7 @@ class StateFile:
         return db
 
     def _open(self) -> sqlite3.Connection:
-        # A journal is what a kill in the middle of the making leaves; later on there is a log instead.
+        # A kill while the tables are made leaves a journal; later there is a log instead.
         if not self.path.stat().st_size or Path(f"{self.path}-journal").exists():
             self._make()
         version = self._read_over()
@@ -201,13 +201,13 @@ class StateFile:
     def _read_over(self) -> int:
         """Raises `StoreError` when the file with its log is not sound; returns its version.
 
-        It is not written to before that is known: closing it would work the log of a killed process into it.
+        It is opened read-only for that: closing a writable connection would merge the log of a killed process into it.
         """
         with contextlib.closing(sqlite3.connect(self._uri("ro"), uri=True, timeout=_BUSY_SECONDS)) as found:
             return verify(found, self.path, self._schema, self._unverified)
 
     def _make(self) -> None:
-        """Makes the tables, all or nothing, in the file itself: its first bytes say whose it is from then on."""
+        """Makes the tables in one transaction. From then on the first bytes identify the file."""
         with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_SECONDS)) as db:
             if not db.execute("PRAGMA application_id").fetchone()[0]:
                 tables = [statement for shape in self._schema.shapes().values() for statement in create_sql(shape)]
@@ -235,7 +235,7 @@ class StateFile:
         return _write_mark(_stat(self.path)), _write_mark(_stat(self._log))
 
     def _look_over(self) -> None:
-        """Somebody else has written to the file or its log: by SQLite, a checkpoint for instance, or over what was there."""
+        """Checks the file after another process has written to it or its log: through SQLite, as a checkpoint does, or over our data."""
         marks = self._write_marks()
         try:
             self._look_at_main()
@@ -252,9 +252,9 @@ class StateFile:
             self._written = marks
 
     def _look_at_main(self) -> None:
-        """Raises `StoreError` when the main file is none, or has been cut short: shorter than it was, and than it says itself.
+        """Raises `StoreError` when the main file is not a state file, or is shorter than it was and than its header says.
 
-        What is missing may lie in the log as well, where it is read from for now, but not for ever.
+        The missing part may still be in the log, but the log does not keep it for ever.
         """
         header = os.pread(self._held.fileno(), HEADER_BYTES, 0)
         look_at(self.path, header, self._schema)
@@ -282,7 +282,7 @@ class StateFile:
             held.close()
             _remove(draft)
             raise
-        # Until here our old log may still lie beside the new file: it holds nothing that the copy does not hold as well.
+        # Until here our old log may lie beside the new file; the copy contains everything in it.
         # The old database is closed before the new one is opened, for closing removes the log by its name.
         old, self._db = self._db, None
         if old is not None:
@@ -295,7 +295,7 @@ class StateFile:
         self._db = self._connect()
 
     def _copy_to(self, draft: Path) -> None:
-        """What we hold, as a file of its own that is as sound as a start wants it."""
+        """Copies the held file to `draft`, and verifies the copy as a start does."""
         if self._db is None:
             # It was put back and has not been opened since: the file itself is whole.
             self._held.seek(0)
@@ -307,7 +307,7 @@ class StateFile:
             verify(copy, self.path, self._schema, self._unverified)
 
     def _remove_strange_log(self) -> None:
-        """A log that is not ours must not come to lie beside the new file, even for a moment: SQLite may work it in."""
+        """Removes a log that is not ours: beside the new file SQLite would apply it."""
         found = _stat(self._log)
         if found is not None and self._beside and _identity(found) != self._beside[0]:
             self._log.unlink(missing_ok=True)
@@ -329,7 +329,7 @@ def _write_mark(found: os.stat_result | None) -> _Mark | None:
 
 
 def _stat(path: Path) -> os.stat_result | None:
-    """`None` where there is nothing to be seen."""
+    """`None` for a file that does not exist or cannot be seen."""
     try:
         return path.stat()
     except OSError:

@@ -233,7 +233,7 @@ _COVERAGE_BY_ROOM = Migration(
         ),
         drop_table("entry"),
         change_table(_RUNNING_3, lambda row: {**row, "seen_ended": row["ended"], "measured": 0, "read": None}),
-        # Which room a settled session was in was not kept: those are forgotten by their start alone.
+        # Earlier versions did not keep a settled session's room: these are forgotten by their start alone.
         change_table(
             shape("settled", 2, {"workspace": "text", "id": "text", "room_id": "text", "started": "integer"}),
             lambda row: {**row, "room_id": ""},
@@ -248,7 +248,7 @@ _BORN = Column("born", "integer")
 _WEBHOOKS = Migration(
     4,
     (
-        # When the series of earlier versions began was not kept: 0 says so.
+        # Earlier versions did not keep when their series began: 0 stands for that.
         add_column("account", _BORN, 0),
         add_column("role", _BORN, 0),
         add_column("histogram", _BORN, 0),

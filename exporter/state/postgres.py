@@ -1,6 +1,6 @@
 """A state in a PostgreSQL database: one connection holds the lock, writes, and with every answer renews the right to publish.
 
-Whoever has the lock is the active exporter.  PostgreSQL gives the lock back when the connection ends, and only then.  So an
+The exporter that holds the lock is the active one.  PostgreSQL gives the lock back when the connection ends, and only then.  So an
 exporter that was paused or cut off cannot write after another one has taken over: its connection is gone.  It cannot publish
 either: its lease is counted from before a request that was answered, and who takes over waits until it is over, unless the
 one before has given the lock back itself.  `state.holder` says whether it has.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=tuple[Any, ...])
 
 LEASE = 6.0
-"""Seconds from a request that was answered, for which its holder may publish."""
+"""The lease: seconds after an answered request during which its sender may publish."""
 SILENCE = 8.0
 """Seconds without a sign of life after which another exporter ends the holder's connection: longer than the lease."""
 BEAT = 1.5
@@ -44,7 +44,7 @@ _WHERE = "the database"
 
 
 def steady() -> float:
-    """Seconds that go on while this process is paused and this machine sleeps."""
+    """A clock in seconds that runs on while this process is paused or the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -79,7 +79,7 @@ def connect(url: str) -> Connection[Any]:
             keepalives_count=3,
         )
     except psycopg.ProgrammingError as error:
-        # What it says may repeat the URL, which holds the password.
+        # Its message may repeat the URL, which contains the password.
         raise ConfigError("storage.url: not a URL that PostgreSQL's client understands") from error
     except psycopg.Error as error:
         raise unreachable(error) from error
@@ -92,7 +92,7 @@ def connect(url: str) -> Connection[Any]:
 
 
 def cut(connection: Connection[Any]) -> None:
-    """Ends a connection from another thread than the one that waits for its answer."""
+    """Ends a connection on which another thread waits for an answer."""
     with contextlib.suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as line:
         line.shutdown(socket.SHUT_RDWR)
 
@@ -150,7 +150,7 @@ class PostgresReader:
         return (table.row(row) for row in self.query(select_sql(table.shape, where), parameters))
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
-        """What no table's rows are."""
+        """The rows of a query that is not of one table, such as a sum."""
         return map(found, self.connection.execute(statement(sql), stored(parameters), binary=True))
 
 
@@ -182,7 +182,7 @@ class PostgresDatabase(PostgresReader):
             self._ask("SELECT 1")
 
     def hold(self, name: str) -> None:
-        """Notes who holds the state now, so that whoever finds the lock free knows that a lease may still run."""
+        """Notes the holder, so that an exporter that finds the lock free knows that a lease may still run."""
         with self._using(), self._answered():
             self.connection.execute("UPDATE state SET holder = %s", (name,))
             self._holder = name
@@ -221,7 +221,7 @@ class PostgresDatabase(PostgresReader):
                 raise
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
-        """What no table's rows are."""
+        """The rows of a query that is not of one table, such as a sum."""
         with self._answered():
             return super().query(sql, parameters)
 
@@ -281,7 +281,7 @@ class PostgresDatabase(PostgresReader):
                 raise unreachable(error) from error
 
     def _watch(self) -> None:
-        """Gives the connection up when an answer does not come: who waits for it would wait for ever."""
+        """Closes the connection when an answer does not come; otherwise its thread would wait for ever."""
         while not self._closed.wait(0.5):
             asked = self._asked
             if asked is not None and steady() - asked > PATIENCE:

@@ -1,6 +1,6 @@
 """Tables as plain values: their shape, how one version of the schema becomes the next, and the SQL that both stores share.
 
-Nothing here opens a database.  A database carries a migration out through `Workbench`, inside one transaction.
+Nothing here opens a database.  A database runs a migration through `Workbench`, in one transaction.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Shape:
 
 
 def quoted(names: Iterable[str]) -> str:
-    """Names as SQL takes them, whatever words they are: `"left", "day"`."""
+    """Quoted names for SQL, which may be reserved words: `"left", "day"`."""
     return ", ".join(f'"{name}"' for name in names)
 
 

@@ -1,4 +1,4 @@
-"""Whether a file is a state file of ours, of a version that is known, and as it was written.
+"""Whether a file is a state file of this program, of a known version, and undamaged.
 
 SQLite's own check sees a broken tree, but not a number that has changed on the disk.  So every row carries a seal, a
 checksum of its other columns, and the rows that counting goes by are compared with theirs when the file is opened.
@@ -35,7 +35,7 @@ class StoreError(Exception):
 
 
 def damaged(path: Path, why: object) -> StoreError:
-    """The error for a file that is not as it was written."""
+    """The error for a damaged file."""
     return StoreError(f"{path}: the state file is damaged ({why}); restore it from a backup or move it away")
 
 

@@ -44,7 +44,7 @@ class SqliteDatabase:
         return map(table.row, self.file.db.execute(select_sql(table.shape, where), parameters))
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
-        """What no table's rows are."""
+        """The rows of a query that is not of one table, such as a sum."""
         return self.file.db.execute(sql, parameters)
 
     def put(self, table: Table[R], rows: Iterable[R]) -> None:

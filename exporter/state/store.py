@@ -1,6 +1,6 @@
 """The ledger on disk: one transaction a poll, in a SQLite file or another database.
 
-What is here is what the API cannot tell again: settled sums, the sessions that run (with the roles their peers held), the
+It holds the data that cannot be read from the API again: settled sums, the sessions that run (with the roles their peers held), the
 ended ones that a listing may still show, what is held above the truth, and how far has been read; for a backfill, also the
 earlier roles of the peers that were there when the series began.  No user ids, no names of people, no secrets.
 """
@@ -15,9 +15,10 @@ from pathlib import Path
 import msgspec
 
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums, RoleTotals, SessionTotals
+from exporter.counting.changes import Settled
 from exporter.counting.contribution import Account, Memory, Tracked
 from exporter.counting.coverage import CatchUp, Coverage, Followed
-from exporter.counting.ledger import Ledger, Settled
+from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.spans import Span
 from exporter.state.database import Database, Reading, Writing
@@ -57,7 +58,7 @@ _decode_names = msgspec.json.Decoder(frozenset[str]).decode
 _decode_counts = msgspec.json.Decoder(list[int]).decode
 
 _IN_USE = "workspace = ? AND (kind = 'group' OR last_active >= ?)"
-"""The accounts that a start needs: the groups, and those that have been active since some moment."""
+"""The accounts that a start needs: the groups, and the rooms that have been active since a moment."""
 
 
 class Store:
@@ -72,7 +73,7 @@ class Store:
         self.database = SqliteDatabase(where) if isinstance(where, Path) else where
 
     def close(self) -> None:
-        """Gives the state back; whoever commits after this gets a `StoreError`."""
+        """Closes the state; any commit after this raises `StoreError`."""
         with self._mutex:
             self.database.close()
 

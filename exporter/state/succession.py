@@ -55,7 +55,7 @@ _END = f"SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE {_OURS} AND l.
 
 
 class Refused(Exception):
-    """The state is one that this program must not touch."""
+    """The state belongs to another program or version, and must not be touched."""
 
 
 class Candidate:

@@ -1,4 +1,4 @@
-"""The tables of the state: one class a table, from whose fields come the columns, the SQL, and how rows are read and written.
+"""The tables of the state: one class a table. Its fields give the columns, the SQL, and how rows are read and written.
 
 A change of a table is a field here and a migration in `migrations`, which says how.
 """

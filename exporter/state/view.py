@@ -1,4 +1,4 @@
-"""A look into the state of an exporter that may be running: read-only, at one moment, and without taking it."""
+"""A read-only snapshot of the state of an exporter that may be running; it takes no lock."""
 
 from __future__ import annotations
 

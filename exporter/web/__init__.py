@@ -1,1 +1,1 @@
-"""The HTTP server and its routes.  It knows nothing of metrics but their routes."""
+"""The HTTP server and its routes. It does not know what the metrics are."""

@@ -1,4 +1,4 @@
-"""HTTP as values: what a client may cost, its request, the answer, and the handler between the two."""
+"""HTTP as values: a client's limits, its request, the answer, and the handler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may cost; sizes in bytes, times in seconds."""
+    """The limits of one client; sizes in bytes, times in seconds."""
 
     connections: int = 512
     """Open at once; above it, a connection is closed for each new one."""

@@ -1,4 +1,4 @@
-"""The routes: what is answered on which path, from what the daemon offers as `Face`."""
+"""The routes: the answer on each path. The daemon provides the data as `Face`."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Page(Protocol):
 
 
 class Face(Protocol):
-    """What the daemon shows of itself.  `metrics` and `reload` are called in threads, everything else in the server's event loop."""
+    """The daemon as the routes see it.  `metrics` and `reload` are called in threads, everything else in the server's event loop."""
 
     @property
     def lifecycle_enabled(self) -> bool:
         """Whether `POST /-/reload` is allowed."""
 
     def finished(self, accept: str, accept_encoding: str) -> Page | None:
-        """The whole exposition as these two headers want it, if it is ready; must not wait or compute."""
+        """The whole exposition in the form these two headers ask for, if it is ready; must not wait or compute."""
 
     def metrics(self, accept: str, accept_encoding: str, names: frozenset[str]) -> Page:
-        """The exposition as these two headers want it, of the series of these names only (none: of all); may take a while."""
+        """The exposition in the form these two headers ask for, limited to series of these names (none: all); may take a while."""
 
     def status(self) -> Status:
         """The state of things for the landing page."""

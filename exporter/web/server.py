@@ -1,7 +1,7 @@
-"""A small HTTP/1.1 server for a port that strangers can reach.
+"""A small HTTP/1.1 server for a port that anybody can reach.
 
-h11 speaks the protocol, asyncio moves the bytes, one thread of its own runs both.  Everything a client can cost is bounded: the
-size of what it sends, the time it takes, the bytes that wait for it, and the number of connections.  When there are too many,
+h11 speaks the protocol, asyncio moves the bytes, one thread of its own runs both.  Everything a client can use is limited: the size of its
+requests, time, waiting bytes, and the number of connections.  When there are too many,
 those of the address that has the most give way to new ones, so that a newcomer is answered.  The server does not know what it
 serves: a handler answers requests.
 """

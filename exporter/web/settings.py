@@ -31,7 +31,7 @@ CLIENT_AUTH = {
 UNVERIFIED_CLIENT_AUTH = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
 
-# Go's names for the suites that it holds to be secure, and OpenSSL's.
+# Go's names of the suites that it considers secure, with OpenSSL's names.
 CIPHER_SUITES = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -47,7 +47,7 @@ CIPHER_SUITES = {
 # Neither Go nor OpenSSL lets one choose among TLS 1.3's own suites: naming them permits TLS 1.3, no more.
 TLS13_SUITES = frozenset({"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"})
 
-# The headers that the toolkit permits, and the values it permits for them, where it is particular.
+# The headers that the toolkit permits, and their permitted values where those are limited.
 HEADERS: Mapping[str, tuple[str, ...]] = {
     "Content-Security-Policy": (),
     "Strict-Transport-Security": (),
@@ -254,7 +254,7 @@ _sections = section(_Sections)
 
 @dataclass(frozen=True, slots=True)
 class WebFile:
-    """What a web configuration says; `users` maps names to bcrypt hashes."""
+    """A web configuration; `users` maps names to bcrypt hashes."""
 
     tls: TlsSettings | None = None
     users: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
@@ -274,7 +274,7 @@ def load(path: Path) -> WebFile:
 def parse(text: str, folder: Path, source: str) -> WebFile:
     """The configuration in a text: paths in it are relative to `folder`, `source` names it in messages.  Raises `ConfigError`.
 
-    A text that says nothing at all is refused: read while it is being written, it would open every door.
+    An empty text is refused: a file that is just being written would switch off every check.
     """
     given = _sections(Value(read(text, source), source, ""))
     tls = given.tls_server_config

@@ -16,7 +16,7 @@ T = TypeVar("T")
 Buffer = bytes | memoryview
 
 READ_BYTES = 4096
-ENCRYPT_BYTES = 64 * 1024  # at once: what waits in memory for a client that reads slowly
+ENCRYPT_BYTES = 64 * 1024  # at once: the most that waits in memory for a slow client
 
 
 class Stream:
@@ -142,7 +142,7 @@ def _settle(ready: asyncio.Future[None]) -> None:
 
 
 def _beyond(buffers: list[memoryview], sent: int) -> list[memoryview]:
-    """What is left of these after so many bytes."""
+    """The rest of these buffers after the first `sent` bytes."""
     for index, buffer in enumerate(buffers):
         if sent < len(buffer):
             return [buffer[sent:], *buffers[index + 1 :]]

@@ -1,6 +1,6 @@
-"""The port that 100ms sends its webhooks to: who sends is checked, then the body is handed on, and nothing else happens here.
+"""The port for 100ms's webhooks: it checks the sender and passes the body on, nothing else.
 
-This port faces the internet.  A request that is refused learns its status and no more.
+This port faces the internet: a refused request gets a status and nothing else.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ BODY_BYTES = 64 * 1024
 _PATH = re.compile(r"/webhooks/([^/]+)")
 _SIGNATURE = "x-100ms-signature"
 _READ_AGAIN_SECONDS = 1.0
-"""How often the secrets' files are read again because a request did not have them."""
+"""Seconds between two reads of the secrets' files that refused requests cause."""
 UNKNOWN = "_unknown"
 
 
 class Receiver(Protocol):
-    """Who is handed the webhooks.  Called in the server's event loop: must not wait."""
+    """Receives the webhooks. Called in the server's event loop: must not wait."""
 
     def knows(self, workspace: str) -> bool:
         """Whether there is such a workspace."""
@@ -55,7 +55,7 @@ class Keys:
         self._read_at = self._monotonic()
 
     def refuses(self, request: Request) -> Literal["secret", "signature"] | None:
-        """What is wrong with a request, if anything; takes as long either way."""
+        """What is wrong with a request, if anything. It always takes the same time."""
         reason = self._check(request)
         if reason is not None and self._renewed():
             reason = self._check(request)
@@ -90,7 +90,7 @@ def _reveal(config: WebhooksConfig) -> tuple[Mapping[str, str], str | None]:
 
 
 def _same(expected: str, found: str) -> bool:
-    """Whether two secrets are the same, in a time that tells nothing of them."""
+    """Whether two secrets are the same, in constant time."""
     return hmac.compare_digest(_digest(expected), _digest(found))
 
 

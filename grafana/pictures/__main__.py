@@ -90,7 +90,7 @@ def _build_page(npm: str) -> None:
     if not (BUILD / "node_modules").is_dir() or (BUILD / lock.name).read_bytes() != lock.read_bytes():
         for file in (HERE / "package.json", lock):
             shutil.copy(file, BUILD)
-        subprocess.run([npm, "ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"], cwd=BUILD, check=True)  # noqa: S603
+        subprocess.run([npm, "ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"], cwd=BUILD, check=True)  # noqa: S603 (our own command)
     shutil.copy(HERE / "page.tsx", BUILD)
     modules = {f"@grafana/{part}": f"./node_modules/@grafana/{part}/dist/cjs/index.cjs" for part in ("ui", "data")}
     command = [
@@ -130,10 +130,10 @@ def _start_company(folder: Path, processes: stack.Processes, programs: dict[str,
     labels = ["--label=job=hms-exporter", f"--label=instance={exporter}"]
     span = [f"--from={now - _PAST - _WEEK:%Y-%m-%d}", f"--to={now - _WEEK:%Y-%m-%dT%H:%M:%SZ}"]
     past = [*command, "backfill", config_file, *span, "--step=1m", *labels, f"--output={folder}/past.om"]
-    subprocess.run(past, check=True, stdin=subprocess.DEVNULL)  # noqa: S603
+    subprocess.run(past, check=True, stdin=subprocess.DEVNULL)  # noqa: S603 (our own command)
     _a_week_later(folder / "past.om", folder / "shifted.om", _page(f"http://{exporter}/metrics"))
     blocks = [programs["promtool"], "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=162h"]
-    subprocess.run([*blocks, f"{folder}/shifted.om", f"{folder}/prometheus"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+    subprocess.run([*blocks, f"{folder}/shifted.om", f"{folder}/prometheus"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 (our own command)
     settings = stack.prometheus_config(exporter, prometheus, "127.0.0.1:9")
     settings["global"] = {"scrape_interval": "5s", "evaluation_interval": "5s"}
     processes.start(
@@ -189,7 +189,7 @@ def _draw(picture: Picture, chromium: str, prometheus: str, pages: str, minutes:
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=20000"]
     size = [f"--window-size=1366,{height}", f"--screenshot={out}"]
     address = f"{pages}/index.html?{urllib.parse.urlencode(asked)}"
-    subprocess.run([chromium, *flags, *size, address], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+    subprocess.run([chromium, *flags, *size, address], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603 (our own command)
     sys.stdout.write(f"{out.relative_to(stack.REPOSITORY)}: {out.stat().st_size // 1024} KB\n")
 
 

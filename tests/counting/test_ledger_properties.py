@@ -158,7 +158,7 @@ def script(world: World, room_id: str, chance: random.Random) -> Session:
 
 
 class Play:
-    """A world, and an exporter of which every misfortune befalls it that chance has in store."""
+    """A world, and an exporter that meets every misfortune that chance picks."""
 
     def __init__(self, chance: random.Random, folder: Path, *, since: int) -> None:
         self.chance = chance

@@ -45,7 +45,7 @@ Samples = Mapping[Series, float]
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 15.0, what: str = "") -> Any:
-    """The first true value of `condition`, asked again and again; fails after so many seconds."""
+    """The first true value of `condition`, asked again and again; fails after this many seconds."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -188,7 +188,7 @@ class Program:
         return self.metrics().get(series(name, **{"workspace": "default", **labels}))
 
     def polled(self, times: int = 1, name: str = "default", seconds: float = 15.0) -> None:
-        """Waits until so many more polls have ended."""
+        """Waits until this many more polls have ended."""
         before = self.value("hms_exporter_polls_total", workspace=name) or 0
         wait_until(lambda: (self.value("hms_exporter_polls_total", workspace=name) or 0) >= before + times, seconds, "no poll ends")
 

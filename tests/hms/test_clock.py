@@ -27,7 +27,7 @@ def test_one_answer_tells_the_time_at_the_least() -> None:
 
 
 def test_several_answers_narrow_it() -> None:
-    """Whoever sees the second change knows the time to within the way of the answer."""
+    """An answer that shows the second changing gives the time to within the answer's travel time."""
     clock = ApiClock()
     clock.learn(date=1000 * SECOND, sent=900 * MS, received=950 * MS)
     clock.learn(date=1001 * SECOND, sent=1000 * MS, received=1050 * MS)

@@ -27,7 +27,7 @@ def session(peers: int) -> bytes:
 
 @contextmanager
 def serving(records: int, record: bytes) -> Iterator[tuple[str, list[str]]]:
-    """A server of so many of these records, and what it was asked for as `limit`."""
+    """A server of this many of these records, and each `limit` it was asked for."""
     limits: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from exporter.hms.jobs import ACTIVE
 from exporter.simulator import Fault, Manners, World
-from exporter.simulator.faults import Kind
+from exporter.simulator.faults import Kind as FaultKind
 from exporter.simulator.jobs import KINDS
 from exporter.simulator.shape import Shape
 from exporter.times import HOUR, SECOND
@@ -20,7 +20,7 @@ from tests.harness import MEMORY, at
 from tests.polling.test_jobs import METRICS
 
 _ROUTES = ("/recordings", "/live-streams", "/external-streams")
-_FAULTS: tuple[Kind, ...] = ("status", "html", "wrong_types", "invalid_utf8", "reset", "cut_short", "repeated_cursor", "repeated_item")
+_FAULTS: tuple[FaultKind, ...] = ("status", "html", "wrong_types", "invalid_utf8", "reset", "cut_short", "repeated_cursor", "repeated_item")
 _LENGTH = 3 * 3600
 
 

@@ -66,7 +66,7 @@ def call(world: World, room_id: str, start: float, end: float | None = None, *pe
 
 
 def one_call(seconds: int, *stays: int) -> Sums:
-    """A session of so many seconds that is over, and the stays in it."""
+    """An ended session of this many seconds, and the stays in it."""
     return sums_of(
         sessions_started=1,
         sessions_ended=1,

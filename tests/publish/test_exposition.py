@@ -22,8 +22,9 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.counting.accounts import PeriodSums
-from exporter.counting.collected import Collected, Kind
+from exporter.counting.collected import Collected
 from exporter.counting.contribution import Account, group_account, room_account
+from exporter.counting.kinds import Kind
 from exporter.counting.ledger import Ledger
 from exporter.counting.poll import Poll
 from exporter.counting.rooms import KnownRoom
@@ -138,9 +139,9 @@ def sections(counting: Counting, expires: float) -> Sections:
     found |= {name: list(of) for name, of in workspace_sections("default", heard, created=False).items()}
     found |= {name: list(of) for name, of in room_sections("default", heard, lambda a: labels[a.id], created=False).items()}
     for listed in LISTED:
-        collected = CollectedText("default", listed.families)
-        found |= {name: list(of) for name, of in collected.sections(jobs(listed.kind), JOB_LABELS, expires, created=False).items()}
-        found.setdefault(COLLECTOR_UP.name, []).extend(collected.up(listed.kind.name, expires))
+        listed_text = CollectedText("default", listed.families)
+        found |= {name: list(of) for name, of in listed_text.sections(jobs(listed.kind), JOB_LABELS, expires, created=False).items()}
+        found.setdefault(COLLECTOR_UP.name, []).extend(listed_text.up(listed.kind.name, expires))
     found[UP_FAMILY.name] = [Section(up_line("default", up=True))]
     return found
 

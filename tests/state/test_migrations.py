@@ -226,7 +226,7 @@ time.sleep(10)
 
 
 def enlarge(path: Path, count: int) -> None:
-    """So many rows more, so that a migration takes a while."""
+    """Adds this many rows, so that a migration takes a while."""
     with closing(sqlite3.connect(path)) as db:
         room = ("w", "{}", "name", "template", "id", "eu", 1, 1, 5)
         made = (tuple(value.format(number) if isinstance(value, str) else value for value in room) for number in range(count))

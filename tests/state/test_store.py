@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from exporter.counting.changes import Settled
 from exporter.counting.contribution import group_account, room_account
 from exporter.counting.coverage import MARGIN, REACH_BACK
-from exporter.counting.ledger import Ledger, Settled
+from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
 from exporter.hms.records import Room
 from exporter.state.file import StateFile

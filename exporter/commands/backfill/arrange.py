@@ -40,7 +40,7 @@ class Owners:
         self._leaving: list[tuple[int, str]] = []
 
     def owner(self, session: SessionRow) -> tuple[str, Account] | None:
-        """The configuration's entry and the account of a session, `None` when it is none of ours."""
+        """The configuration's entry and the account of a session, `None` when the configuration does not cover it."""
         room_id, scope = session.room_id, self._scope
         if room_id in scope.ids:
             return room_id, room_account(room_id)
@@ -100,7 +100,7 @@ def arrange(work: Work, scope: Scope, limits: LimitsConfig, since: Since, grid: 
 
 
 class _Batch:
-    """Some sessions' part of the arrangement, before it is written."""
+    """The part of the arrangement of some sessions, before it is written."""
 
     def __init__(self) -> None:
         self._owners: list[tuple[int, bool, str]] = []

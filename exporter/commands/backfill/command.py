@@ -1,4 +1,4 @@
-"""The subcommand: what is asked for, what it will cost, and the three passes in their order."""
+"""The subcommand: its flags, the forecast of its cost, and the three passes in order."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     """Writes the file."""
     config = load(options)
     set_up(config.log.level, config.log.format)
-    # From here on there is work to keep, and a word to say about it.
+    # From here on there is work to keep, and the error says so.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     backfill(config, Wanted(options.first, options.last, options.output, options.step, options.workspace, options.label))
@@ -184,7 +184,7 @@ def _part(output: Path) -> Path:
 
 @contextmanager
 def _errors(output: Path) -> Iterator[None]:
-    """What went wrong, in words, and what to do: nothing that has been read is lost."""
+    """The message about what went wrong and what to do. Nothing that has been read is lost."""
     again = "run the same command again to go on from here"
     try:
         yield
@@ -206,7 +206,7 @@ def _errors(output: Path) -> Iterator[None]:
 
 
 def block_hours(micros: int) -> int:
-    """The block duration to give to promtool for a range so long."""
+    """The block duration to give to promtool for a range of this length."""
     return next((hours for hours in _BLOCKS if micros <= _MOST_BLOCKS * hours * HOUR), _BLOCKS[-1])
 
 

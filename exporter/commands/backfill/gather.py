@@ -19,7 +19,7 @@ from exporter.hms.records import Rejection, Room, Session, decode_room, decode_s
 from exporter.times import DAY, rfc3339
 
 FEW_ROOMS = 10
-"""Up to so many rooms, each is asked about by itself: most of a workspace's sessions would be other rooms'."""
+"""Up to this many rooms are asked about one by one: a listing of the workspace would show mostly other rooms' sessions."""
 _WIDE_WINDOW = DAY
 _ROOM_WINDOW = 30 * DAY
 _PATIENCE = Patience(float("inf"))
@@ -74,9 +74,8 @@ def tasks(span: Span, scope: Scope) -> list[Task]:
 
 
 def read_sessions(work: Work, client: Client, api: Api, span: Span, scope: Scope, seen: Seen, told: Callable[[int, int], None]) -> int:
-    """Reads what has not been read yet; `told` learns how many listings of how many are done.  Raises `ApiError`.
-
-    Returns how many records made no sense and were left out.
+    """Reads the listings that have not been read yet; `told` learns how many are done, and of how many. Raises `ApiError`. Returns how many
+    invalid records were left out.
     """
     position = msgspec.json.decode(work.noted("position") or b"{}", type=Position)
     wanted = tasks(span, scope)

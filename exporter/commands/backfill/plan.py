@@ -1,4 +1,4 @@
-"""What a backfill is asked for and what that comes to: its range, steps, labels, and from when the live counters count."""
+"""The plan of a backfill from its flags: range, steps, labels, and from when the live counters count."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OWN_LABELS = frozenset({"workspace", "room_id", "room", "role", "le", "template
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the command line says, as text."""
+    """The command line's values, as text."""
 
     start: str
     end: str | None
@@ -63,7 +63,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def span(self) -> Span:
-        """The sessions that have a part in them: also those of which only the live counters know the end."""
+        """The sessions that have a part in those steps, including those whose end only the live counters know."""
         sinces = [*self.since.values(), self.otherwise, self.start]
         earliest = min(sinces)
         return Span(earliest - REACH_BACK, max(self.end, *sinces), earliest)
@@ -105,7 +105,7 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
     if end <= start:
         raise ConfigError(f"--from: expected a time before {rfc3339(end, 0)}, where it ends")
     step = _step(wanted.step) if wanted.step is not None else min(_LONGEST_STEP, max(1, round(config.poll.interval)))
-    # Where nothing has been counted yet: as the exporter would that is told to count from there.
+    # Nothing has been counted yet: as an exporter that starts to count there.
     otherwise = micros(config.poll.since) if isinstance(config.poll.since, datetime) else start
     return Plan(
         workspace=workspace.name,

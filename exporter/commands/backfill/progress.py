@@ -1,4 +1,4 @@
-"""How far a long piece of work has come: a bar on a terminal, a line in the log now and then elsewhere."""
+"""The progress of long work: a bar on a terminal, elsewhere a line in the log now and then."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Progress:
         self._from = 0
 
     def begin(self, what: str, done: int = 0) -> None:
-        """A piece of work begins, so much of it having been done by an earlier run."""
+        """A piece of work begins; an earlier run has done this much of it."""
         self._what, self._from = what, done
         self._began = self._shown = self._monotonic()
         if not self._terminal:
             event("info", what)
 
     def tell(self, done: int, total: int) -> None:
-        """So much is done of what there is to do."""
+        """Shows how much is done."""
         now = self._monotonic()
         if now - self._shown < (_REDRAW_SECONDS if self._terminal else _LOG_SECONDS):
             return
         self._shown = now
         share = min(1.0, done / total) if total else 1.0
-        # What an earlier run did tells nothing of the speed of this one.
+        # The work of an earlier run says nothing about the speed of this one.
         advance = (done - self._from) / (total - self._from) if total > self._from else 1.0
         left = (now - self._began) * (1 - advance) / advance if advance > 0 else None
         if self._terminal:

@@ -1,4 +1,4 @@
-"""What the live exporter saw and the records do not tell: the roles that peers held before the last one.
+"""The roles that peers held before their last one: the live exporter saw them, the records do not contain them.
 
 Live, a peer's time is credited to the role that it was seen to hold.  So that each role's series goes on live from where
 the past leaves it, the same is credited here, from what the state file remembers of the sessions that ran when they began.
@@ -50,7 +50,7 @@ class Seen:
 
 
 def roles_seen(storage: StorageConfig, workspace: str) -> Seen:
-    """What the state knows; nothing when there is none.  Raises `StoreError`."""
+    """What the state holds; empty without a state. Raises `StoreError`."""
 
     def read(view: StateView) -> Seen:
         settled = {row.id: row.past for row in view.rows(ROLES_SEEN, "workspace = ?", (workspace,))}

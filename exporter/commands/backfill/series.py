@@ -1,4 +1,4 @@
-"""From what begins and ends to the samples of a series, step by step.  Pure.
+"""Turns beginnings and ends into the samples of a series, step by step. Pure.
 
 Moments are microseconds, steps are whole seconds.  Values are given for *runs*: ranges of steps at which nothing changed.
 """
@@ -13,7 +13,7 @@ from exporter.counting.accounts import Histogram
 from exporter.times import SECOND
 
 _PIECE = 5000
-"""Steps of one range at most: what is made of a run must fit into memory."""
+"""The most steps of one range, so that a run's samples fit into memory."""
 
 
 class Event(NamedTuple):
@@ -31,7 +31,7 @@ class Event(NamedTuple):
 
 
 class Base(NamedTuple):
-    """What the live counters leave out: so many beginnings and ends, and time in µs."""
+    """What the live counters leave out: numbers of beginnings and ends, and time in µs."""
 
     number: int
     micros: int

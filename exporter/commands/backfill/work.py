@@ -163,7 +163,7 @@ class Work:
         return int(self._db.execute("SELECT count(*) FROM session").fetchone()[0])
 
     def unnamed_rooms(self) -> list[str]:
-        """Rooms with sessions of which nothing is known yet."""
+        """Rooms that have sessions and are not known yet."""
         rows = self._db.execute("SELECT DISTINCT room FROM session WHERE room NOT IN (SELECT id FROM room)")
         return [row[0] for row in rows]
 
@@ -176,8 +176,12 @@ class Work:
 
     def room(self, room_id: str) -> KnownRoom | None:
         """What is known of a room."""
-        row = self._db.execute("SELECT * FROM room WHERE id = ?", (room_id,)).fetchone()
-        return None if row is None else KnownRoom(row[0], row[1], row[2], row[3], row[4], bool(row[5]), bool(row[6]), 1)
+        columns = "id, name, template, template_id, region, enabled, exists_there"
+        row = self._db.execute(f"SELECT {columns} FROM room WHERE id = ?", (room_id,)).fetchone()  # noqa: S608 (our own names)
+        if row is None:
+            return None
+        found_id, name, template, template_id, region, enabled, exists = row
+        return KnownRoom(found_id, name, template, template_id, region, bool(enabled), bool(exists), 1)
 
     def sessions(self) -> Iterator[SessionRow]:
         """All sessions, in order of their starts."""

@@ -1,0 +1,31 @@
+"""The ledger's changes since the last commit, for the store to make durable."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
+
+from exporter.counting.contribution import Account, Past
+
+
+class Settled(NamedTuple):
+    """A session whose counting is over; its id is kept as long as an answer may show it again."""
+
+    room_id: str
+    started: int
+
+
+class Changes:
+    """Changes that must be durable before the ledger may be published; they accumulate until `Ledger.committed`."""
+
+    def __init__(self) -> None:
+        self.accounts: set[Account] = set()
+        self.tracked: set[str] = set()
+        self.untracked: set[str] = set()
+        self.settled: set[str] = set()
+        self.forgotten: set[str] = set()
+        self.days: defaultdict[tuple[Account, str, int, str], int] = defaultdict(int)
+        """Microseconds to add, by account, room id, UTC day and role."""
+        self.roles_seen: dict[str, Past] = {}
+        """Of sessions that settled, and ran when an entry's series began to be whole: the earlier roles of their peers."""
+        self.histograms: set[tuple[str, str]] = set()
