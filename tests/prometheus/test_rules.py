@@ -61,13 +61,21 @@ def test_promtool_and_amtool_accept_every_file(generation: Generation) -> None:
 
 
 def _asked_for(value: object, names: Collection[str]) -> set[str]:
-    """Those of these alerts and records that a rule or a test names, by itself, by a pattern or as one of all `ALERTS`."""
+    """Those of these alerts and records that a rule or a test names, by itself, by a pattern or among `ALERTS`."""
     text = yaml.safe_dump(value, width=10**6).replace('\\"', '"')
     found = {*re.findall(r"[a-zA-Z_:][\w:]*", text)} & {*names}
     for pattern in re.findall(r'__name__=~"([^"]*)"', text):
         found |= {name for name in names if re.fullmatch(pattern, name)}
-    if re.search(r'\bALERTS\b(?!\{[^}]*alertname=")', text):
-        found |= ALERTS.keys()
+    for matchers in re.findall(r"\bALERTS\b(?:\{([^}]*)\})?", text):
+        wanted = re.findall(r'(alertname|severity)=(~?)"([^"]*)"', matchers)
+        found |= {
+            name
+            for name, rule in ALERTS.items()
+            if all(
+                re.fullmatch(value if pattern else re.escape(value), {"alertname": name, **rule["labels"]}[label])
+                for label, pattern, value in wanted
+            )
+        }
     return found
 
 
