@@ -12,7 +12,7 @@ from typing import NamedTuple
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram, RoleTotals
 from exporter.counting.contribution import OVERFLOW
 from exporter.counting.ledger import Ledger
-from exporter.counting.rooms import KnownRoom
+from exporter.counting.rooms import KnownRoom, Rooms
 from exporter.counting.usage import BudgetLine
 from exporter.counting.webhooks import RECEIVED, REJECTED
 from exporter.hms.webhooks import JOIN_FAILURE, LEAVE
@@ -159,6 +159,11 @@ class Overview(NamedTuple):
     tracked: int
     missing: int
     overflowed: int
+
+    @classmethod
+    def of(cls, rooms: Rooms, tracked: int) -> Overview:
+        """As they are; so many are tracked."""
+        return cls(configured=len(rooms.scope.ids), tracked=tracked, missing=rooms.missing, overflowed=len(rooms.overflowed))
 
 
 class WorkspaceView(NamedTuple):

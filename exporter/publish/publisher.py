@@ -99,7 +99,7 @@ class Publisher:
                 whole = b"".join(of_openmetrics) if differs and of_openmetrics else None
                 until = expires if family.expires else float("inf")
                 sections.setdefault(family.name, []).append(Section(b"".join(column), until, openmetrics=whole))
-        overview = Overview(len(rooms.scope.ids), tracked, rooms.missing, len(rooms.overflowed))
+        overview = Overview.of(rooms, tracked)
         sections |= self._of_workspace(ledger, overview)
         sections |= {name: list(of) for name, of in self._beside(ledger, rooms).items()}
         if self.heard is not None:

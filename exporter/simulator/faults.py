@@ -113,6 +113,11 @@ class Faults:
         with self._lock:
             self._standing.extend(Standing(fault) for fault in faults)
 
+    def replace(self, *faults: Fault) -> None:
+        """These in the place of those in force; no call comes between."""
+        with self._lock:
+            self._standing[:] = [Standing(fault) for fault in faults]
+
     def clear(self) -> None:
         """Good behaviour from now on."""
         with self._lock:

@@ -340,6 +340,7 @@ def test_undisturbed_counting_equals_the_script(chance: random.Random) -> None:
     run(chance, trouble=0.0, since=START, polls=15)
 
 
+@settings(max_examples=settings().max_examples // 3)
 @given(chance=seeds)
 def test_failed_and_repeated_pages_late_answers_kills_and_restarts_change_nothing(chance: random.Random) -> None:
     run(chance, trouble=0.25, since=START - 900 * SECOND, polls=20)
@@ -347,7 +348,7 @@ def test_failed_and_repeated_pages_late_answers_kills_and_restarts_change_nothin
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@settings(max_examples=500)
+@settings(max_examples=4 * settings().max_examples)
 @given(chance=seeds, trouble=st.sampled_from((0.05, 0.3, 0.6)), since=st.integers(START - 3600 * SECOND, START))
 def test_many_more_misfortunes_change_nothing_either(chance: random.Random, trouble: float, since: int) -> None:
     run(chance, trouble=trouble, since=since, polls=30)

@@ -18,6 +18,8 @@ from exporter.config.config import KeyPair, WebConfig
 from tests.deploy.definitions import KUBERNETES_VERSIONS, validate
 from tests.programs import require
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHART = ROOT / "deploy/helm/hms-exporter"
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())

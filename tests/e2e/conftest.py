@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from exporter.simulator import SimulatedApi, World
 from tests.e2e.program import ACCESS_KEY, SECRET
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs the real program is no part of `make quick`."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -50,23 +50,24 @@ def test_sessions_around_inside_and_between_polls_come_to_the_truth(
     api.clock, api.manners, world.shape = shifted_clock(offset), manners, shape
     rooms = [world.room(name=f"room-{number}") for number in range(4)]
     now = api.clock() // 1000 * 1000
-    end = now + 5 * SECOND
     # Some have begun before the exporter does, and some of those end within its time.
     early = world.open(rooms[0].id, now - HOUR)
-    early.join("host", now - HOUR + 1000, "c4nary-user-0", "C4nary Person 0").leave(now + SECOND)
-    early.close(now + 2 * SECOND)
+    leaving = early.join("host", now - HOUR + 1000, "c4nary-user-0", "C4nary Person 0")
     ended_before = world.open(rooms[0].id, now - 2 * HOUR)
     ended_before.close(now - 2 * HOUR + MINUTE)
-    busy(world, rooms, now + 3 * SECOND, end)
     config = configure(tmp_path, api, workspace(rooms=[room.id for room in rooms]))
-    wanted = expected(world, end, rooms, besides=[ended_before])
     with running(tmp_path, f"--config.file={config}") as program, Scraper(program) as scraper:
+        # From here on, however long the start has taken: what had ended before the first poll would not count.
         wait_until(lambda: program.value("hms_up") == 1)
+        now = api.clock() // 1000 * 1000
+        leaving.leave(now + SECOND)
+        early.close(now + 2 * SECOND)
+        busy(world, rooms, now + SECOND, now + 4 * SECOND)
         skew = program.value("hms_exporter_clock_skew_seconds")
         assert skew is not None
         assert abs(skew - offset / SECOND) < 2
-        over(api, end)
-        comes_to(program, wanted)
+        over(api, now + 4 * SECOND)
+        comes_to(program, expected(world, now + 4 * SECOND, rooms, besides=[ended_before]))
         assert total(program.metrics(), "hms_exporter_records_rejected_total") == 0
     assert scraper.falls == []
     assert scraper.scrapes > 20

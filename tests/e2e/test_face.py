@@ -15,6 +15,7 @@ from typing import Any
 import bcrypt
 import pytest
 
+from exporter.publish.families import WORKSPACE_FAMILIES, sample_names
 from exporter.simulator import Fault, Room, SimulatedApi, World
 from exporter.times import MINUTE, SECOND
 from tests.e2e.program import (
@@ -97,9 +98,9 @@ def test_the_metrics_about_itself_are_there_from_the_first_scrape(tmp_path: Path
             "hms_exporter_token_expiry_timestamp_seconds", "hms_exporter_token_minted", "hms_exporter_clock_skew_seconds",
             "hms_exporter_config_last_reload_successful", "hms_exporter_config_last_reload_success_timestamp_seconds",
             "hms_exporter_build_info", "process_cpu_seconds_total", "process_open_fds", "python_info",
-            "hms_rooms_configured", "hms_rooms_tracked", "hms_rooms_missing", "hms_rooms_overflowed",
         ):  # fmt: skip
             assert name in names, name
+        assert names >= {sample for family in WORKSPACE_FAMILIES if family.kind == "gauge" for sample in sample_names(family)}
         [build] = some(samples, "hms_exporter_build_info")
         assert {label for label, _ in build} == {"version", "revision", "pythonversion"}
         [success] = some(samples, "hms_exporter_last_success_timestamp_seconds").values()

@@ -5,11 +5,13 @@ Nothing is lost, nothing is counted twice, no counter falls over both, and never
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -135,28 +137,52 @@ def pair(folder: Path, postgres: Server, database: str, api: SimulatedApi, **sec
         one.check_log()
 
 
+class Calls:
+    """Calls that come and go in three rooms, scripted a few seconds ahead, until the test has seen enough."""
+
+    def __init__(self) -> None:
+        self.world = World(program.ACCESS_KEY, program.SECRET)
+        self._until = present()
+        self._rooms = [self.world.room(name=f"room-{number}", created_at=self._until - SECOND) for number in range(3)]
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        for seed in itertools.count():
+            end = self._until + 6 * SECOND
+            program.busy(self.world, self._rooms, self._until, end, seed)
+            self._until = end
+            if self._ended.wait(max(0, (end - present()) / SECOND - 2)):
+                return
+
+    def end(self) -> int:
+        """Nothing more is scripted; when the last call ends."""
+        self._ended.set()
+        self._thread.join()
+        return max(call.closed_at or 0 for call in self.world.sessions)
+
+
 @pytest.fixture
-def busy() -> Iterator[tuple[World, SimulatedApi]]:
-    """A world whose calls come and go for two minutes."""
-    world = World(program.ACCESS_KEY, program.SECRET)
-    begin = present()
-    rooms = [world.room(name=f"room-{number}", created_at=begin - SECOND) for number in range(3)]
-    program.busy(world, rooms, begin, begin + 90 * SECOND)
-    with SimulatedApi([world]) as api:
-        yield world, api
+def busy() -> Iterator[tuple[Calls, SimulatedApi]]:
+    """A world in which calls come and go."""
+    calls = Calls()
+    with SimulatedApi([calls.world]) as api:
+        yield calls, api
+    calls.end()
 
 
-def all_is_counted(made: Pair, world: World) -> None:
+def all_is_counted(made: Pair, calls: Calls) -> None:
     """When everything has ended and has been looked at once more, the active one says exactly what happened."""
     index = made.wait_active()
-    last = max(call.closed_at or 0 for call in world.sessions)
-    comes_to(made.programs[index], expected(world, last, world.rooms), max(0, (last - present()) / SECOND) + 30)
+    last = calls.end()
+    comes_to(made.programs[index], expected(calls.world, last, calls.world.rooms), max(0, (last - present()) / SECOND) + 30)
 
 
 # -- the standby --------------------------------------------------------------------------------------------------
 
 
-def test_a_standby_is_healthy_not_ready_and_shows_no_workspace(tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi]) -> None:
+def test_a_standby_is_healthy_not_ready_and_shows_no_workspace(tmp_path: Path, postgres: Server, busy: tuple[Calls, SimulatedApi]) -> None:
     with pair(tmp_path, postgres, "standby", busy[1]) as made:
         active = made.wait_active()
         other = made.programs[1 - active]
@@ -174,11 +200,11 @@ def test_a_standby_is_healthy_not_ready_and_shows_no_workspace(tmp_path: Path, p
 
 
 def test_a_webhook_that_reaches_a_standby_is_answered_503_and_counts_once_it_has_reached_the_active_one(
-    tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi]
+    tmp_path: Path, postgres: Server, busy: tuple[Calls, SimulatedApi]
 ) -> None:
     """As 100ms sends them, through a balancer that knows nothing of who is active: again and again until it hears 200."""
     receiver = {"webhooks": {"listen_address": "127.0.0.1:0", "headers": {"x-hms-token": "c4nary-webhook-token"}}}
-    room = busy[0].rooms[0]
+    room = busy[0].world.rooms[0]
     with pair(tmp_path, postgres, "webhooks", busy[1], **receiver) as made:
         active = made.wait_active()
         made.programs[active].polled()
@@ -208,7 +234,7 @@ def test_a_webhook_that_reaches_a_standby_is_answered_503_and_counts_once_it_has
 
 @pytest.mark.parametrize("round_", range(3))
 def test_of_several_that_start_at_once_on_an_empty_database_one_becomes_active(
-    tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi], round_: int
+    tmp_path: Path, postgres: Server, busy: tuple[Calls, SimulatedApi], round_: int
 ) -> None:
     postgres.database(f"at_once_{round_}")
     with ExitStack() as stack:
@@ -232,10 +258,10 @@ def test_of_several_that_start_at_once_on_an_empty_database_one_becomes_active(
 
 
 def test_whatever_happens_to_the_active_one_nothing_is_lost_and_no_counter_falls(
-    tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi]
+    tmp_path: Path, postgres: Server, busy: tuple[Calls, SimulatedApi]
 ) -> None:
     """Stopped, killed, paused, its line stalled, its line cut: each in turn, while calls come and go."""
-    world, api = busy
+    calls, api = busy
     took: dict[str, float] = {}
     with pair(tmp_path, postgres, "failover", api) as made:
         for what in ("stop", "kill", "pause", "stall", "cut", "kill"):
@@ -269,11 +295,11 @@ def test_whatever_happens_to_the_active_one_nothing_is_lost_and_no_counter_falls
                 made.replace(active)
                 assert made.programs[active].address
         assert max(took.values()) < TAKE_OVER, took
-        all_is_counted(made, world)
+        all_is_counted(made, calls)
 
 
-def test_while_the_database_is_down_nobody_publishes_and_then_all_goes_on(tmp_path: Path, busy: tuple[World, SimulatedApi]) -> None:
-    world, api = busy
+def test_while_the_database_is_down_nobody_publishes_and_then_all_goes_on(tmp_path: Path, busy: tuple[Calls, SimulatedApi]) -> None:
+    calls, api = busy
     with server() as own, pair(tmp_path, own, "state", api) as made:
         made.wait_active()
         time.sleep(2)
@@ -285,10 +311,10 @@ def test_while_the_database_is_down_nobody_publishes_and_then_all_goes_on(tmp_pa
         time.sleep(5)
         assert all(one.log.count('msg="waiting for the database"') <= 2 for one in made.programs)
         own.start()
-        all_is_counted(made, world)
+        all_is_counted(made, calls)
 
 
-def test_it_starts_without_a_database_and_goes_on_when_there_is_one(tmp_path: Path, busy: tuple[World, SimulatedApi]) -> None:
+def test_it_starts_without_a_database_and_goes_on_when_there_is_one(tmp_path: Path, busy: tuple[Calls, SimulatedApi]) -> None:
     with server() as own:
         own.database("late")
         own.kill()
@@ -304,7 +330,7 @@ def test_it_starts_without_a_database_and_goes_on_when_there_is_one(tmp_path: Pa
             assert one.stop() == 0
 
 
-def test_a_state_of_a_newer_version_ends_the_program_with_1(tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi]) -> None:
+def test_a_state_of_a_newer_version_ends_the_program_with_1(tmp_path: Path, postgres: Server, busy: tuple[Calls, SimulatedApi]) -> None:
     postgres.database("newer")
     postgres.sql("newer", "CREATE SCHEMA hms")
     postgres.sql("newer", "CREATE TABLE hms.state AS SELECT 99 AS version")
@@ -330,10 +356,10 @@ def test_without_psycopg_it_ends_with_2_and_names_the_extra(tmp_path: Path) -> N
 
 
 def test_a_reload_in_the_midst_of_a_take_over_is_applied_or_refused_whole(
-    tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi]
+    tmp_path: Path, postgres: Server, busy: tuple[Calls, SimulatedApi]
 ) -> None:
     """Asked for again and again from before the active one ends until the standby polls."""
-    world, api = busy
+    calls, api = busy
     with pair(tmp_path, postgres, "reload", api) as made:
         active = made.wait_active()
         made.programs[active].polled()
@@ -362,16 +388,16 @@ def test_a_reload_in_the_midst_of_a_take_over_is_applied_or_refused_whole(
         assert "hms_exporter_config_last_reload_successful 1.0" in other.get("/metrics").text
         made.replace(active)
         assert made.programs[active].address
-        all_is_counted(made, world)
+        all_is_counted(made, calls)
 
 
 # -- Prometheus ---------------------------------------------------------------------------------------------------
 
 
 def test_a_prometheus_that_scrapes_both_sees_one_series_without_a_reset(
-    tmp_path: Path, postgres: Server, busy: tuple[World, SimulatedApi]
+    tmp_path: Path, postgres: Server, busy: tuple[Calls, SimulatedApi]
 ) -> None:
-    world, api = busy
+    calls, api = busy
     with ExitStack() as stack:
         made = stack.enter_context(pair(tmp_path, postgres, "scraped", api))
         targets = [one.address for one in made.programs]
@@ -382,12 +408,12 @@ def test_a_prometheus_that_scrapes_both_sees_one_series_without_a_reset(
             made.programs[active].send(signal.SIGSTOP)
             made.wait_active(but=active)
             made.programs[active].send(signal.SIGCONT)
-        all_is_counted(made, world)
+        all_is_counted(made, calls)
         time.sleep(2.5)
         assert prometheus.ask("sum(resets(hms_peers_joined_total[10m]))") == 0
         assert prometheus.ask("sum(resets(hms_peer_seconds_total[10m]))") == 0
         assert prometheus.ask("max(count by (room_id, role, workspace) (last_over_time(hms_peers_joined_total[10m])))") == 1
-        truth = expected(world, present(), world.rooms)
+        truth = expected(calls.world, present(), calls.world.rooms)
         joined = sum(value for key, value in truth.items() if key.name == "hms_peers_joined_total")
         assert prometheus.ask("sum(hms_peers_joined_total)") == joined
         assert prometheus.ask("sum(hms_exporter_active)") == 1

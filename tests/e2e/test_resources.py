@@ -40,7 +40,8 @@ def test_monstrous_answers_cost_a_poll_and_not_the_memory(tmp_path: Path, world:
     with running(tmp_path, f"--config.file={config}") as program:
         wait_until(lambda: program.value("hms_up") == 1)
         api.faults.add(Fault(kind=kind, size=1 << 33, times=3))
-        wait_until(lambda: program.value("hms_up") == 0, 20)
+        # By a counter: the poll after the third answer is a good one again, perhaps before anybody looks.
+        wait_until(lambda: program.value("hms_exporter_poll_failures_total"), 40)
         assert peak_mebibytes(program) < 300
         api.faults.clear()
         wait_until(lambda: program.value("hms_up") == 1, 20)
@@ -161,8 +162,7 @@ def test_a_fault_is_logged_when_it_begins_when_it_changes_and_when_it_ends(tmp_p
     with running(tmp_path, f"--config.file={configure(tmp_path, api, api={'max_retries': 0})}") as program:
         wait_until(lambda: program.value("hms_up") == 1)
         for status in (500, 503):
-            api.faults.clear()
-            api.faults.add(Fault(kind="status", status=status))
+            api.faults.replace(Fault(kind="status", status=status))
             program.polled(3)
         api.faults.clear()
         wait_until(lambda: program.value("hms_up") == 1)

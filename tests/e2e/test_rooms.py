@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter.simulator import Fault, Room, Session, SimulatedApi, World
-from exporter.times import MINUTE, SECOND
+from exporter.times import MINUTE
 from tests.e2e.program import Program, configure, present, running, some, total, wait_until, workspace
 
 
@@ -65,10 +65,21 @@ def test_rooms_beyond_the_limit_are_counted_together_and_the_busiest_keep_their_
 @pytest.mark.slow
 def test_an_idle_room_leaves_and_comes_back_with_its_totals(tmp_path: Path, world: World, api: SimulatedApi) -> None:
     room = world.room(name="daily")
-    call(world, room).close(present() + SECOND)
-    with running(tmp_path, f"--config.file={configure(tmp_path, api, limits={'room_idle_expiry': '2s'})}") as program:
-        wait_until(lambda: total(program.metrics(), "hms_sessions_ended_total") == 1)
-        seconds = total(program.metrics(), "hms_session_seconds_total")
+    session = call(world, room)
+    with running(tmp_path, f"--config.file={configure(tmp_path, api, limits={'room_idle_expiry': '3s'})}") as program:
+        # What had ended before the first poll would not count.
+        wait_until(lambda: program.value("hms_up") == 1)
+        session.close(present())
+        seconds = 0.0
+
+        def ended() -> bool:
+            # From one page: a moment later the room may have left.
+            nonlocal seconds
+            samples = program.metrics()
+            seconds = total(samples, "hms_session_seconds_total")
+            return total(samples, "hms_sessions_ended_total") == 1
+
+        wait_until(ended)
         wait_until(lambda: rooms(program) == {})
         call(world, room)
         wait_until(lambda: rooms(program) == {"daily": 2})

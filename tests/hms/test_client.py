@@ -193,6 +193,7 @@ def test_a_record_that_is_none_or_another_is_a_failed_request(sim: SimulatedApi,
     assert told.codes == [("/rooms/{id}", "malformed")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["huge_body", "gzip_bomb"])
 def test_an_answer_of_a_gigabyte_is_cut_off_before_it_takes_the_memory(sim: SimulatedApi, make: Make, kind: Any) -> None:
     api, told = make(page_size=10, timeout=10.0)
@@ -289,6 +290,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
     return use
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("addresses", [1, 4, 8])
 def test_a_connection_that_never_comes_about_is_given_up_in_time_however_many_addresses_the_host_has(
@@ -395,6 +397,7 @@ def test_an_errors_text_shows_no_token_no_secret_and_nothing_of_the_answer(sim: 
 # --- trying again ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_failure_that_may_pass_is_tried_again_and_each_retry_is_counted(sim: SimulatedApi, make: Make, status: int) -> None:
     api, told = make(max_retries=3)
@@ -431,6 +434,7 @@ def test_no_retry_begins_once_patience_has_run_out(sim: SimulatedApi, make: Make
     assert told.retries == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "least", "most"),
     [

@@ -33,6 +33,8 @@ from exporter.times import HOUR, SECOND, micros
 from lab.bench import FOREVER, Bench
 from tests.harness import MEMORY, T0, at
 
+pytestmark = pytest.mark.slow
+
 Since = Literal["start"] | timedelta | datetime
 Entry = RoomById | RoomsByName
 

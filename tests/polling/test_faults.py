@@ -28,6 +28,8 @@ from lab.bench import START as T0
 from lab.bench import Bench
 from lab.counters import Sums, sums, sums_of, true_sums
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 0.25
 QUICK = ApiConfig(timeout=TIMEOUT, page_size=10, max_requests_per_second=1000.0, max_retries=0)
 PATIENT = ApiConfig(timeout=5.0, page_size=10, max_requests_per_second=1000.0, max_retries=0)

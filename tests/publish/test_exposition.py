@@ -128,7 +128,7 @@ def sections(counting: Counting, expires: float) -> Sections:
     for name, text in usage.items():
         found.setdefault(name, []).append(Section(text))
     budgets = budget_lines([BudgetLine("January", 360_000.0, 0.25, 0.5)])
-    whole = workspace_lines("default", counting.ledger, Overview(configured=2, tracked=3, missing=1, overflowed=0))
+    whole = workspace_lines("default", counting.ledger, Overview._make(range(len(Overview._fields))))
     found |= {name: [Section(text)] for name, text in (budgets | whole).items()}
     heard = {
         Key(WORKSPACE, "received", "peer.leave.success"): Counter(at(1), 3),

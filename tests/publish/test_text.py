@@ -147,8 +147,7 @@ def test_a_histogram_is_cumulative_and_ends_with_everything() -> None:
     histogram = ledger.histograms["session_duration", ""] = Histogram(HISTOGRAM_BOUNDS["session_duration"])
     for seconds in (30, 60, 61, 43_200, 50_000):
         histogram.observe(seconds * SECOND, SECOND)
-    overview = Overview(configured=0, tracked=0, missing=0, overflowed=0)
-    text = workspace_lines("w", ledger, overview)
+    text = workspace_lines("w", ledger, Overview._make([0] * len(Overview._fields)))
     lines = text["hms_session_duration_seconds"].decode().splitlines()
     assert lines[0] == 'hms_session_duration_seconds_bucket{workspace="w",le="60.0"} 2'
     assert lines[1] == 'hms_session_duration_seconds_bucket{workspace="w",le="300.0"} 3'

@@ -42,6 +42,7 @@ def name_of(company: Company, session: Session) -> str:
     return next(room.name_at(MONDAY) for room in company.rooms if room.id == session.room_id)
 
 
+@pytest.mark.slow
 def test_is_the_same_for_the_same_seed_whenever_on_a_day_it_was_made_up() -> None:
     now = MONDAY + 10 * HOUR
 
@@ -171,6 +172,7 @@ def test_knows_each_session_by_its_id_once_it_has_begun() -> None:
     assert company.list_sessions(SessionQuery(limit=10, id=session.id, active=False), now) == []
 
 
+@pytest.mark.slow
 def test_keeps_no_more_than_a_few_days_however_long_it_runs() -> None:
     company = Company(1, MONDAY)
     for day in range(8):

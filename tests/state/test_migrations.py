@@ -234,6 +234,7 @@ def enlarge(path: Path, count: int) -> None:
         db.commit()
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_migration_leaves_the_old_file_or_a_new_one(path: Path) -> None:
     """Killed at moments all over the upgrade; whatever it left, the next start finds it sound and finishes the job."""
     kept(2, path)

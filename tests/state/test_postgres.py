@@ -34,6 +34,8 @@ from tests.postgres import Line, Server, server
 from tests.state.test_migrations import FILES, LATER
 from tests.state.test_store import everything, fill
 
+pytestmark = pytest.mark.slow
+
 psycopg = pytest.importorskip("psycopg")
 
 _numbers = itertools.count()

@@ -412,11 +412,6 @@ def test_no_turned_bit_changes_what_is_counted(path: Path) -> None:
     damage_single_bytes(path, 150)
 
 
-@pytest.mark.slow
-def test_no_turned_bit_of_thousands_changes_what_is_counted(path: Path) -> None:
-    damage_single_bytes(path, 4000)
-
-
 def test_a_damaged_file_whose_last_process_was_killed_is_left_alone_with_its_log(path: Path, tmp_path: Path) -> None:
     """The write-ahead log is not worked into a file that is refused: both may be needed to save it."""
     counting = fill(path)
