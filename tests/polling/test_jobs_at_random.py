@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.hms.jobs import ACTIVE, OVER
-from exporter.simulator import Fault, Manners, World
+from exporter.simulator import Fault, Manners, World, faults
 from exporter.simulator.jobs import KINDS
 from exporter.simulator.shape import Shape
 from exporter.times import HOUR, SECOND
@@ -20,7 +20,16 @@ from tests.harness import MEMORY, at
 from tests.polling.test_jobs import METRICS
 
 _ROUTES = ("/recordings", "/live-streams", "/external-streams")
-_FAULTS = ("status", "html", "wrong_types", "invalid_utf8", "reset", "cut_short", "repeated_cursor", "repeated_item")
+_FAULTS: tuple[faults.Kind, ...] = (
+    "status",
+    "html",
+    "wrong_types",
+    "invalid_utf8",
+    "reset",
+    "cut_short",
+    "repeated_cursor",
+    "repeated_item",
+)
 _LENGTH = 3 * 3600
 
 

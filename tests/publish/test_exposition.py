@@ -138,9 +138,9 @@ def sections(counting: Counting, expires: float) -> Sections:
     found |= {name: list(of) for name, of in workspace_sections("default", heard, created=False).items()}
     found |= {name: list(of) for name, of in room_sections("default", heard, lambda a: labels[a.id], created=False).items()}
     for listed in LISTED:
-        text = CollectedText("default", listed.families)
-        found |= {name: list(of) for name, of in text.sections(jobs(listed.kind), JOB_LABELS, expires, created=False).items()}
-        found.setdefault(COLLECTOR_UP.name, []).extend(text.up(listed.kind.name, expires))
+        collector = CollectedText("default", listed.families)
+        found |= {name: list(of) for name, of in collector.sections(jobs(listed.kind), JOB_LABELS, expires, created=False).items()}
+        found.setdefault(COLLECTOR_UP.name, []).extend(collector.up(listed.kind.name, expires))
     found[UP_FAMILY.name] = [Section(up_line("default", up=True))]
     return found
 

@@ -11,7 +11,8 @@ from exporter.counting.contribution import Account, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
 from exporter.publish.exposition import Exposition
-from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, AccountFamily, Family, Overview, header
+from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, AccountFamily, Overview, header
+from exporter.publish.family import Family
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.text import AccountText, account_lines, workspace_lines

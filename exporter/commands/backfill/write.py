@@ -18,7 +18,8 @@ from exporter.commands.backfill.work import Series, SessionRow, Work
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, Histogram
 from exporter.counting.contribution import Account
 from exporter.counting.scope import Scope
-from exporter.publish.families import ACCOUNT_FAMILIES, WORKSPACE_FAMILIES, Family, header
+from exporter.publish.families import ACCOUNT_FAMILIES, WORKSPACE_FAMILIES, header
+from exporter.publish.family import Family
 from exporter.publish.writing import escape, seconds
 from exporter.times import SECOND
 
