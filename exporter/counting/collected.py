@@ -1,7 +1,7 @@
 """How what is listed beside sessions is counted: by the rules of sessions, whatever is listed.  No socket, no file, no clock.
 
-A `Kind` (in `kinds`) says what one record adds to which counters, as a pure function of the record and of now; everything else is the same
-for all kinds and is in this module.  A counter's *truth* is what settled items have left and what the others add; *published* is the
+A `Kind` says what one record adds to which counters, as a pure function of the record and of now; everything else is the same
+for all kinds and stands here.  A counter's *truth* is what settled items have left and what the others add; *published* is the
 highest truth so far.  A record read twice, a read that failed half-way, a restart or a kill cannot count anything twice or lose
 it: there are no increments.  All times are the API's, in integer microseconds.
 
@@ -12,7 +12,6 @@ show it again.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Generic
 
@@ -20,9 +19,11 @@ from exporter.counting.accounts import Histogram, PeriodSums
 from exporter.counting.changes import Settled
 from exporter.counting.contribution import Account
 from exporter.counting.coverage import MARGIN, Coverage, Names
-from exporter.counting.kinds import UNKNOWN_READS, Holding, Kept, Kind, Labels, Tally, by_day, within
+from exporter.counting.holdings import UNKNOWN_READS, Changes, Holding, Kept, Kind, Labels, Tally, by_day, within
 from exporter.hms.items import I
-from exporter.times import DAY, HOUR, Calendar, calendar
+from exporter.times import DAY, HOUR, SECOND, Calendar, calendar
+
+__all__ = ["Collected", "Holding", "Kept", "Kind", "Labels", "Tally", "by_day"]
 
 FOLLOWED_ON = HOUR
 """How long an item is kept after its end: what its record says later than that is not read."""
@@ -30,20 +31,6 @@ _LOOKED_FOR = DAY
 """An item that cannot be looked at again within this time after its end is settled as it was last seen."""
 _MISSED_FOR = 2 * DAY
 """One that has vanished is taken up again if it comes back within this time."""
-
-
-class Changes:
-    """What must be durable before any of it is published; it gathers until `Collected.committed`."""
-
-    def __init__(self) -> None:
-        self.kept: set[str] = set()
-        self.gone: set[str] = set()
-        """Ids that are no longer kept."""
-        self.settled: set[str] = set()
-        self.forgotten: set[str] = set()
-        self.holdings: set[Account] = set()
-        self.days: defaultdict[tuple[Account, str, int], int] = defaultdict(int)
-        """Microseconds to add, by account, room id and UTC day."""
 
 
 class Collected(Generic[I]):
@@ -249,7 +236,7 @@ class Collected(Generic[I]):
     def _measure(self, kept: Kept[I]) -> None:
         new = {name: value for name, value in self.kind.observe(kept.item).items() if name not in kept.measured}
         for name, value in new.items():
-            self.histograms[name].observe(max(0, value), 1_000_000)
+            self.histograms[name].observe(max(0, value), SECOND)
         if new:
             kept.measured |= new.keys()
             self.changes.kept.add(kept.item.id)

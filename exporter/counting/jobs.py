@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from exporter.config.money import Meter
-from exporter.counting.kinds import Kind, Labels
+from exporter.counting.holdings import Kind, Labels
 from exporter.counting.spans import Span
 from exporter.hms.jobs import ACTIVE, Job, decode_job
 from exporter.times import DAY

@@ -212,13 +212,11 @@ class CollectingPoller(WorkspacePoller):
 
     def _settle_beside(self, site: Site) -> None:
         collected = site.collected
-        for room_id in collected.unassigned_rooms():
-            decided, account = self._owner_of(collected, room_id)
-            if decided:
-                if account is not None:
-                    self.accounts.open(account)
-                    self._open_holdings()
-                collected.assign(room_id, self.accounts.name_of(room_id), account)
+        for room_id, account in self._owners_of(collected).items():
+            if account is not None:
+                self.accounts.open(account)
+                self._open_holdings()
+            collected.assign(room_id, self.accounts.name_of(room_id), account)
         self._open_holdings()
         if collected.now is not None:
             collected.finish(self.accounts.name_of)
@@ -230,18 +228,22 @@ class CollectingPoller(WorkspacePoller):
             self._commit()
         state.commit(self._store, self.name, collected)
 
-    def _owner_of(self, collected: Collected[Any], room_id: str) -> tuple[bool, Account | None]:
-        """Whether it is decided who owns the series of a room, and which account that is; `None`: the room is not followed."""
-        name = self.accounts.name_of(room_id)
-        if collected.coverage.is_undecided(room_id, name):
-            return False, None
-        of_sessions = (t.account for t in self.ledger.tracked.values() if t.room_id == room_id and t.account is not None)
-        account = next(of_sessions, None)
-        if account is None:
-            account = self.rooms.place({room_id: 0}, self.ledger.accounts, self.ledger.now or 0).get(room_id)
-        if account is None and collected.coverage.has_covered(room_id, name):
-            account = room_account(room_id)  # of an entry that has been taken out meanwhile: it counts, unseen
-        return True, account
+    def _owners_of(self, collected: Collected[Any]) -> dict[str, Account | None]:
+        """Who owns the series of the rooms of new items, where that is decided; `None`: the room is not followed."""
+        name_of, coverage = self.accounts.name_of, collected.coverage
+        rooms = [room_id for room_id in collected.unassigned_rooms() if not coverage.is_undecided(room_id, name_of(room_id))]
+        if not rooms:
+            return {}
+        owners: dict[str, Account | None] = {t.room_id: t.account for t in self.ledger.tracked.values() if t.account is not None}
+        for site in self._sites.values():
+            owners |= {kept.item.room_id: kept.account for kept in site.collected.kept.values() if kept.open and kept.account is not None}
+        new = dict.fromkeys((room_id for room_id in rooms if room_id not in owners), 0)
+        owners |= self.rooms.place(new, self.ledger.accounts, self.ledger.now or 0)
+        found = {room_id: owners.get(room_id) for room_id in rooms}
+        for room_id, account in found.items():
+            if account is None and coverage.has_covered(room_id, name_of(room_id)):
+                found[room_id] = room_account(room_id)  # of an entry that has been taken out meanwhile: it counts, unseen
+        return found
 
     def _open_holdings(self) -> None:
         for site in self._sites.values():
@@ -249,19 +251,19 @@ class CollectingPoller(WorkspacePoller):
 
     def _mark_accounts(self) -> None:
         """Rooms in which something goes on are in use, as those in which a session does."""
-        marked: dict[Account, tuple[set[str], set[str], int]] = {}
+        for of in self.ledger.accounts.values():
+            of.kept_by, of.run_by = set(), set()
         for site in self._sites.values():
-            for kept in site.collected.kept.values():
-                if kept.account is not None:
-                    kept_by, run_by, last = marked.get(kept.account, (set(), set(), 0))
-                    kept_by.add(site.name)
-                    if kept.open:
-                        run_by.add(site.name)
-                    marked[kept.account] = kept_by, run_by, max(last, kept.observed)
-        for account, of in self.ledger.accounts.items():
-            of.kept_by, of.run_by, last = marked.get(account, (set(), set(), 0))
-            of.touched |= last > of.last_active
-            of.last_active = max(of.last_active, last)
+            for account, holding in site.collected.holdings.items():
+                found = self.ledger.accounts.get(account)
+                if found is None:
+                    continue
+                if holding.kept:
+                    found.kept_by.add(site.name)
+                if any(kept.open for kept in holding.kept.values()):
+                    found.run_by.add(site.name)
+                if holding.last_active > found.last_active:
+                    found.last_active, found.touched = holding.last_active, True
 
     def _end(self, poll: Poll) -> None:
         super()._end(poll)

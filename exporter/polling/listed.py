@@ -15,7 +15,7 @@ import msgspec
 
 from exporter.counting.collected import Collected
 from exporter.counting.coverage import MARGIN
-from exporter.counting.kinds import Kept
+from exporter.counting.holdings import Kept
 from exporter.counting.spans import FOREVER, contains
 from exporter.hms.client import Client
 from exporter.hms.errors import ApiError, NotFound, TooMuch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from exporter.counting.holdings import Kind
 from exporter.counting.jobs import EXTERNAL_STREAMS, LIVE_STREAMS, RECORDINGS
-from exporter.counting.kinds import Kind
 from exporter.publish.family import Family
 from exporter.publish.jobs import EXTERNAL_STREAM_FAMILIES, LIVE_STREAM_FAMILIES, RECORDING_FAMILIES
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from exporter.counting.collected import Collected
 from exporter.counting.contribution import Account
-from exporter.counting.kinds import Holding
+from exporter.counting.holdings import Holding
 from exporter.publish.collected_families import COLLECTOR_UP, CollectedCounter, CollectedDistribution, CollectedGauge
 from exporter.publish.exposition import Section
 from exporter.publish.family import Family

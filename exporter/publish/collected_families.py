@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.counting.kinds import Holding
+from exporter.counting.holdings import Holding
 from exporter.publish.family import Family
 
 COLLECTOR_UP = Family("hms_collector_up", "gauge", "Whether the last read of what is collected beside sessions was whole (1) or not (0).")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from exporter.counting.holdings import Holding
 from exporter.counting.jobs import PROCESSING, START_DELAY, standing
-from exporter.counting.kinds import Holding
 from exporter.publish.collected_families import CollectedCounter, CollectedDistribution, CollectedGauge
 from exporter.publish.family import Family
 from exporter.publish.writing import seconds

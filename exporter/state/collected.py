@@ -12,7 +12,7 @@ from exporter.counting.changes import Settled
 from exporter.counting.collected import Collected
 from exporter.counting.contribution import Account
 from exporter.counting.coverage import CatchUp, Followed
-from exporter.counting.kinds import Holding, Kept, Kind, Labels, Tally, by_day
+from exporter.counting.holdings import Holding, Kept, Kind, Labels, Tally, by_day
 from exporter.hms.items import I
 from exporter.state.store import Store
 from exporter.state.tables import (

@@ -22,9 +22,8 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.counting.accounts import PeriodSums
-from exporter.counting.collected import Collected
+from exporter.counting.collected import Collected, Kind
 from exporter.counting.contribution import Account, group_account, room_account
-from exporter.counting.kinds import Kind
 from exporter.counting.ledger import Ledger
 from exporter.counting.poll import Poll
 from exporter.counting.rooms import KnownRoom
@@ -128,7 +127,7 @@ def sections(counting: Counting, expires: float) -> Sections:
     for name, text in usage.items():
         found.setdefault(name, []).append(Section(text))
     budgets = budget_lines([BudgetLine("January", 360_000.0, 0.25, 0.5)])
-    whole = workspace_lines("default", counting.ledger, Overview._make(range(len(Overview._fields))))
+    whole = workspace_lines("default", counting.ledger, Overview(configured=2, tracked=3, missing=1, overflowed=0))
     found |= {name: [Section(text)] for name, text in (budgets | whole).items()}
     heard = {
         Key(WORKSPACE, "received", "peer.leave.success"): Counter(at(1), 3),
@@ -139,9 +138,9 @@ def sections(counting: Counting, expires: float) -> Sections:
     found |= {name: list(of) for name, of in workspace_sections("default", heard, created=False).items()}
     found |= {name: list(of) for name, of in room_sections("default", heard, lambda a: labels[a.id], created=False).items()}
     for listed in LISTED:
-        listed_text = CollectedText("default", listed.families)
-        found |= {name: list(of) for name, of in listed_text.sections(jobs(listed.kind), JOB_LABELS, expires, created=False).items()}
-        found.setdefault(COLLECTOR_UP.name, []).extend(listed_text.up(listed.kind.name, expires))
+        collector = CollectedText("default", listed.families)
+        found |= {name: list(of) for name, of in collector.sections(jobs(listed.kind), JOB_LABELS, expires, created=False).items()}
+        found.setdefault(COLLECTOR_UP.name, []).extend(collector.up(listed.kind.name, expires))
     found[UP_FAMILY.name] = [Section(up_line("default", up=True))]
     return found
 

@@ -1,10 +1,11 @@
-"""What is listed beside sessions, as values: the kinds of data, the items that are kept, and the counters of an account.  Pure.
+"""What a kind of data beside sessions is, and what is kept of it: plain values; `collected` decides about them.
 
 All times are the API's, in integer microseconds.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic
@@ -102,6 +103,20 @@ class Holding(Generic[I]):
     def open(self) -> list[I]:
         """The items that go on."""
         return [kept.item for kept in self.kept.values() if kept.open]
+
+
+class Changes:
+    """What must be durable before any of it is published; it gathers until `Collected.committed`."""
+
+    def __init__(self) -> None:
+        self.kept: set[str] = set()
+        self.gone: set[str] = set()
+        """Ids that are no longer kept."""
+        self.settled: set[str] = set()
+        self.forgotten: set[str] = set()
+        self.holdings: set[Account] = set()
+        self.days: defaultdict[tuple[Account, str, int], int] = defaultdict(int)
+        """Microseconds to add, by account, room id and UTC day."""
 
 
 def within(span: Span, begin: int, end: int) -> int:
