@@ -121,7 +121,7 @@ class Accounts:
             self.rooms.learn(room)
             after = self.name_of(room.id)
             if since is not None and now is not None and before is not None and after is not None and before != after:
-                self.ledger.coverage.renamed(room.id, before, after, self.rooms.scope, since, now)
+                self.ledger.coverage.renamed(room.id, before, after, since, now)
         self._learnt += answers
 
     def _load_rooms(self, ids: Iterable[str]) -> None:
