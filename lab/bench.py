@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -20,6 +20,7 @@ from exporter.counting.rooms import KnownRoom
 from exporter.hms.client import Api
 from exporter.polling.names import NameReader
 from exporter.polling.poller import WorkspacePoller
+from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.simulator import SimulatedApi, World, real_clock
@@ -85,7 +86,7 @@ class Bench:
         *,
         now: int = START,
         runs: bool = False,
-        since: Literal["start"] | datetime = "start",
+        since: Literal["start"] | timedelta | datetime = "start",
         limits: LimitsConfig = FOREVER,
         api: ApiConfig = QUICK,
         interval: float = 30.0,
@@ -155,7 +156,10 @@ class Bench:
 
     def make_poller(self) -> WorkspacePoller:
         """The process's poller."""
-        return WorkspacePoller(self.workspace, self.config, self.store, self.exposition, self.metrics, self.api, monotonic=self.monotonic)
+        self.board = BudgetBoard(self.exposition, self.config.budgets)
+        return WorkspacePoller(
+            self.workspace, self.config, self.store, self.exposition, self.metrics, self.api, self.board, monotonic=self.monotonic
+        )
 
     def end(self) -> None:
         """It is gone: nothing is left of it but the state file."""
