@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -19,14 +19,16 @@ from exporter.config.config import ApiConfig, Config, KeyPair, LimitsConfig, Pol
 from exporter.counting.rooms import KnownRoom
 from exporter.hms.client import Api
 from exporter.polling.names import NameReader
+from exporter.polling.planner import TRY_FAILED_AFTER
 from exporter.polling.poller import WorkspacePoller
+from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.simulator import SimulatedApi, World, real_clock
 from exporter.simulator.workspace import Workspace
 from exporter.state.store import Store
 from exporter.times import SECOND
-from lab.counters import Sums, settled
+from lab.counters import Sums, samples, settled
 from lab.watcher import Watcher
 
 START = 1_772_438_400 * SECOND
@@ -85,7 +87,7 @@ class Bench:
         *,
         now: int = START,
         runs: bool = False,
-        since: Literal["start"] | datetime = "start",
+        since: Literal["start"] | timedelta | datetime = "start",
         limits: LimitsConfig = FOREVER,
         api: ApiConfig = QUICK,
         interval: float = 30.0,
@@ -155,7 +157,10 @@ class Bench:
 
     def make_poller(self) -> WorkspacePoller:
         """The process's poller."""
-        return WorkspacePoller(self.workspace, self.config, self.store, self.exposition, self.metrics, self.api, monotonic=self.monotonic)
+        self.board = BudgetBoard(self.exposition, self.config.budgets)
+        return WorkspacePoller(
+            self.workspace, self.config, self.store, self.exposition, self.metrics, self.api, self.board, monotonic=self.monotonic
+        )
 
     def end(self) -> None:
         """It is gone: nothing is left of it but the state file."""
@@ -227,17 +232,20 @@ class Bench:
 
     def up(self) -> bool:
         """Whether the last poll read everything."""
-        return self.value("hms_up") == 1
+        return samples(self.page())[f'hms_up{{workspace="{NAME}"}}'] == 1
 
     def finish(self) -> None:
         """Everything that is scripted has ended, and has been read."""
         self.server.faults.clear()
         self.now = max([self.now, *(call.closed_at or 0 for call in self.world.sessions)])
-        for _ in range(6):
+        self.uptime += TRY_FAILED_AFTER  # so long a stretch of the past that failed is left alone
+        self.poll(30)
+        self.poll(150)  # ended sessions are looked at once more, two minutes after their end
+        ledger = self.poller.ledger
+        for _ in range(len(ledger.tracked) + 5):  # a poll spends a page on that at least, which settles one at least
+            if not ledger.tracked and not ledger.coverage.tasks:
+                break
             self.poll(30)
-        for _ in range(100):  # ended sessions are looked at again a page at a time
-            if self.poller.ledger.tracked:
-                self.poll(30)
         assert self.up()
         assert self.poller.ledger.coverage.tasks == {}
         assert self.poller.ledger.tracked == {}

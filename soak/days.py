@@ -16,6 +16,7 @@ from exporter.simulator import Fault
 from exporter.times import HOUR
 from lab.bench import START, Bench
 from soak.account import Account, Findings
+from soak.edits import Edits
 from soak.life import Life
 
 INTERVAL = 30.0
@@ -24,6 +25,8 @@ _EXPIRY = 12 * 3600.0
 _GONE_AFTER = 18 * HOUR
 """From when a room is over and checked until nothing of it can be published any more."""
 _LONGEST_PAUSE = 3 * 3600.0
+_EDITED = 0.004
+"""How likely an edit of the configuration is, with each poll."""
 _FAULTS = (
     Fault(kind="status", status=500, probability=0.5),
     Fault(kind="status", status=503),
@@ -75,6 +78,7 @@ class Days(NamedTuple):
     sessions: int
     rooms: int
     restarts: int
+    edits: int
     falls: list[str]
     findings: Findings
     start: Footprint
@@ -93,7 +97,10 @@ class _Hourly:
         """Rooms that are over, since when: their series stay for a while."""
 
     def check(self, bench: Bench, life: Life, found: Mapping[str, float]) -> None:
-        """Once an hour, after a good poll with nothing left to catch up with: the rooms that are long over, which are then forgotten."""
+        """Once an hour, after a good poll with nothing left to catch up with: the rooms that are long over, which are then forgotten.
+
+        All rooms must be followed then.
+        """
         now = bench.clock()
         caught_up = found['hms_exporter_catch_up_ratio{workspace="w"}'] == 1
         if found['hms_up{workspace="w"}'] == 1 and caught_up and now - self._checked > HOUR:
@@ -119,6 +126,7 @@ def live(
     rng = random.Random(seed)  # noqa: S311 (a repeatable life)
     began = time.monotonic()
     life = Life(seed, START, meetings_an_hour=meetings_an_hour)
+    edits = Edits(rng, life)
     hourly = _Hourly()
     account = hourly.account
     polls = failed = restarts = 0
@@ -139,7 +147,8 @@ def live(
             found = bench.poll()
             polls += 1
             failed += found['hms_up{workspace="w"}'] == 0
-            hourly.check(bench, life, found)
+            if edits.all_followed:
+                hourly.check(bench, life, found)
             if first is None and now - START > min(24 * HOUR, (end - START) // 2):
                 first = Footprint.now(bench.state_file)
             if now - told >= 24 * HOUR:
@@ -150,20 +159,22 @@ def live(
                 restarts += 1
                 bench.restart(rng.choice((0.0, 0.0, 60.0, rng.uniform(0.0, _LONGEST_PAUSE))))
                 life.live(bench.clock())
+            edits.maybe(bench, _EDITED)
         now = bench.clock()
         last = Footprint.now(bench.state_file)
         found = _come_to_rest(bench, life, hourly)
         account.hold(found, life.truth(bench.clock()))
         account.hold_distributions(found, life.distributions(bench.clock()))
     return Days(
-        (now - START) / (24 * HOUR), polls, failed, life.sessions, account.rooms, restarts, bench.watcher.falls, account.findings,
-        start, first or last, last, time.monotonic() - began,
+        (now - START) / (24 * HOUR), polls, failed, life.sessions, account.rooms, restarts, edits.made, bench.watcher.falls,
+        account.findings, start, first or last, last, time.monotonic() - began,
     )  # fmt: skip
 
 
 def _come_to_rest(bench: Bench, life: Life, hourly: _Hourly) -> dict[str, float]:
     """Everybody goes home; what is published then."""
     bench.server.faults.clear()
+    bench.configure(None)
     bench.use(bench.ask_here(ApiConfig(timeout=5.0, max_requests_per_second=1000.0)))
     while bench.clock() < life.quiet_from():
         hourly.check(bench, life, bench.poll())

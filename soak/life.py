@@ -39,7 +39,8 @@ class Life:
         self._of_room: defaultdict[str, list[Session]] = defaultdict(list)
         self._past: defaultdict[str, RoomTruth] = defaultdict(nothing)
         self._past_distributions: Distributions = Counter()
-        self._standing = [self._room(f"standing-{index}", now).id for index in range(_STANDING)]
+        self.standing = [self._room(f"standing-{index}", now).id for index in range(_STANDING)]
+        """The rooms that are never forgotten."""
 
     def live(self, now: int) -> None:
         """Writes the script some hours ahead."""
@@ -49,9 +50,14 @@ class Life:
                     start = self._until + self._rng.randrange(HOUR)
                     room = self._room(f"meeting-{self._serial}", start - MINUTE).id
                     self._script(room, start, self._rng.choice((5, 20, 90, 600, 2400)))
-                for room in self._standing:
+                for room in self.standing:
                     self._script(room, self._until + self._rng.randrange(HOUR), self._rng.choice((5, 60, 1800, 4 * 3600)))
                 self._until += HOUR
+
+    def rename(self, rng: random.Random, now: int) -> None:
+        """A standing room has another name from now on."""
+        index = rng.randrange(_STANDING)
+        self._rooms[self.standing[index]].rename(f"standing-{index + _STANDING * rng.randrange(100)}", now)
 
     @property
     def room_ids(self) -> frozenset[str]:
@@ -72,7 +78,7 @@ class Life:
                 self._of_room[session.room_id].remove(session)
                 self._past[session.room_id] = both(self._past[session.room_id], true_rooms([session], now)[session.room_id])
             self._past_distributions.update(true_distributions(over, now))
-            gone = {room for session in over if (room := session.room_id) not in self._standing and not self._of_room[room]}
+            gone = {room for session in over if (room := session.room_id) not in self.standing and not self._of_room[room]}
             for room in gone:
                 del self._rooms[room], self._of_room[room]
             return {room: self._past.pop(room) for room in gone}

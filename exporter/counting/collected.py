@@ -18,8 +18,9 @@ from typing import Generic
 from exporter.counting.accounts import Histogram, PeriodSums
 from exporter.counting.changes import Settled
 from exporter.counting.contribution import Account
-from exporter.counting.coverage import MARGIN, Coverage, Names
+from exporter.counting.coverage import MARGIN, Coverage
 from exporter.counting.holdings import UNKNOWN_READS, Changes, Holding, Kept, Kind, Labels, Tally, by_day, within
+from exporter.counting.scope import Names
 from exporter.hms.items import I
 from exporter.times import DAY, HOUR, SECOND, Calendar, calendar
 

@@ -15,12 +15,12 @@ the API's, in integer microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
 from exporter.counting import spans
-from exporter.counting.scope import Scope, is_wide, matches, may_overlap
+from exporter.counting.scope import Names, Scope, is_wide, matches, may_share_a_room
 from exporter.counting.spans import FOREVER, Span
 from exporter.times import HOUR, SECOND
 
@@ -33,8 +33,13 @@ REACH_BACK = LONGEST_SESSION + HOUR
 LONGEST_DOUBT = HOUR
 """How long the listing of running sessions may be incomplete before the front moves on without it."""
 
-Names = Callable[[str], str | None]
-"""A room's name by its id; `None` while it is not known."""
+NOT_BEGUN = FOREVER
+"""The `since` of a room that has been renamed and was never followed by then."""
+
+Subject = tuple[str, str]
+"""Of `entries` ("entry") or `rooms` ("room"), by key."""
+Opened = dict[tuple[Span, ...], list[Subject]]
+"""What is unread for those that come into force, each with all of them for which it is the same."""
 
 
 class Followed(msgspec.Struct):
@@ -89,12 +94,14 @@ class Coverage:
         self.tasks: dict[int, CatchUp] = {}
         self.read_until: int | None = None
         """The start of the last complete poll: every session that had started by then has been seen, unless it is in `unread`."""
-        self.changed: set[tuple[str, str]] = set()
+        self.changed: set[Subject] = set()
         """Of `entries` ("entry") and `rooms` ("room"), by key."""
         self.changed_tasks: set[int] = set()
-        self._members: dict[int, list[tuple[str, str]]] = {}
+        self._members: dict[int, list[Subject]] = {}
         self._wide_keys: list[str] = []
-        self._wide_of = 0
+        self._earliest: int | None = None
+        self._known = 0
+        """How many entries the two above have been worked out from."""
 
     def committed(self) -> None:
         """The changes are durable."""
@@ -154,10 +161,22 @@ class Coverage:
         return found
 
     @property
+    def earliest(self) -> int | None:
+        """The earliest `since` of all entries; `None` when there are none."""
+        self._look_over()
+        return self._earliest
+
+    @property
     def _wide(self) -> list[str]:
-        if self._wide_of != len(self.entries):
-            self._wide_keys, self._wide_of = [key for key in self.entries if is_wide(key)], len(self.entries)
+        self._look_over()
         return self._wide_keys
+
+    def _look_over(self) -> None:
+        """Works out again what follows from the entries: they only become more, and it is asked of each room and session."""
+        if self._known != len(self.entries):
+            self._known = len(self.entries)
+            self._wide_keys = [key for key in self.entries if is_wide(key)]
+            self._earliest = min((followed.since for followed in self.entries.values()), default=None)
 
     def _is_unread(self, followed: Followed, started: int) -> bool:
         if started < followed.floor or (followed.behind is not None and started >= followed.behind):
@@ -176,11 +195,11 @@ class Coverage:
         One that comes back goes on from where it was taken out.
         """
         wanted = dict.fromkeys(scope.keys)
-        opened: dict[tuple[Span, ...], list[tuple[str, str]]] = {}
+        opened: Opened = {}
         for key, followed in self.entries.items():
-            self._turn(("entry", key), followed, key in wanted, now, opened)
+            self._turn(("entry", key), followed, key in wanted, since, now, opened)
         for room_id, followed in self.rooms.items():
-            self._turn(("room", room_id), followed, bool(scope.covers(room_id, name_of(room_id))), now, opened)
+            self._turn(("room", room_id), followed, bool(scope.covers(room_id, name_of(room_id))), since, now, opened)
         gone = [key for key, followed in self.entries.items() if followed.left is not None]
         wide_gone = [key for key in gone if is_wide(key)]
         for key in wanted:
@@ -188,7 +207,7 @@ class Coverage:
                 continue
             # A room of this entry may have been in one that was taken out: what has passed since then counts for it.
             others = gone if is_wide(key) else wide_gone
-            left = [self.entries[other].parked[0][0] for other in others if _may_share_a_room(key, other, name_of)]
+            left = [self.entries[other].parked[0][0] for other in others if may_share_a_room(key, other, name_of)]
             floor = min([since - self._reach_back, *left])
             self.entries[key] = Followed(since, now, floor)
             opened.setdefault(((floor, FOREVER),), []).append(("entry", key))
@@ -196,37 +215,41 @@ class Coverage:
             self._catch_up(list(unread), members)
         self._drop_unwanted()
 
-    def renamed(self, room_id: str, before: str, after: str, scope: Scope, since: int, now: int) -> None:
-        """A room's name has changed at 100ms.  Into a pattern: it is followed from now on; out of one: no longer."""
+    def renamed(self, room_id: str, before: str, after: str, since: int, now: int) -> None:
+        """A room's name has changed at 100ms.  Into a pattern that is in force: it is followed from now on; out of one: no longer.
+
+        A configuration that no poll has begun with yet has no say in that.
+        """
         old = self._covering(room_id, before)
         if room_id not in self.rooms:
             if {key for key, _ in old} == {key for key, _ in self._covering(room_id, after)}:
                 return
             first = min((followed for _, followed in old), key=lambda followed: followed.entered, default=None)
-            own = (
-                Followed(since, now, since - self._reach_back)
-                if first is None
-                else Followed(first.since, first.entered, first.since - self._reach_back)
-            )
+            # Its counting begins once it is followed, though an entry that has been taken out by now would have covered this name.
+            own = Followed(NOT_BEGUN, now, NOT_BEGUN)
+            if first is not None:
+                own = Followed(first.since, first.entered, first.since - self._reach_back)
             unread = [(own.floor, FOREVER)]
             for _, followed in old:
                 unread = spans.common(unread, self._unread(followed))
             own.left, own.parked = now, unread
             self.rooms[room_id] = own
             self.changed.add(("room", room_id))
-        opened: dict[tuple[Span, ...], list[tuple[str, str]]] = {}
-        self._turn(("room", room_id), self.rooms[room_id], bool(scope.covers(room_id, after)), now, opened)
+        opened: Opened = {}
+        wanted = any(followed.left is None and matches(key, room_id, after) for key, followed in self.entries.items())
+        self._turn(("room", room_id), self.rooms[room_id], wanted, since, now, opened)
         for spans_, members in opened.items():
             self._catch_up(list(spans_), members)
         self._drop_unwanted()
 
-    def _turn(
-        self, subject: tuple[str, str], followed: Followed, wanted: bool, now: int, opened: dict[tuple[Span, ...], list[tuple[str, str]]]
-    ) -> None:
+    def _turn(self, subject: Subject, followed: Followed, wanted: bool, since: int, now: int, opened: Opened) -> None:
         """An entry or room is in the configuration from now on, or no longer."""
         if wanted == (followed.left is None):
             return
         self.changed.add(subject)
+        if wanted and followed.since == NOT_BEGUN:
+            followed.since, followed.entered, followed.floor = since, now, since - self._reach_back
+            followed.parked = [(followed.floor, FOREVER)]
         if wanted:
             opened.setdefault(tuple(followed.parked), []).append(subject)
             followed.left, followed.parked = None, []
@@ -341,11 +364,11 @@ class Coverage:
 
     # -- catch-ups ------------------------------------------------------------------------------------------------
 
-    def _in_force(self) -> list[tuple[str, str]]:
+    def _in_force(self) -> list[Subject]:
         found = [("entry", key) for key, followed in self.entries.items() if followed.left is None]
         return found + [("room", room_id) for room_id, followed in self.rooms.items() if followed.left is None]
 
-    def _catch_up(self, unread: list[Span], members: Iterable[tuple[str, str]]) -> None:
+    def _catch_up(self, unread: list[Span], members: Iterable[Subject]) -> None:
         members = list(members)
         if not unread or not members:
             return
@@ -364,19 +387,15 @@ class Coverage:
             del self.tasks[number]
             self.changed_tasks.add(number)
 
-    def _of(self, subject: tuple[str, str]) -> Followed:
+    def _all(self) -> Iterator[Followed]:
+        yield from self.entries.values()
+        yield from self.rooms.values()
+
+    def _of(self, subject: Subject) -> Followed:
         kind, key = subject
         return self.entries[key] if kind == "entry" else self.rooms[key]
 
-    def _members_of(self, number: int) -> list[tuple[str, str]]:
+    def _members_of(self, number: int) -> list[Subject]:
         if number not in self._members:
             self._members[number] = [subject for subject in self._in_force() if number in self._of(subject).tasks]
         return self._members[number]
-
-
-def _may_share_a_room(key: str, other: str, name_of: Names) -> bool:
-    """Whether two entries, one of them wide, may cover the same room."""
-    for wide, single in ((key, other), (other, key)):
-        if is_wide(wide) and not is_wide(single):
-            return matches(wide, single, name_of(single)) is not False
-    return may_overlap(key, other)

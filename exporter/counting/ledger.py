@@ -20,8 +20,9 @@ from collections.abc import Iterable
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums
 from exporter.counting.changes import Changes, Settled
 from exporter.counting.contribution import Account, Memory, Past, Tracked, count_people, presences, seconds_by_day
-from exporter.counting.coverage import Coverage, Names
+from exporter.counting.coverage import Coverage
 from exporter.counting.peaks import Window
+from exporter.counting.scope import Names
 from exporter.hms.records import Session
 from exporter.times import SECOND, Calendar, calendar
 
@@ -219,7 +220,8 @@ class Ledger:
             return 0
         floor = self.before
         if floor is None:
-            floor = min((entry.since for entry in self.coverage.entries.values()), default=self.now or 0)
+            earliest = self.coverage.earliest
+            floor = (self.now or 0) if earliest is None else earliest
         return min([floor, *(tracked.before for tracked in sessions)])
 
     # -- accounts -------------------------------------------------------------------------------------------------

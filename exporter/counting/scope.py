@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from exporter.config.config import RoomById, RoomsByName, WorkspaceConfig
+
+Names = Callable[[str], str | None]
+"""A room's name by its id; `None` while it is not known."""
 
 EVERYTHING = "*"
 """The key of a configuration that names no rooms."""
@@ -68,6 +72,14 @@ def may_overlap(one: str, other: str) -> bool:
         return True
     first, second = _beginning(one[1:]), _beginning(other[1:])
     return first.startswith(second) or second.startswith(first)
+
+
+def may_share_a_room(key: str, other: str, name_of: Names) -> bool:
+    """Whether two entries, one of them wide, may cover the same room, as far as names are known."""
+    for wide, single in ((key, other), (other, key)):
+        if is_wide(wide) and not is_wide(single):
+            return matches(wide, single, name_of(single)) is not False
+    return may_overlap(key, other)
 
 
 @lru_cache(maxsize=1024)

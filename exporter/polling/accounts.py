@@ -119,7 +119,7 @@ class Accounts:
             self.rooms.learn(room)
             after = self.name_of(room.id)
             if since is not None and now is not None and before is not None and after is not None and before != after:
-                self.ledger.coverage.renamed(room.id, before, after, self.rooms.scope, since, now)
+                self.ledger.coverage.renamed(room.id, before, after, since, now)
         self._learnt += answers
 
     def _seen_rooms(self) -> Iterable[str]:

@@ -289,7 +289,7 @@ class CollectingPoller(WorkspacePoller):
             for room_id, old in before.items():
                 new, now = self.accounts.name_of(room_id), self._poll.now
                 if old is not None and new is not None and old != new:
-                    site.collected.coverage.renamed(room_id, old, new, self.rooms.scope, self._since(now), now)
+                    site.collected.coverage.renamed(room_id, old, new, self._since(now), now)
             if set(site.collected.unassigned_rooms()) & before.keys():
                 self._settled(site)
                 self._publisher.publish_beside(self.ledger, self.rooms)

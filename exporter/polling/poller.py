@@ -178,6 +178,7 @@ class WorkspacePoller:
         longest_gap = max(HOUR, round(_GAP_INTERVALS * self._config.poll.interval * SECOND))
         poll = self._poll = Poll(self.ledger, now, longest_gap)
         if not self._entered:
+            self._since_in_force = self._config.poll.since
             self.ledger.coverage.configure(self.rooms.scope, self._since(now), now, self.accounts.name_of)
             for room_id in self.rooms.scope.ids:
                 self.accounts.open(room_account(room_id))
@@ -282,8 +283,8 @@ class WorkspacePoller:
         self._publish(up=self.status.state == "ok")
 
     def _since(self, now: int) -> int:
-        """`poll.since` as a time (µs), never later than now."""
-        since = self._config.poll.since
+        """`poll.since` as a time (µs), never later than now; that of the configuration with which the last poll began."""
+        since = self._since_in_force
         if isinstance(since, timedelta):
             return now - since // timedelta(microseconds=1)
         if isinstance(since, datetime):

@@ -413,7 +413,7 @@ class TestArithmetic:
         owners = Owners(Scope(workspace), LimitsConfig(max_rooms=1, room_idle_expiry=60.0), lambda room: room)
         sessions = [("a", 0, 10), ("b", 20, 30), ("a", 60, 70), ("b", 131, 140), ("a", 150, 160)]
         owned = [owners.owner(SessionRow("", room, start * SECOND, end * SECOND, [])) for room, start, end in sessions]
-        assert [found[1].id for found in owned if found is not None] == ["a", "_other", "a", "b", "_other"]
+        assert [found.id for found in owned if found is not None] == ["a", "_other", "a", "b", "_other"]
 
     @pytest.mark.parametrize(("days", "hours"), [(1, 2), (2, 6), (7, 18), (31, 54), (92, 162), (366, 486)])
     def test_few_blocks_for_a_long_range(self, days: int, hours: int) -> None:

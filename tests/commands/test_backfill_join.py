@@ -191,6 +191,29 @@ class TestMemory:
         assert "the state file is damaged (a row of roles_seen has changed on the disk)" in capsys.readouterr().err
 
 
+class TestAfterEdits:
+    """What the live series count depends on the rooms, and not on how the configuration is written: ..."""
+
+    @pytest.mark.parametrize("before", ["~.*", "room"])
+    def test_the_past_joins_on_to_where_the_rooms_series_began_though_the_entry_was_edited_later(self, bench: Bench, before: str) -> None:
+        live = Live(bench, END)
+        live.counting.keys = [bench.world.rooms[0].id if before == "room" else before]
+        first = live.poll(END)
+        live.poll(END + 20 * MINUTE)
+        live.counting.configure(["*"], since=END + HOUR)
+        live.poll(END + HOUR)
+        live.counting.close()
+        assert bench.run(end=None) == 0
+        written = bench.samples()
+        assert max(written) == LAST // SECOND
+        found = rises(written[LAST // SECOND], first)
+        assert found
+        expected = seen_to_rise(bench.world.sessions)
+        for key, rise in found.items():
+            if key[0] == "hms_peer_seconds_total" and (before != "room" or key[1] == bench.world.rooms[0].id):
+                assert rise == pytest.approx(expected.get(key, 0.0), abs=1e-6), key
+
+
 class TestAfterCatchingUp:
     """With `since` in the past the live series are whole once that has been read: the past ends there, and ..."""
 

@@ -89,6 +89,8 @@ class Play:
         self.entries: list[Entry] | None = self.draw_entries()
         self.bench = Bench(folder, self.world, self.entries, limits=FOREVER)
         self.set_since()
+        self.in_force: tuple[list[Entry] | None, Since] = self.entries, self.bench.config.poll.since
+        """What the last durable poll began with."""
         self.log: list[str] = []
 
     def script(self, room_id: str) -> None:
@@ -153,7 +155,9 @@ class Play:
         self.log.append(f"{how} {self.entries} {bench.config.poll.since} {limits.max_rooms}")
 
     def rename(self) -> None:
-        """100ms tells another name for a room that the exporter knows."""
+        """100ms tells another name for a room that the exporter knows; also between a reload and the next poll."""
+        if self.bench.poller._poll is None:
+            return  # names are read after a poll
         room = self.chance.choice(self.world.rooms)
         known = self.bench.poller.rooms.known.get(room.id) or self.bench.store.rooms("w", [room.id]).get(room.id)
         if known is None or not known.answered:
@@ -163,7 +167,7 @@ class Play:
         self.told.names[room.id] = name
         self.bench.poller.learn([KnownRoom.of(Room(room.id, name), self.bench.now)])
         self.log.append(f"{self.bench.now - T0} rename {room.id} {name}")
-        self.told.polled(self.bench.now, self.entries, self.bench.config.poll.since)
+        self.told.polled(self.bench.now, *self.in_force)
 
     # -- polls ----------------------------------------------------------------------------------------------------
 
@@ -171,6 +175,7 @@ class Play:
         """A poll; it may fail in parts, or be killed at one of its commits."""
         chance, bench = self.chance, self.bench
         bench.server.faults.clear()
+        bench.server.clear()
         if chance.random() < trouble:
             bench.server.faults.add(Fault(kind="status", status=500, after=chance.randrange(1, 6), times=chance.choice((1, 2, 50))))
         dies_at = chance.choice((1, 1, 2, 3)) if chance.random() < trouble else 0
@@ -179,12 +184,19 @@ class Play:
             commits = self.poll_and_die(dies_at)
             self.log.append(f"{bench.now - T0} poll, killed at commit {dies_at} ({commits} made)")
             if commits:
-                self.told.polled(bench.now, self.entries, bench.config.poll.since)
+                self.durable()
             bench.restart()
             return
         bench.poll(seconds)
         self.log.append(f"{bench.now - T0} poll {bench.up()}")
-        self.told.polled(bench.now, self.entries, bench.config.poll.since)
+        self.durable()
+
+    def durable(self) -> None:
+        """The poll of this moment has been stored, and with it from when things count, if 100ms answered at all."""
+        if not any(request.status == 200 for request in self.bench.server.requests):
+            return
+        self.in_force = self.entries, self.bench.config.poll.since
+        self.told.polled(self.bench.now, *self.in_force)
 
     def poll_and_die(self, dies_at: int) -> int:
         """A poll of a process that dies at its commit of this number; how many it made."""
@@ -245,6 +257,8 @@ def run(chance: random.Random, trouble: float) -> None:
                     play.configure()
                 elif chance.random() < trouble:
                     play.bench.restart()
+                if chance.random() < 0.15:
+                    play.rename()
             play.finish()
             check(play)
         finally:

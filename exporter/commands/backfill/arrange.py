@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from exporter.commands.backfill.series import Grid
 from exporter.commands.backfill.work import SessionRow, Work
 from exporter.config.config import LimitsConfig
 from exporter.counting.contribution import OVERFLOW, Account, group_account, room_account
-from exporter.counting.scope import EVERYTHING, Scope
+from exporter.counting.scope import Scope, matches
 from exporter.times import SECOND
 
 _BATCH = 2000
@@ -18,14 +18,18 @@ _BATCH = 2000
 
 
 class Since(NamedTuple):
-    """From when the live counters count: sessions that ended after it; by entry of the configuration, and for new entries."""
+    """From when the live counters count: sessions that ended after it.  The fields are as in `Plan`."""
 
-    by_key: Mapping[str, int]
+    entries: Sequence[tuple[str, int]]
+    rooms: Mapping[str, int]
     otherwise: int
 
-    def of(self, key: str) -> int:
-        """From when an entry's sessions count."""
-        return self.by_key.get(key, self.otherwise)
+    def of(self, room_id: str, name: str) -> int:
+        """From when a room's sessions count."""
+        own = self.rooms.get(room_id)
+        if own is not None:
+            return own
+        return next((since for key, since in self.entries if matches(key, room_id, name)), self.otherwise)
 
 
 class Owners:
@@ -39,19 +43,19 @@ class Owners:
         self._shown: dict[str, int] = {}
         self._leaving: list[tuple[int, str]] = []
 
-    def owner(self, session: SessionRow) -> tuple[str, Account] | None:
-        """The configuration's entry and the account of a session, `None` when the configuration does not cover it."""
+    def owner(self, session: SessionRow) -> Account | None:
+        """The account of a session, `None` when the configuration does not cover it."""
         room_id, scope = session.room_id, self._scope
         if room_id in scope.ids:
-            return room_id, room_account(room_id)
+            return room_account(room_id)
         if scope.everything:
-            return EVERYTHING, self._discovered(session)
+            return self._discovered(session)
         name = self._name(room_id)
         pattern = next((pattern for pattern in scope.patterns if pattern.match.fullmatch(name)), None)
         if pattern is None:
             return None
         group = pattern.group_for(name)
-        return f"~{pattern.match.pattern}", self._discovered(session) if group is None else group_account(group)
+        return self._discovered(session) if group is None else group_account(group)
 
     def _discovered(self, session: SessionRow) -> Account:
         """A room has series of its own while there are places; it keeps its place until it has been idle for long."""
@@ -86,10 +90,9 @@ def arrange(work: Work, scope: Scope, limits: LimitsConfig, since: Since, grid: 
             work.add_series([(number, "", grid.start, 0, 0)])
     batch = _Batch()
     for count, session in enumerate(work.sessions(), start=1):
-        found = owners.owner(session)
-        if found is not None:
-            key, account = found
-            counted = session.ended is None or session.ended > since.of(key)
+        account = owners.owner(session)
+        if account is not None:
+            counted = session.ended is None or session.ended > since.of(session.room_id, name(session.room_id))
             batch.add(session, work.account_number(account), counted=counted, end=grid.end, expiry=expiry)
         if count % _BATCH == 0:
             batch.put(work)

@@ -148,7 +148,9 @@ def _arrange(config: Config, plan: Plan, work: Work, scope: Scope, progress: Pro
     count = work.session_count()
     event("info", "sessions read", sessions=count)
     progress.begin("putting them in order")
-    arrange(work, scope, config.limits, Since(plan.since, plan.otherwise), plan.grid, lambda done: progress.tell(done, count))
+    arrange(
+        work, scope, config.limits, Since(plan.since, plan.rooms_since, plan.otherwise), plan.grid, lambda done: progress.tell(done, count)
+    )
     work.note(arranged=b"1")
 
 

@@ -14,8 +14,8 @@ from exporter.commands.backfill.gather import Span
 from exporter.commands.backfill.series import Grid
 from exporter.config.config import Config, ConfigError, WorkspaceConfig, read_flag
 from exporter.config.readers import duration
-from exporter.counting.coverage import REACH_BACK
-from exporter.counting.scope import Scope
+from exporter.counting.coverage import NOT_BEGUN, REACH_BACK
+from exporter.counting.scope import Scope, is_wide, may_share_a_room
 from exporter.state.soundness import StoreError
 from exporter.state.tables import FOLLOWED, FollowedRow
 from exporter.state.view import StateView, look_into
@@ -41,14 +41,16 @@ class Wanted:
 class Plan(msgspec.Struct, frozen=True):
     """What is to be done, in µs; `step` in seconds.  Two runs of the same plan continue one another.
 
-    The live counters count what ended after `since` (by entry of the configuration), or after `otherwise`.
+    The live counters count what ended after `since`: that of a room's first entry, in the order in which entries came into force,
+    whatever the configuration looks like now; `rooms_since` that of rooms renamed since; `otherwise` that of all others.
     """
 
     workspace: str
     start: int
     end: int
     step: int
-    since: dict[str, int]
+    since: list[tuple[str, int]]
+    rooms_since: dict[str, int]
     otherwise: int
     rooms: list[str]
     labels: dict[str, str]
@@ -64,7 +66,7 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def span(self) -> Span:
         """The sessions that have a part in those steps, including those whose end only the live counters know."""
-        sinces = [*self.since.values(), self.otherwise, self.start]
+        sinces = [*(since for _, since in self.since), *self.rooms_since.values(), self.otherwise, self.start]
         earliest = min(sinces)
         return Span(earliest - REACH_BACK, max(self.end, *sinces), earliest)
 
@@ -85,14 +87,14 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
     start = moment("--from", wanted.start)
     keys = Scope(workspace).keys
     try:
-        known = look_into(config.storage, lambda view: _entries(view, workspace.name)) or {}
+        followed = look_into(config.storage, lambda view: _followed(view, workspace.name)) or []
     except StoreError as error:
         raise ConfigError(f"storage: {error}") from error
-    entries = {key: known[key] for key in keys if key in known}
-    since = {key: entry.since for key, entry in entries.items()}
+    entries = [row for row in followed if row.kind == "entry" and any(_may_share_a_room(row.key, key) for key in keys)]
+    rooms_since = {row.key: row.since for row in followed if row.kind == "room" and row.since != NOT_BEGUN}
     from_now_on = config.poll.since == "start"
     # Counters that catch up with the past rise by it: the present's curve begins where they have.
-    joins = since.values() if from_now_on else [entry.whole for entry in entries.values() if entry.whole is not None]
+    joins = [row.since for row in entries] if from_now_on else [row.whole for row in entries if row.whole is not None]
     if entries and not joins:
         raise ConfigError("--to: the exporter still reads the past; try again once hms_exporter_catch_up_ratio is 1")
     live = min(joins, default=None)
@@ -112,7 +114,8 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
         start=start,
         end=end,
         step=step,
-        since=since,
+        since=[(row.key, row.since) for row in entries],
+        rooms_since=rooms_since,
         otherwise=otherwise,
         rooms=keys,
         labels=_labels(wanted.labels),
@@ -122,8 +125,13 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
     )
 
 
-def _entries(view: StateView, workspace: str) -> dict[str, FollowedRow]:
-    return {row.key: row for row in view.rows(FOLLOWED, "workspace = ? AND kind = 'entry'", (workspace,))}
+def _followed(view: StateView, workspace: str) -> list[FollowedRow]:
+    """All that was ever followed, first come first."""
+    return sorted(view.rows(FOLLOWED, "workspace = ?", (workspace,)), key=lambda row: row.entered)
+
+
+def _may_share_a_room(one: str, other: str) -> bool:
+    return one == other or ((is_wide(one) or is_wide(other)) and may_share_a_room(one, other, lambda _: None))
 
 
 def moment(option: str, text: str, *, end: bool = False) -> int:
