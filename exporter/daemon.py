@@ -73,6 +73,7 @@ class Daemon:
         self._load = load
         self._started_at = time.time()
         self._metrics = SelfMetrics(__version__, revision())
+        self._metrics.created = config.web.created_timestamps
         self._exposition = Exposition(self._metrics.render, may_show=self._is_active)
         self._candidate: Candidate | None = None
         """Where the state is a database that others may hold: active, or standing by."""
@@ -356,6 +357,7 @@ class Daemon:
         if self._keys is not None and keys is not None and config.webhooks is not None:
             self._keys.configure(config.webhooks)
         logs.set_up(config.log.level, config.log.format)
+        self._metrics.created = config.web.created_timestamps
         self._config = config
         if config.poll.interval != now.poll.interval:
             self._commands.put("reschedule")

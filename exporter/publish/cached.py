@@ -6,14 +6,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram, Metric, utils
 
 from exporter.publish.exposition import Section
 from exporter.publish.negotiation import TEXT, Format
-from exporter.publish.writing import escape
+from exporter.publish.writing import created_line, escape
+
+_Labels = tuple[tuple[str, str], ...]
+Born = Callable[[_Labels], int]
+"""When the series of these labels began (µs)."""
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
@@ -29,24 +34,45 @@ class CachedFamily:
     def __init__(self, kind: type[Counter | Gauge | Histogram], *arguments: Any, **more: Any) -> None:
         """The arguments are those of `kind`."""
         self._version = object()
-        self._kept: dict[Format, tuple[object, Section]] = {}
+        self._kept: dict[tuple[Format, bool], tuple[object, Section]] = {}
+        self._began = _now()
+        self._born: dict[_Labels, int] = {}
+        self._names: tuple[str, ...] = ()
         noticed = {name: self._noticing(getattr(kind, name)) for name in _CHANGING if hasattr(kind, name)}
         # A subclass for this family alone: the library makes each series as another instance of its family's class.
         self.metric: Counter | Gauge | Histogram = type(kind.__name__, (kind,), noticed)(*arguments, **more)
+        self._names = tuple(arguments[2]) if len(arguments) > 2 else ()
 
-    def section(self, fmt: Format) -> Section:
-        """The family's lines as they are now, with their header."""
+    def section(self, fmt: Format, *, created: bool = False) -> Section:
+        """The family's lines as they are now, with their header; `created`: in OpenMetrics with when each counter began."""
         version = self._version  # read before the values: a change in between is rendered the next time
-        kept = self._kept.get(fmt)
+        kept = self._kept.get((fmt, created))
         if kept is None or kept[0] is not version:
-            text = "".join(family_text(family, fmt) for family in self.metric.collect())
-            kept = self._kept[fmt] = (version, Section(text.encode()))
+            born = self._born_at if created else None
+            text = "".join(family_text(family, fmt, born) for family in self.metric.collect())
+            kept = self._kept[fmt, created] = (version, Section(text.encode()))
         return kept[1]
 
+    def _born_at(self, labels: _Labels) -> int:
+        return self._born.get(labels, self._began)
+
+    def _labelled(self, *values: str) -> None:
+        """A series is asked for, perhaps for the first time: it begins now, and at 0."""
+        self._born.setdefault(tuple(sorted(zip(self._names, map(str, values), strict=True))), _now())
+
+    def _removed(self, labels: Mapping[str, str]) -> None:
+        """Series have gone: they begin anew when they come back."""
+        self._born = {of: at for of, at in self._born.items() if not labels.items() <= set(of)}
+
     def _noticing(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        told: dict[str, Callable[..., None]] = {"labels": self._labelled, "remove_by_labels": self._removed}
+        before = told.get(method.__name__)
+
         @functools.wraps(method)
         def changing(*arguments: Any, **more: Any) -> Any:
             try:
+                if before is not None:
+                    before(*arguments[1:])
                 return method(*arguments, **more)
             finally:
                 self._version = object()
@@ -54,15 +80,28 @@ class CachedFamily:
         return changing
 
 
-def family_text(family: Metric, fmt: Format) -> str:
-    """A gauge, counter or histogram in this format, exactly as `generate_latest` of the library writes it."""
+def family_text(family: Metric, fmt: Format, born: Born | None = None) -> str:
+    """A gauge, counter or histogram in this format, exactly as `generate_latest` of the library writes it.
+
+    With `born`, OpenMetrics tells when each counter and histogram began.
+    """
     text = fmt is TEXT
+    last = {"counter": f"{family.name}_total", "histogram": f"{family.name}_sum"}.get(family.type) if born and not text else None
     name = f"{family.name}_total" if text and family.type == "counter" else family.name
     lines = [
         f"# HELP {name} {_help(family.documentation) if text else escape(family.documentation)}\n# TYPE {name} {family.type}\n",
-        *(f"{sample.name}{_labels(tuple(sample.labels.items()))} {_number(sample.value)}\n" for sample in family.samples),
     ]
+    for sample in family.samples:
+        labels = tuple(sorted(sample.labels.items()))
+        lines.append(f"{sample.name}{_labels(labels)} {_number(sample.value)}\n")
+        if born is not None and sample.name == last:
+            lines.append(created_line(family.name, f"{_labels(labels)} ", born(labels)))
     return "".join(lines)
+
+
+def _now() -> int:
+    """The present (µs): the exporter's own metrics begin by this machine's clock."""
+    return time.time_ns() // 1000
 
 
 def _help(documentation: str) -> str:
@@ -70,7 +109,7 @@ def _help(documentation: str) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def _labels(labels: tuple[tuple[str, str], ...]) -> str:
+def _labels(labels: _Labels) -> str:
     if not labels:
         return ""
-    return "{" + ",".join(f'{name}="{escape(value)}"' for name, value in sorted(labels)) + "}"
+    return "{" + ",".join(f'{name}="{escape(value)}"' for name, value in labels) + "}"

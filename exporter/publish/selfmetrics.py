@@ -26,6 +26,8 @@ class SelfMetrics:
     def __init__(self, version: str, revision: str) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it ships without types here
         self.registry = registry = CollectorRegistry()
+        self.created = False
+        """Whether OpenMetrics tells when each counter began: with the process, or when its labels were first seen."""
         self._families: list[CachedFamily] = []
         self._add_families_of_polls()
         self._add_families_of_requests()
@@ -119,7 +121,7 @@ class SelfMetrics:
         if names:
             generate = prometheus_client.generate_latest if fmt is TEXT else prometheus_client.openmetrics.exposition.generate_latest
             return [Section(generate(self.registry.restricted_registry(names)))]
-        sections = [family.section(fmt) for family in self._families]
+        sections = [family.section(fmt, created=self.created) for family in self._families]
         of_process = "".join(family_text(family, fmt) for collector in self._of_process for family in collector.collect())
         return [*sections, Section(of_process.encode() + (b"" if fmt is TEXT else b"# EOF\n"))]
 

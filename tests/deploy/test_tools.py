@@ -13,7 +13,7 @@ from lab import postgres
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-INSTALLED = ("chromium", "systemd-analyze", "cc", "buildah", "runc", "debootstrap")
+INSTALLED = ("chromium", "nginx", "systemd-analyze", "cc", "buildah", "runc", "debootstrap")
 
 
 def test_where_everything_is_there_nothing_is_fetched_and_nothing_is_said() -> None:

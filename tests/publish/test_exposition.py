@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import os
 import subprocess
+import time
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -364,6 +365,45 @@ def test_live_metrics_that_have_not_changed_are_not_rendered_again() -> None:
     workspace.polls.inc()
     *after, _ = live.render(TEXT, frozenset())
     assert [other.text.split()[2] for one, other in zip(before, after, strict=True) if one is not other] == [b"hms_exporter_polls_total"]
+
+
+def created(live: SelfMetrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """When each of the exporter's own counters and histograms began, as OpenMetrics tells it."""
+    text = b"".join(section.text for section in live.render(OPENMETRICS, frozenset())).decode()
+    found = {}
+    for family in parse_openmetrics(text):
+        for sample in family.samples:
+            if sample.name == f"{family.name}_created":
+                labels = {name: value for name, value in sample.labels.items() if name != "le"}
+                found[family.name, frozenset(labels.items())] = sample.value
+    return found
+
+
+def test_live_counters_tell_when_they_began_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    live = SelfMetrics("1.0", "abc")
+    workspace = live.workspace("w", 30.0)
+    assert created(live) == {}
+    plain = [section.text for section in live.render(TEXT, frozenset())][:-1]
+    live.created = True
+    assert [section.text for section in live.render(TEXT, frozenset())][:-1] == plain, "the text format knows no such thing"
+    began = created(live)
+    counters = {"polls", "poll_failures", "polls_skipped", "poll_duration_seconds", "api_retries", "api_throttled_seconds"}
+    assert {name.removeprefix("hms_exporter_") for name, _ in began} == {*counters, "records_rejected"}
+    assert set(began.values()) == {1000.0}
+    now = 1_060 * 10**9
+    workspace.request("/sessions", "200", 0.1)
+    workspace.polls.inc()
+    now = 1_090 * 10**9
+    workspace.request("/sessions", "200", 0.1)
+    workspace.request("/sessions", "500", 0.1)
+    fresh = {key: at for key, at in created(live).items() if key not in began}
+    assert {(dict(labels).get("code"), at) for (_, labels), at in fresh.items()} == {("200", 1060.0), ("500", 1090.0), (None, 1060.0)}
+    assert {key: at for key, at in created(live).items() if key in began} == began
+    live.forget("w")
+    live.workspace("w", 30.0)
+    assert set(created(live).values()) == {1090.0}, "what left and came back begins anew, as its value does"
 
 
 # --- several workspaces, and what comes and goes ---
