@@ -34,6 +34,15 @@ class Settled(NamedTuple):
     started: int
 
 
+class Over(NamedTuple):
+    """A session whose counting is over, for what can be read of it only then."""
+
+    room_id: str
+    account: Account
+    started: int
+    ended: int
+
+
 class Changes:
     """What must be durable before the state of the ledger may be published; it gathers until `Ledger.committed`."""
 
@@ -48,6 +57,8 @@ class Changes:
         self.roles_seen: dict[str, Past] = {}
         """Of sessions that settled, and ran when an entry's series began to be whole: the earlier roles of their peers."""
         self.histograms: set[tuple[str, str]] = set()
+        self.over: dict[str, Over] = {}
+        """Sessions that settled, by their ids, where somebody wants to know."""
 
 
 class Ledger:
@@ -77,6 +88,8 @@ class Ledger:
         self.calendar: Calendar | None = None
         self.bots: frozenset[str] = frozenset()
         """The roles of peers that are no people."""
+        self.notes_ends_after: int | None = None
+        """From which moment on sessions that are over are noted in `changes`; `None`: never."""
 
     def committed(self) -> None:
         """The changes are durable."""
@@ -192,6 +205,8 @@ class Ledger:
             state.role(role).periods.add(day, seconds)
         if memory.past and self._ran_in_the_beginning(tracked):
             self.changes.roles_seen[tracked.id] = memory.past
+        if self.notes_ends_after is not None and ended > self.notes_ends_after:
+            self.changes.over[tracked.id] = Over(tracked.room_id, account, tracked.started, ended)
         state.ended.pop(tracked.id, None)
         self.untrack(tracked)
         self.settled[tracked.id] = Settled(tracked.room_id, tracked.started)
