@@ -30,12 +30,19 @@ from exporter.state.sums import Additions
 
 
 class Adder(Protocol):
-    """How one kind of data is read and added up; `name` is its key in `collect`."""
+    """How one kind of data is read and added up."""
 
-    name: str
-    families: Sequence[SumFamily]
-    behind: bool
-    """Whether more is to be read at once."""
+    @property
+    def name(self) -> str:
+        """Its key in `collect`."""
+
+    @property
+    def families(self) -> Sequence[SumFamily]:
+        """What is published of it."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether more is to be read at once."""
 
     def beginning(self, additions: Additions, since: int) -> dict[str, int]:
         """What is to be remembered from the first poll on, in which counting begins at `since` (µs)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,9 +45,8 @@ class ClientErrors:
     name = "client_errors"
     families = CLIENT_ERROR_FAMILIES
 
-    def __init__(self, rejected: Callable[[Rejection], None], monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rejected: Callable[[Rejection], None]) -> None:
         self._rejected = rejected
-        self._monotonic = monotonic
         self._failing: dict[str, _Failing] = {}
         self._answered = False
         """Whether any session was ever answered: then one that is not known may be the only one."""
@@ -67,7 +65,7 @@ class ClientErrors:
         failed: dict[str, ApiError] = {}
         in_a_row = 0
         self.behind = False
-        for session_id, over in self._due(additions).items():
+        for session_id, over in self._due(additions, asking.monotonic()).items():
             if asking.is_over or len(found) >= _AT_ONCE:
                 self.behind = True
                 break
@@ -75,6 +73,9 @@ class ClientErrors:
                 found[session_id] = over, [] if over.ended < now - TOLD_FOR else self._ask(asking, session_id, over)
                 in_a_row = 0
             except ApiError as error:
+                if found and asking.is_over:  # the poll's time has cut it short
+                    self.behind = True
+                    break
                 if isinstance(error, Forbidden) or error.refused or error.transport or error.throttled:
                     self._store(additions, found)
                     raise
@@ -82,7 +83,7 @@ class ClientErrors:
                 if in_a_row >= _MOST_FAILURES:
                     break
             asking.pause()
-        fault = self._note(failed, found, of_all=in_a_row >= _MOST_FAILURES)
+        fault = self._note(failed, found, asking.monotonic(), of_all=in_a_row >= _MOST_FAILURES)
         self._store(additions, found)
         if fault is not None:
             raise fault
@@ -93,9 +94,8 @@ class ClientErrors:
         """Never: where no session waits, no call is made."""
         return False
 
-    def _due(self, additions: Additions) -> dict[str, Over]:
+    def _due(self, additions: Additions, now: float) -> dict[str, Over]:
         """The sessions whose turn it is; where all have failed, the earliest, to see whether that is still so."""
-        now = self._monotonic()
         waiting = additions.waiting(_AT_ONCE + 1 + len(self._failing))
         self._failing = {session_id: failing for session_id, failing in self._failing.items() if session_id in waiting}
         due = {i: over for i, over in waiting.items() if i not in self._failing or self._failing[i].again <= now}
@@ -114,9 +114,8 @@ class ClientErrors:
         self._answered = True
         return errors
 
-    def _note(self, failed: dict[str, ApiError], found: _Found, *, of_all: bool) -> ApiError | None:
+    def _note(self, failed: dict[str, ApiError], found: _Found, now: float, *, of_all: bool) -> ApiError | None:
         """Sessions that failed let others go before them.  Returns the fault that may be of all sessions, if there is one."""
-        now = self._monotonic()
         alone = bool(found) and not of_all
         for session_id, error in failed.items():
             before = self._failing.get(session_id, _Failing(error, now, 0))

@@ -34,7 +34,7 @@ class Deliveries:
 
     def read(self, asking: Asking, additions: Additions, now: int) -> ApiError | None:
         """Reads every window that is due, each stored before the next.  Raises `ApiError` and `StoreError`."""
-        self.behind = False
+        self.behind, windows = False, 0
         while (window := next_window(additions.marks[_READ_UNTIL], now)) is not None:
             if asking.is_over:
                 self.behind = True
@@ -42,7 +42,14 @@ class Deliveries:
             if window.lost:
                 text = "webhook deliveries that are older than 30 days cannot be counted any more"
                 event("warn", text, workspace=self._workspace, days=round(window.lost / DAY, 1))
-            found = {outcome: _number(asking, window, outcome) for outcome in OUTCOMES}
+            try:
+                found = {outcome: _number(asking, window, outcome) for outcome in OUTCOMES}
+            except ApiError:
+                if windows and asking.is_over:  # the poll's time has cut it short
+                    self.behind = True
+                    break
+                raise
+            windows += 1
             count(additions.sums, window, found)
             additions.commit({_READ_UNTIL: window.end} | ({_NEWEST: window.end} if any(found.values()) else {}))
             asking.pause()

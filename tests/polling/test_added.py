@@ -14,6 +14,7 @@ from exporter.config.config import CollectConfig
 from exporter.simulator import Fault, Room, Session, World
 from exporter.simulator.beside_truth import BesideTruth
 from exporter.simulator.happenings import ERROR_TYPES
+from exporter.simulator.jobs import AssetStatus
 from exporter.simulator.seeds import MARK
 from exporter.times import DAY, EPOCH, HOUR, MICROSECOND, MINUTE, SECOND
 from lab.beside import BesideBench
@@ -328,7 +329,7 @@ def _script(world: World, room: Room, rng: random.Random, begin: int, end: int) 
     recording = world.record(room, at(begin))
     for _ in range(30):
         kind, moment = rng.choice(["chat", "track", "room-composite"]), begin + rng.random() * (end - begin)
-        status = rng.choice(["completed", "completed", "failed"])
+        status: AssetStatus = rng.choice(["completed", "completed", "failed"])
         world.asset(recording, kind, at(moment), duration=rng.randrange(4000) / 8, size=rng.randrange(10**9), status=status)
         world.delivery(room, at(begin + rng.random() * (end - begin)), error=rng.choice([None, None, "timeout"]))
     for number in range(8):
