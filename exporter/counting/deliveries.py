@@ -21,6 +21,8 @@ SETTLED_AFTER = MINUTE
 REACH_BACK = 30 * DAY - 5 * MINUTE
 """How far back 100ms tells, with some minutes for the request to arrive."""
 LONGEST = 14 * DAY
+SHORTEST = MINUTE
+"""A window that is not cut further when it takes 100ms too long to answer for it."""
 
 
 class Window(NamedTuple):
@@ -36,13 +38,13 @@ class Window(NamedTuple):
         return {"start_time": rfc3339(self.begin), "end_time": rfc3339(self.end - 1)}
 
 
-def next_window(read_until: int, now: int) -> Window | None:
+def next_window(read_until: int, now: int, longest: int = LONGEST) -> Window | None:
     """The next window to ask about, everything before `read_until` being counted; `None` while it is too early.
 
-    Longer pauses are read in windows of 14 days.
+    A longer pause is read in several windows.
     """
     begin = max(read_until, -(-(now - REACH_BACK) // SECOND) * SECOND)
-    end = min((now - SETTLED_AFTER) // SECOND * SECOND, (begin + LONGEST) // SECOND * SECOND)
+    end = min((now - SETTLED_AFTER) // SECOND * SECOND, (begin + longest) // SECOND * SECOND)
     return Window(begin, end, begin - read_until) if begin < end else None
 
 

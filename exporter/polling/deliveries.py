@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.counting.deliveries import DELIVERIES, OUTCOMES, Window, count, next_window
+from exporter.counting.deliveries import DELIVERIES, LONGEST, OUTCOMES, SHORTEST, Window, count, next_window
 from exporter.counting.sums import Series
 from exporter.hms import pages
 from exporter.hms.errors import ApiError
@@ -27,6 +27,8 @@ class Deliveries:
     def __init__(self, workspace: str) -> None:
         self._workspace = workspace
         self.behind = False
+        self._longest = LONGEST
+        """How long a window may be: shorter for a while when the answer takes too long."""
 
     def beginning(self, additions: Additions, since: int) -> dict[str, int]:
         """What is to be remembered from the first poll on."""
@@ -35,7 +37,7 @@ class Deliveries:
     def read(self, asking: Asking, additions: Additions, now: int) -> ApiError | None:
         """Reads every window that is due, each stored before the next.  Raises `ApiError` and `StoreError`."""
         self.behind, windows = False, 0
-        while (window := next_window(additions.marks[_READ_UNTIL], now)) is not None:
+        while (window := next_window(additions.marks[_READ_UNTIL], now, self._longest)) is not None:
             if asking.is_over:
                 self.behind = True
                 break
@@ -44,12 +46,14 @@ class Deliveries:
                 event("warn", text, workspace=self._workspace, days=round(window.lost / DAY, 1))
             try:
                 found = {outcome: _number(asking, window, outcome) for outcome in OUTCOMES}
-            except ApiError:
+            except ApiError as error:
+                if error.transport:
+                    self._longest = max(SHORTEST, (window.end - window.begin) // 8)
                 if windows and asking.is_over:  # the poll's time has cut it short
                     self.behind = True
                     break
                 raise
-            windows += 1
+            windows, self._longest = windows + 1, min(LONGEST, 2 * self._longest)
             count(additions.sums, window, found)
             additions.commit({_READ_UNTIL: window.end} | ({_NEWEST: window.end} if any(found.values()) else {}))
             asking.pause()

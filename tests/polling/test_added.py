@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,25 @@ def test_deliveries_of_a_long_pause_are_caught_up_with(benches: Any, world: Worl
     bench.begin()
     bench.poll()
     assert shown(bench).deliveries == {"success": 69, "failed": 0}
+
+
+def test_a_window_that_takes_too_long_is_read_in_shorter_ones(benches: Any, world: World) -> None:
+    room = world.room(name="hall")
+    for hour in range(24):
+        world.delivery(room, at(-3600 * hour - 1))
+    bench = benches(since=LONG_AGO)
+    bench.server.faults.add(Fault(kind="reset", route="/analytics/webhooks", times=1))
+    bench.poll()
+    for _ in range(4):
+        bench.poll(60)
+    windows = [
+        datetime.fromisoformat(request.query["end_time"]) - datetime.fromisoformat(request.query["start_time"])
+        for request in bench.server.requests
+        if request.path == "/analytics/webhooks" and request.query["status"] == "success"
+    ]
+    assert windows[0].total_seconds() > 23 * 3600
+    assert windows[1].total_seconds() < 3 * 3600
+    assert shown(bench).deliveries["success"] == 24
 
 
 # -- client errors ----------------------------------------------------------------------------------------------------
