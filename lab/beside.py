@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.config.config import CollectConfig
-from exporter.polling.collecting import CollectingPoller
+from exporter.polling.adding import AddingPoller
 from exporter.simulator import World
 from lab.bench import Bench, Rooms
 
@@ -24,9 +24,9 @@ class BesideBench(Bench):
         self.config = replace(self.config, collect=self.collect)
         super().begin()
 
-    def make_poller(self) -> CollectingPoller:
+    def make_poller(self) -> AddingPoller:
         """The process's poller."""
-        return CollectingPoller(self.workspace, self.config, self.store, self.exposition, self.metrics, self.api, monotonic=self.monotonic)
+        return AddingPoller(self.workspace, self.config, self.store, self.exposition, self.metrics, self.api, monotonic=self.monotonic)
 
     def poll(self, seconds: float = 0.0) -> dict[str, float]:
         """A poll so many seconds later on both clocks, and what is published then."""

@@ -19,6 +19,7 @@ from exporter.commands.options import CommandFailed, add_flags, given_flags
 from exporter.config.config import (
     ApiConfig,
     Budget,
+    CollectConfig,
     Config,
     KeyPair,
     ListenAddress,
@@ -39,6 +40,7 @@ from exporter.times import DAY, MINUTE, SECOND
 _POLL_SECONDS = 2.0
 _WORKSPACE = "demo"
 _HEADER = "x-hms-token"
+_COLLECT_SECONDS = 10.0
 # A month has some two million participant minutes.
 _MONTH_MINUTES = 2_500_000
 _PRICES = Prices("USD", {"default": 0.004, "viewer": 0.001}, 10_000)
@@ -89,8 +91,9 @@ def _config(base_url: str, company: Company, now: int, state: Path, token: str) 
     return Config(
         workspaces=(WorkspaceConfig(_WORKSPACE, credentials),),
         api=ApiConfig(base_url=base_url, max_requests_per_second=50),
-        # Counting begins at midnight, so that "today" is the whole day.
-        poll=PollConfig(interval=_POLL_SECONDS, since=datetime.fromtimestamp(now // DAY * DAY / SECOND, UTC)),
+        # Counting begins a whole day before today: so the page shows what befalls the company once a day, at any time of day.
+        poll=PollConfig(interval=_POLL_SECONDS, since=datetime.fromtimestamp((now // DAY - 1) * DAY / SECOND, UTC)),
+        collect=CollectConfig(recording_assets=True, webhook_deliveries=True, client_errors=True, interval=_COLLECT_SECONDS),
         storage=StorageConfig(path=state),
         web=WebConfig(enable_lifecycle=True),
         webhooks=WebhooksConfig(ListenAddress("127.0.0.1", 0), SecretHeaders({_HEADER: Secret(token)})),

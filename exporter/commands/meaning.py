@@ -10,6 +10,8 @@ from exporter.hms.client import Api, Client
 from exporter.hms.errors import ApiError, NotFound
 from exporter.hms.observer import Unobserved
 from exporter.hms.pace import Patience
+from exporter.polling.client_errors import ClientErrors
+from exporter.polling.deliveries import Deliveries
 from exporter.polling.planner import estimate
 from exporter.polling.turns import RARELY
 from exporter.publish.beside import LISTED
@@ -42,15 +44,26 @@ def _describe(config: Config) -> Iterator[str]:
 
 
 def _beside(config: Config) -> Iterator[str]:
-    """What each collector costs: one call a read, as long as one page of its list holds all that is open."""
+    """What each collector costs, those that are turned off too."""
     interval = max(config.collect.interval, config.poll.interval)
-    wanted = [listed.kind for listed in LISTED if getattr(config.collect, listed.kind.name)]
+    busy, idle = round(3600 / interval), round(3600 / (interval * RARELY))
+    every = format_duration(interval)
+    costs = {
+        listed.kind.name: f"one call every {every}, {busy:,} an hour; {idle:,} an hour when there was nothing for an hour"
+        for listed in LISTED
+    }
+    costs[Deliveries.name] = f"two calls every {every}, {2 * busy:,} an hour; {2 * idle:,} an hour when there was nothing for an hour"
+    costs[ClientErrors.name] = "one call for each session that has ended, one more for each hundred errors of it"
+    wanted = {name: cost for name, cost in costs.items() if getattr(config.collect, name)}
     yield ""
     yield "Beside sessions each workspace is asked for:" if wanted else "Nothing is read beside sessions."
-    for kind in wanted:
-        busy, idle = round(3600 / interval), round(3600 / (interval * RARELY))
-        often = f"one call every {format_duration(interval)}, {busy:,} an hour"
-        yield f"  {kind.name}: {often}; {idle:,} an hour when there was nothing for an hour"
+    for name, cost in wanted.items():
+        yield f"  {name}: {cost}"
+    if wanted != costs:
+        yield "Turned off, and what it would cost:"
+    for name, cost in costs.items():
+        if name not in wanted:
+            yield f"  {name}: {cost}"
 
 
 def _rooms(workspace: WorkspaceConfig) -> str:

@@ -15,6 +15,15 @@ class Settled(NamedTuple):
     started: int
 
 
+class Over(NamedTuple):
+    """A session whose counting is over, for what can be read of it only then."""
+
+    room_id: str
+    account: Account
+    started: int
+    ended: int
+
+
 class Changes:
     """Changes that must be durable before the ledger may be published; they accumulate until `Ledger.committed`."""
 
@@ -29,3 +38,5 @@ class Changes:
         self.roles_seen: dict[str, Past] = {}
         """Of sessions that settled, and ran when an entry's series began to be whole: the earlier roles of their peers."""
         self.histograms: set[tuple[str, str]] = set()
+        self.over: dict[str, Over] = {}
+        """Sessions that settled, by their ids, where somebody wants to know."""

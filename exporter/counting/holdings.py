@@ -34,6 +34,7 @@ class Kind(Generic[I]):
     `count` gives the counters that an item adds to up to a moment, by labels; `observe` what it adds to which of the
     `distributions` (name and bounds, observed once for each item), as far as the record tells; `billed` the time that `meter`
     counts, if it is billed by the minute.  Nothing stays open for longer than `reach_back`.
+    `by_id` tells whether the API answers for a single record too.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Kind(Generic[I]):
     observe: Callable[[I], Mapping[str, int]] = lambda _: {}
     meter: Meter | None = None
     billed: Callable[[I, int], Span | None] = lambda _, __: None
+    by_id: bool = True
 
 
 class Kept(msgspec.Struct, Generic[I]):

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums
-from exporter.counting.changes import Changes, Settled
+from exporter.counting.changes import Changes, Over, Settled
 from exporter.counting.contribution import Account, Memory, Past, Tracked, count_people, presences, seconds_by_day
 from exporter.counting.coverage import Coverage
 from exporter.counting.peaks import Window
@@ -54,6 +54,8 @@ class Ledger:
         self.calendar: Calendar | None = None
         self.bots: frozenset[str] = frozenset()
         """The roles of peers that are no people."""
+        self.notes_ends_after: int | None = None
+        """From which moment on sessions that are over are noted in `changes`; `None`: never."""
 
     def committed(self) -> None:
         """The changes are durable."""
@@ -169,6 +171,8 @@ class Ledger:
             state.role(role).periods.add(day, seconds)
         if memory.past and self._ran_in_the_beginning(tracked):
             self.changes.roles_seen[tracked.id] = memory.past
+        if self.notes_ends_after is not None and ended > self.notes_ends_after:
+            self.changes.over[tracked.id] = Over(tracked.room_id, account, tracked.started, ended)
         state.ended.pop(tracked.id, None)
         self.untrack(tracked)
         self.settled[tracked.id] = Settled(tracked.room_id, tracked.started)

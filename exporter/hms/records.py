@@ -38,7 +38,7 @@ class _Unreadable(Exception):
     """A session that is to be rejected; the text is the reason."""
 
 
-RejectionKind = Literal["session", "peer", "room", "job"]
+RejectionKind = Literal["session", "peer", "room", "job", "recording_asset", "client_error"]
 
 
 class Rejection(msgspec.Struct, frozen=True):

@@ -24,7 +24,7 @@ from exporter.polling.listed import Asking, ListReader, RoomsOfInterest
 from exporter.polling.poller import WorkspacePoller
 from exporter.polling.turns import QUIET_AFTER, Turn
 from exporter.publish.beside import LISTED, Listed
-from exporter.publish.collected import CollectedText
+from exporter.publish.collected import CollectedText, up_sections
 from exporter.publish.collected_families import COLLECTOR_UP
 from exporter.publish.exposition import Section
 from exporter.publish.status import CollectorStatus
@@ -39,21 +39,28 @@ _TELL_AGAIN = 60.0
 """Seconds between two lines of a fault that keeps changing."""
 
 
-class Site:
-    """One collector at work in a workspace: what it has counted, how it reads, its turns, its text."""
+class AtWork:
+    """One collector at work in a workspace: its turns, and what the log has last told of it."""
+
+    def __init__(self, name: str, turn: Turn) -> None:
+        self.name = name
+        self.turn = turn
+        self.told: tuple[str, float] | None = None
+
+
+class Site(AtWork):
+    """One that reads a list: what it has counted, how it reads, its text."""
 
     def __init__(self, workspace: str, listed: Listed, rooms: RoomsOfInterest, turn: Turn) -> None:
-        self.name = listed.kind.name
+        super().__init__(listed.kind.name, turn)
         self.collected: Collected[Any] = Collected(listed.kind)
         self.reader = ListReader(self.collected, rooms)
         self.text = CollectedText(workspace, listed.families)
-        self.turn = turn
         self.restored = self.entered = self.read = False
         """Whether what is stored has come back; whether it knows the configuration in force; whether it was read since then."""
         self.durable = True
         """Whether the store has taken all that it has counted: nothing else may be shown."""
         self.shown: Mapping[str, Sequence[Section]] = {}
-        self.told: tuple[str, float] | None = None
         self.odd: set[str] = set()
 
     def quiet(self) -> bool:
@@ -140,9 +147,7 @@ class CollectingPoller(WorkspacePoller):
     def _collect(self, started: float) -> None:
         if not self._entered or self._poll is None:
             return
-        until = started + _SHARE * self._config.poll.interval
-        self._beside_client.end_by(time.monotonic() + until - self._monotonic())
-        asking = Asking(self._beside_client, until, self._pause, self._monotonic)
+        asking = self._asking(started)
         read = False
         for site in sorted(self._sites.values(), key=lambda site: site.turn.due):
             if site.turn.is_due(started) and not asking.is_over and not self.api.stopped.is_set():
@@ -155,7 +160,13 @@ class CollectingPoller(WorkspacePoller):
         if read and not self.api.stopped.is_set():
             self._tell_beside()
             self._publisher.publish_beside(self.ledger, self.rooms)
-            self._read_names_beside(until)
+            self._read_names_beside(asking.until)
+
+    def _asking(self, started: float) -> Asking:
+        """What is left of a poll for what is read beside it."""
+        until = started + _SHARE * self._config.poll.interval
+        self._beside_client.end_by(time.monotonic() + until - self._monotonic())
+        return Asking(self._beside_client, until, self._pause, self._monotonic)
 
     def _pause(self) -> None:
         if self._pressed():
@@ -313,10 +324,10 @@ class CollectingPoller(WorkspacePoller):
             if site.durable:
                 site.shown = site.text.sections(site.collected, labels, site.turn.good_until, created=created)
             sections |= site.shown
-            up += site.text.up(site.name, site.turn.good_until if site.turn.state == "ok" else float("-inf"))
+            up += up_sections(self.name, site.name, site.turn.good_until if site.turn.state == "ok" else float("-inf"))
         return {**sections, COLLECTOR_UP.name: up}
 
-    def _tell_of(self, site: Site) -> None:
+    def _tell_of(self, site: AtWork) -> None:
         """A line in the log when something begins, changes or ends."""
         turn, now = site.turn, self._monotonic()
         about = {"workspace": self.name, "collector": site.name}

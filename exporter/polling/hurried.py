@@ -10,7 +10,7 @@ from exporter.counting.poll import Poll
 from exporter.hms.client import Client
 from exporter.hms.pace import Patience
 from exporter.logs import event
-from exporter.polling.collecting import CollectingPoller
+from exporter.polling.adding import AddingPoller
 from exporter.polling.early import EarlyReading
 from exporter.polling.hurry import Hurry
 from exporter.polling.inbox import Hearing
@@ -23,8 +23,8 @@ _NAME_SECONDS = 1.0
 """What an early poll spends on the names of new rooms."""
 
 
-class HurriedPoller(CollectingPoller):
-    """As `CollectingPoller`, and `early` for a poll of the rooms that `hurry` tells of.
+class HurriedPoller(AddingPoller):
+    """As `AddingPoller`, and `early` for a poll of the rooms that `hurry` tells of.
 
     Early polls have a connection of their own: one may come while a page of the past is being read.
     """
@@ -34,7 +34,7 @@ class HurriedPoller(CollectingPoller):
     """The connection of early polls, which may come while the other one is in the middle of a page."""
 
     def __init__(self, *arguments: Any, hurry: Hurry, **more: Any) -> None:
-        """The arguments are those of `CollectingPoller`."""
+        """The arguments are those of `AddingPoller`."""
         self._hurry = hurry
         self._is_early = False
         self._whole_fault: str | None = None

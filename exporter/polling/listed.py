@@ -147,7 +147,7 @@ class ListReader(Generic[I]):
         collected = self._collected
         rest: list[Kept[I]] = []
         for kept in collected.unseen():
-            if oldest == -FOREVER or kept.item.created >= oldest + MARGIN:
+            if oldest == -FOREVER or kept.item.created >= oldest + MARGIN or not collected.kind.by_id:
                 collected.absent(kept)
             else:
                 rest.append(kept)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from exporter.counting.assets import RECORDING_ASSETS
 from exporter.counting.holdings import Kind
 from exporter.counting.jobs import EXTERNAL_STREAMS, LIVE_STREAMS, RECORDINGS
+from exporter.publish.assets import ASSET_FAMILIES
 from exporter.publish.family import Family
 from exporter.publish.jobs import EXTERNAL_STREAM_FAMILIES, LIVE_STREAM_FAMILIES, RECORDING_FAMILIES
 
@@ -21,4 +23,5 @@ LISTED = (
     Listed(RECORDINGS, RECORDING_FAMILIES),
     Listed(LIVE_STREAMS, LIVE_STREAM_FAMILIES),
     Listed(EXTERNAL_STREAMS, EXTERNAL_STREAM_FAMILIES),
+    Listed(RECORDING_ASSETS, ASSET_FAMILIES),
 )

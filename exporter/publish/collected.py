@@ -48,12 +48,6 @@ class CollectedText:
             sections[family.name] = [Section(plain, shown_until if family.expires else float("inf"), openmetrics=more)]
         return sections
 
-    def up(self, name: str, until: float) -> Sequence[Section]:
-        """The collector's lines of `COLLECTOR_UP`: up until that moment."""
-        labels = f'{{workspace="{escape(self._workspace)}",collector="{name}"}}'
-        up, down = (f"{COLLECTOR_UP.name}{labels} {value}\n".encode() for value in (1, 0))
-        return [Section(up, until), Section(down, begins=until)]
-
     def _of(self, holding: Holding[Any], label: str, *, created: bool) -> _Lines:
         key = (label, holding.version, created)
         found = self._lines.get(holding.account)
@@ -74,6 +68,13 @@ class CollectedText:
         return Section(text, openmetrics=more)
 
 
+def up_sections(workspace: str, collector: str, until: float) -> Sequence[Section]:
+    """A collector's lines of `COLLECTOR_UP`: up until that moment (monotonic seconds)."""
+    labels = f'{{workspace="{escape(workspace)}",collector="{collector}"}}'
+    up, down = (f"{COLLECTOR_UP.name}{labels} {value}\n".encode() for value in (1, 0))
+    return [Section(up, until), Section(down, begins=until)]
+
+
 def _lines(family: Family, holding: Holding[Any], labels: str) -> tuple[list[str], list[str]]:
     """A holding's lines of a family: those of the text format, and those of OpenMetrics with the beginnings of counters."""
     plain: list[str] = []
@@ -82,6 +83,8 @@ def _lines(family: Family, holding: Holding[Any], labels: str) -> tuple[list[str
         plain = more = [f"{family.name}{{{labels}{own}}} {value}\n" for own, value in family.values(holding)]
     elif isinstance(family, CollectedCounter):
         for own, tally in sorted(holding.tallies.items()):
+            if len(own) != len(family.labels):
+                continue  # it is another family's
             value = tally.published[family.index]
             names = "".join(f',{name}="{escape(text)}"' for name, text in zip(family.labels, own, strict=True))
             of = f"{{{labels}{names}}} "

@@ -16,7 +16,7 @@ COLLECTOR_UP = Family("hms_collector_up", "gauge", "Whether the last read of wha
 class CollectedCounter(Family):
     """A counter of each account: the value at `index` of what `Kind.count` gives, microseconds if `time`.
 
-    `labels` are what the kind's own labels are called.
+    `labels` are what the kind's own labels are called: it shows those of the counters that have as many.
     """
 
     index: int

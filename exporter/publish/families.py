@@ -16,6 +16,7 @@ from exporter.counting.rooms import KnownRoom, Rooms
 from exporter.counting.usage import BudgetLine
 from exporter.counting.webhooks import RECEIVED, REJECTED
 from exporter.hms.webhooks import JOIN_FAILURE, LEAVE
+from exporter.publish.added import CLIENT_ERROR_FAMILIES, DELIVERY_FAMILIES
 from exporter.publish.beside import LISTED
 from exporter.publish.collected_families import COLLECTOR_UP
 from exporter.publish.family import Family
@@ -297,6 +298,8 @@ FAMILIES: tuple[Family, ...] = (
     *WEBHOOK_ROOM_FAMILIES,
     COLLECTOR_UP,
     *(family for listed in LISTED for family in listed.families),
+    *CLIENT_ERROR_FAMILIES,
+    *DELIVERY_FAMILIES,
     ELAPSED_FAMILY,
     COST_FAMILY,
     *BUDGET_FAMILIES,

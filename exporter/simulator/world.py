@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from exporter.simulator.beside import Scripted, UnknownCursorError
+from exporter.simulator.beside_truth import BesideTruth, beside_truth_of
 from exporter.simulator.happenings import ClientEvent, Delivery, JoinFailure
 from exporter.simulator.jobs import Asset, AssetStatus, Job, Kind
 from exporter.simulator.jobs_truth import JobsTruth, jobs_truth_of
@@ -160,6 +161,12 @@ class World:
         """What has truly become of all jobs by now; see `jobs_truth_of`."""
         with self.lock:
             return jobs_truth_of((job for shelf in self.beside.jobs.values() for job in shelf.by_id.values()), now)
+
+    def beside_truth(self, since: int, now: int) -> BesideTruth:
+        """What has truly become of assets, clients' errors and webhooks from `since` to now; see `beside_truth_of`."""
+        with self.lock:
+            ends = {session.id: session.closed_at for session in self._sessions.values() if session.closed_at is not None}
+            return beside_truth_of(self.beside, ends, since, now)
 
     def truth(self, now: int, *, recorded: bool = False) -> Truth:
         """What has truly happened by now, vanished sessions included; see `truth_of`."""

@@ -326,6 +326,46 @@ _COLLECTORS = Migration(
     ),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_COVERAGE_BY_ROOM, _WEBHOOKS, _COLLECTORS)
+# -- version 6: what is added up beside sessions ----------------------------------------------------------------------------
+
+_SUMS = Migration(
+    6,
+    (
+        make_table(
+            shape(
+                "counter",
+                5,
+                {
+                    "workspace": "text",
+                    "kind": "text",
+                    "id": "text",
+                    "name": "text",
+                    "labels": "text",
+                    "born": "integer",
+                    "value": "integer",
+                },
+            )
+        ),
+        make_table(
+            shape(
+                "over_session",
+                2,
+                {
+                    "workspace": "text",
+                    "id": "text",
+                    "room_id": "text",
+                    "kind": "text",
+                    "account": "text",
+                    "started": "integer",
+                    "ended": "integer",
+                },
+                [Index("over_session_by_end", ("workspace", "ended"))],
+            )
+        ),
+        make_table(shape("mark", 2, {"workspace": "text", "name": "text", "at": "integer"})),
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_COVERAGE_BY_ROOM, _WEBHOOKS, _COLLECTORS, _SUMS)
 
 SCHEMA = Schema(2, VERSION_2, MIGRATIONS)

@@ -30,6 +30,7 @@ from exporter.state.tables import (
     DAY,
     FOLLOWED,
     HISTOGRAM,
+    OVER,
     ROLE,
     ROLES_SEEN,
     ROOM,
@@ -41,6 +42,7 @@ from exporter.state.tables import (
     DayRow,
     FollowedRow,
     HistogramRow,
+    OverRow,
     RoleRow,
     RolesSeenRow,
     RoomRow,
@@ -180,6 +182,7 @@ class Store:
             db.put(SETTLED, (SettledRow(workspace, i, *ledger.settled[i]) for i in changes.settled))
             db.delete(SETTLED, "workspace = ? AND id = ?", ((workspace, session_id) for session_id in changes.forgotten))
             db.put(ROLES_SEEN, (RolesSeenRow(workspace, i, msgspec.msgpack.encode(past)) for i, past in changes.roles_seen.items()))
+            db.put(OVER, (OverRow(workspace, i, o.room_id, *o.account, o.started, o.ended) for i, o in changes.over.items()))
             db.put(HISTOGRAM, _histogram_rows(workspace, changes.histograms, ledger.histograms))
         ledger.committed()
 

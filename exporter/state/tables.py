@@ -256,6 +256,38 @@ class MeterDayRow(NamedTuple):
     us: int
 
 
+class CounterRow(NamedTuple):
+    """A counter that is added to, as `counting.sums` has it: its owner, its name, its labels as JSON, and when it began (µs)."""
+
+    workspace: str
+    kind: str
+    id: str
+    name: str
+    labels: str
+    born: int
+    value: int
+
+
+class OverRow(NamedTuple):
+    """A session that is over, and of which something is still to be read."""
+
+    workspace: str
+    id: str
+    room_id: str
+    kind: str
+    account: str
+    started: int
+    ended: int
+
+
+class MarkRow(NamedTuple):
+    """A moment that a collector remembers (µs)."""
+
+    workspace: str
+    name: str
+    at: int
+
+
 WORKSPACE = Table("workspace", WorkspaceRow, 1)
 FOLLOWED = Table("followed", FollowedRow, 3)
 CATCH_UP = Table("catch_up", CatchUpRow, 2)
@@ -274,6 +306,9 @@ COLLECTED = Table("collected", CollectedRow, 3)
 COLLECTED_SETTLED = Table("collected_settled", CollectedSettledRow, 3)
 HOLDING = Table("holding", HoldingRow, 4)
 METER_DAY = Table("meter_day", MeterDayRow, 6)
+COUNTER = Table("counter", CounterRow, 5)
+OVER = Table("over_session", OverRow, 2, [Index("over_session_by_end", ("workspace", "ended"))])
+MARK = Table("mark", MarkRow, 2)
 
 TABLES: tuple[Table[Any], ...] = (
     WORKSPACE,
@@ -294,4 +329,7 @@ TABLES: tuple[Table[Any], ...] = (
     COLLECTED_SETTLED,
     HOLDING,
     METER_DAY,
+    COUNTER,
+    OVER,
+    MARK,
 )

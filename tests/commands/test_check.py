@@ -57,6 +57,16 @@ def test_the_cost_is_told_a_poll_and_an_hour(rooms: str, count: int | None) -> N
         assert an_hour == 60 * calls
 
 
+def test_what_is_read_beside_sessions_is_told_with_its_cost_and_so_is_what_is_turned_off() -> None:
+    text = describe(config(f"workspaces: [{WORKSPACE}}}]\ncollect: {{client_errors: true, live_streams: false, interval: 2m}}"))
+    asked, off = text.split("Beside sessions each workspace is asked for:\n")[1].split("Turned off, and what it would cost:\n")
+    assert [line.split(":")[0].strip() for line in asked.splitlines()] == ["recordings", "external_streams", "client_errors"]
+    assert [line.split(":")[0].strip() for line in off.splitlines()] == ["live_streams", "recording_assets", "webhook_deliveries"]
+    assert "recordings: one call every 2m, 30 an hour; 3 an hour when there was nothing for an hour" in asked
+    assert "webhook_deliveries: two calls every 2m, 60 an hour; 6 an hour" in off
+    assert "client_errors: one call for each session that has ended" in asked
+
+
 # --- live ---
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -109,7 +110,7 @@ def test_thirty_one_sessions_of_20000_peers_are_counted_within_400_mib(tmp_path:
     everybody = SESSIONS * PEERS
     with serving(halls) as url:
         workspace = {"name": "default", "management_token": "token"}
-        slow = {"api": {"timeout": "120s", "max_requests_per_second": 100}, "poll": {"interval": "5s"}}
+        slow: Any = {"api": {"timeout": "120s", "max_requests_per_second": 100}, "poll": {"interval": "5s"}}
         with running(tmp_path, f"--config.file={configure(tmp_path, url, workspace, **slow)}") as program:
             wait_until(lambda: sums_to(program, "hms_peers_active", everybody), 150)
             assert program.get("/metrics", **{"Accept-Encoding": "gzip"}).status_code == 200

@@ -1,0 +1,206 @@
+"""A workspace's poller that also adds up what leaves nothing to follow: deliveries of webhooks, errors at clients.
+
+They are collectors like the others, each failing alone; they are read after those, from what a poll has left of its time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+from exporter.config.config import Config
+from exporter.counting.contribution import Account
+from exporter.counting.poll import Poll
+from exporter.hms.client import Api
+from exporter.hms.errors import ApiError, Forbidden, NotFound
+from exporter.polling.client_errors import SINCE, ClientErrors
+from exporter.polling.collecting import AtWork, CollectingPoller
+from exporter.polling.deliveries import Deliveries
+from exporter.polling.listed import Asking
+from exporter.polling.turns import Turn
+from exporter.publish.added import SumFamily
+from exporter.publish.collected import up_sections
+from exporter.publish.collected_families import COLLECTOR_UP
+from exporter.publish.exposition import Section
+from exporter.publish.status import CollectorStatus
+from exporter.publish.sums import SumsText
+from exporter.state.sums import Additions
+
+_LEAST = 0.25
+"""The part of a poll's interval that must be left: what would be cut short waits for the next poll."""
+
+
+class Adder(Protocol):
+    """How one kind of data is read and added up."""
+
+    @property
+    def name(self) -> str:
+        """Its key in `collect`."""
+
+    @property
+    def families(self) -> Sequence[SumFamily]:
+        """What is published of it."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether more is to be read at once."""
+
+    def beginning(self, additions: Additions, since: int) -> dict[str, int]:
+        """What is to be remembered from the first poll on, in which counting begins at `since` (µs)."""
+
+    def read(self, asking: Asking, additions: Additions, now: int) -> ApiError | None:
+        """Reads what is due and stores it.  Returns what went wrong with a part of it; raises `ApiError` and `StoreError`."""
+
+    def quiet(self, additions: Additions, now: int) -> bool:
+        """Whether it can be read more rarely."""
+
+
+_ADDERS: Mapping[str, Callable[[AddingPoller], Adder]] = {
+    Deliveries.name: lambda poller: Deliveries(poller.name),
+    ClientErrors.name: lambda poller: ClientErrors(poller.rejected),
+}
+"""What is added up, by its key in `collect`."""
+
+
+class Adding(AtWork):
+    """One of them at work in a workspace."""
+
+    def __init__(self, workspace: str, adder: Adder, turn: Turn) -> None:
+        super().__init__(adder.name, turn)
+        self.adder = adder
+        self.text = SumsText(workspace, adder.families)
+        self.shown: Mapping[str, Sequence[Section]] = {}
+
+
+class _Outcome(NamedTuple):
+    """What went wrong, if anything did; `whole` tells that it concerns everything that is read."""
+
+    error: ApiError | None
+    whole: bool = True
+
+
+class AddingPoller(CollectingPoller):
+    """As `CollectingPoller`, and reads what is added up."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        """The arguments are those of `WorkspacePoller`."""
+        self._adding: dict[str, Adding] = {}
+        self._additions: Additions | None = None
+        super().__init__(*arguments, **more)
+
+    @property
+    def _added(self) -> Additions:
+        if self._additions is None:
+            self._additions = Additions(self._store, self.name)
+        return self._additions
+
+    # -- its configuration ----------------------------------------------------------------------------------------
+
+    def _use(self, config: Config, api: Api) -> None:
+        super()._use(config, api)
+        before, self._adding = self._adding, {}
+        for name, make in _ADDERS.items():
+            if getattr(config.collect, name):
+                turn = Turn(config.collect.interval, config.poll.interval)
+                known = before.get(name)
+                if known is not None:
+                    turn.good_until, turn.read_at = known.turn.good_until, known.turn.read_at
+                self._adding[name] = Adding(self.name, make(self) if known is None else known.adder, turn)
+
+    def _restore_beside(self) -> None:
+        super()._restore_beside()
+        if self._adding:
+            self._added.begin()
+
+    def _enter_accounts(self) -> None:
+        self._follow()
+        super()._enter_accounts()
+
+    def _follow(self) -> None:
+        """What the rooms and groups in use have counted is in memory."""
+        if ClientErrors.name in self._adding:
+            self._added.begin()
+            self._added.follow(self.ledger.accounts)
+
+    # -- a poll ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, now: int) -> Poll:
+        poll = super()._begin(now)
+        marks: dict[str, int] = {}
+        if self._adding:
+            self._added.begin()
+            for adding in self._adding.values():
+                marks |= adding.adder.beginning(self._added, self._since(now))
+        if marks:
+            self._added.commit(marks)
+        self.ledger.notes_ends_after = self._added.marks[SINCE] if ClientErrors.name in self._adding else None
+        return poll
+
+    def _end(self, poll: Poll) -> None:
+        super()._end(poll)
+        self._follow()
+
+    def _collect(self, started: float) -> None:
+        super()._collect(started)
+        if not self._entered or self._poll is None:
+            return
+        asking = self._asking(started)
+        read = False
+        for adding in sorted(self._adding.values(), key=lambda adding: adding.turn.due):
+            enough = asking.until - self._monotonic() >= _LEAST * self._config.poll.interval
+            if adding.turn.is_due(started) and enough and not self.api.stopped.is_set():
+                self._add(adding, asking, started)
+                read = True
+        if read and not self.api.stopped.is_set():
+            self._tell_beside()
+            self._publisher.publish_beside(self.ledger, self.rooms)
+
+    def _add(self, adding: Adding, asking: Asking, started: float) -> None:
+        """Reads one of them; whatever goes wrong concerns that one alone."""
+        adder, turn = adding.adder, adding.turn
+        outcome: list[_Outcome] = []
+        fault = self._guarded(lambda: outcome.append(self._read(adder, asking)))
+        if self.api.stopped.is_set():
+            return
+        error, whole = outcome[0] if outcome else _Outcome(None)
+        if isinstance(error, Forbidden | NotFound):
+            turn.silenced(started, str(error))
+        elif error is not None or fault is not None:
+            turn.failed(started, str(error or fault))
+            if not whole:  # the rest must not wait for the part that fails
+                turn.due = min(turn.due, started + self._config.collect.interval)
+        else:
+            turn.succeeded(started, self._monotonic(), time.time(), quiet=adder.quiet(self._added, self.api.now()))
+            if adder.behind:
+                turn.due = started
+        self._tell_of(adding)
+
+    def _read(self, adder: Adder, asking: Asking) -> _Outcome:
+        """Raises `StoreError`."""
+        self._added.begin()
+        try:
+            partly = adder.read(asking, self._added, self.api.now())
+            while adder.behind and partly is None and not asking.is_over:
+                partly = adder.read(asking, self._added, self.api.now())
+        except ApiError as error:
+            return _Outcome(error)
+        return _Outcome(partly, whole=partly is None)
+
+    # -- telling --------------------------------------------------------------------------------------------------
+
+    def _sections_beside(self, labels: Mapping[Account, str]) -> Mapping[str, Sequence[Section]]:
+        found = super()._sections_beside(labels)
+        sections, up = dict(found), list(found[COLLECTOR_UP.name])
+        for adding in self._adding.values():
+            if self._added.whole:
+                adding.shown = adding.text.sections(self._added.sums, labels, created=self._config.web.created_timestamps)
+            sections |= adding.shown
+            up += up_sections(self.name, adding.name, adding.turn.good_until if adding.turn.state == "ok" else float("-inf"))
+        return {**sections, COLLECTOR_UP.name: up}
+
+    def _tell_beside(self) -> None:
+        super()._tell_beside()
+        found = tuple(CollectorStatus(a.name, a.turn.state, a.turn.read_at, a.turn.reason) for a in self._adding.values())
+        self.status = replace(self.status, collectors=(*self.status.collectors, *found))

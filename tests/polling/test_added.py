@@ -1,0 +1,436 @@
+"""Assets, deliveries and client errors, polled from a simulated 100ms over real HTTP: exact beside its truth, each alone."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.config.config import CollectConfig
+from exporter.simulator import Fault, Room, Session, World
+from exporter.simulator.beside_truth import BesideTruth
+from exporter.simulator.happenings import ERROR_TYPES
+from exporter.simulator.jobs import AssetStatus
+from exporter.simulator.seeds import MARK
+from exporter.times import DAY, EPOCH, HOUR, MICROSECOND, MINUTE, SECOND
+from lab.beside import BesideBench
+from tests.harness import MEMORY, T0, at
+
+ALL = CollectConfig(
+    recordings=False,
+    live_streams=False,
+    external_streams=False,
+    recording_assets=True,
+    webhook_deliveries=True,
+    client_errors=True,
+    interval=30.0,
+)
+ROUTES = {"recording_assets": "/recording-assets", "webhook_deliveries": "/analytics/webhooks", "client_errors": "/analytics/events"}
+LONG_AGO = EPOCH + (T0 - DAY) * MICROSECOND
+
+
+@pytest.fixture
+def world() -> World:
+    return World("key", "secret-of-at-least-thirty-two-bytes!")
+
+
+@pytest.fixture
+def benches(world: World) -> Iterator[Any]:
+    """Makes a bench that reads all three with each poll; it is cleared away in the end."""
+    made: list[BesideBench] = []
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+
+        def make(rooms: Any = None, **options: Any) -> BesideBench:
+            own = Path(folder) / str(len(made))
+            own.mkdir()
+            made.append(BesideBench(own, options.pop("world", world), rooms, collect=ALL, **options))
+            return made[-1]
+
+        yield make
+        for bench in made:
+            bench.close()
+
+
+def call(world: World, room: Room, start: float, end: float) -> Session:
+    """A call of one person."""
+    session = world.open(room.id, at(start))
+    session.join("guest", at(start)).leave(at(end))
+    session.close(at(end))
+    return session
+
+
+def asked(bench: BesideBench, route: str) -> int:
+    return sum(request.path == route for request in bench.server.requests)
+
+
+def shown(bench: BesideBench, since: int = T0) -> BesideTruth:
+    """What is published, as the truth has it; rooms by their ids."""
+    found = BesideTruth()
+    for (name, labels), value in bench.samples().items():
+        of = dict(labels)
+        room, kind = of.get("room_id", ""), of.get("type", "")
+        match name:
+            case "hms_recording_assets_total":
+                found.assets[room, kind, of["status"]] = round(value)
+            case "hms_recording_asset_seconds_total":
+                found.asset_us[room, kind] = round(value * SECOND)
+            case "hms_recording_asset_bytes_total":
+                found.asset_bytes[room, kind] = round(value)
+            case "hms_client_errors_total":
+                found.errors[room, kind, of["error_code"]] = round(value)
+            case "hms_client_errors_by_sdk_total":
+                found.errors_by_sdk[kind, of["sdk"]] = round(value)
+            case "hms_webhook_deliveries_total":
+                found.deliveries[of["status"]] = round(value)
+    return found
+
+
+# -- assets -----------------------------------------------------------------------------------------------------------
+
+
+def test_assets_count_by_when_they_were_made(benches: Any, world: World) -> None:
+    room = world.room(name="hall")
+    recording = world.record(room, at(-HOUR / SECOND))
+    world.asset(recording, "chat", at(-1), duration=60, size=10)
+    bench = benches()
+    bench.poll()
+    assert bench.value("hms_recording_assets_total") is None, "what was made before counting began"
+    world.asset(recording, "room-composite", at(10), duration=600.5, size=1000)
+    world.asset(recording, "room-composite", at(11), duration=5, size=7, status="failed")
+    bench.poll(30)
+    assert bench.value("hms_recording_assets_total", room="hall", type="room-composite", status="completed") == 1
+    assert bench.value("hms_recording_assets_total", room="hall", type="room-composite", status="failed") == 1
+    assert bench.value("hms_recording_asset_seconds_total", type="room-composite") == 600.5
+    assert bench.value("hms_recording_asset_bytes_total", type="room-composite") == 1000
+    assert bench.value("hms_collector_up", collector="recording_assets") == 1
+    assert bench.value("hms_rooms_tracked") == 1
+
+
+def test_assets_cost_one_call_a_read_though_they_are_looked_at_again(benches: Any, world: World) -> None:
+    room = world.room(name="hall")
+    recording = world.record(room, at(0))
+    bench = benches()
+    bench.poll()
+    for number in range(20):
+        world.asset(recording, "track", at(number * 30 + 1), duration=1, size=1)
+        bench.poll(30)
+    assert bench.value("hms_recording_assets_total") == 20
+    assert asked(bench, "/recording-assets") == 12, "the first one found nothing: the next is ten intervals later"
+    assert not [request.path for request in bench.server.requests if request.path.startswith("/recording-assets/")]
+
+
+# -- deliveries -------------------------------------------------------------------------------------------------------
+
+
+def test_deliveries_count_up_to_a_minute_ago_each_once(benches: Any, world: World) -> None:
+    room = world.room(name="hall")
+    for second in range(0, 600, 5):
+        world.delivery(room, at(second), error="timeout" if second % 3 == 0 else None)
+    bench = benches()
+    bench.poll()
+    for _ in range(8):
+        bench.poll(37.5)
+    until = (bench.now - MINUTE) // SECOND * SECOND
+    assert shown(bench).deliveries == world.beside_truth(T0, until).deliveries
+    bench.restart()
+    for _ in range(20):
+        bench.poll(37.5)
+    assert shown(bench).deliveries == {"failed": 40, "success": 80}
+
+
+def test_deliveries_are_there_from_the_first_window_on_and_cost_two_calls(benches: Any) -> None:
+    bench = benches()
+    bench.poll()
+    assert bench.value("hms_webhook_deliveries_total") is None
+    assert bench.value("hms_collector_up", collector="webhook_deliveries") == 1
+    bench.poll(300)
+    assert {s: bench.value("hms_webhook_deliveries_total", status=s) for s in ("success", "failed")} == {"success": 0, "failed": 0}
+    assert asked(bench, "/analytics/webhooks") == 2
+
+
+def test_deliveries_of_a_long_pause_are_caught_up_with(benches: Any, world: World) -> None:
+    room = world.room(name="hall")
+    bench = benches()
+    bench.poll()
+    for hour in range(1, 20 * 24, 7):
+        world.delivery(room, T0 + hour * HOUR)
+    bench.end()
+    bench.now += 20 * DAY
+    bench.begin()
+    bench.poll()
+    assert shown(bench).deliveries == {"success": 69, "failed": 0}
+
+
+def test_a_window_that_takes_too_long_is_read_in_shorter_ones(benches: Any, world: World) -> None:
+    room = world.room(name="hall")
+    for hour in range(24):
+        world.delivery(room, at(-3600 * hour - 1))
+    bench = benches(since=LONG_AGO)
+    bench.server.faults.add(Fault(kind="reset", route="/analytics/webhooks", times=1))
+    bench.poll()
+    for _ in range(4):
+        bench.poll(60)
+    windows = [
+        datetime.fromisoformat(request.query["end_time"]) - datetime.fromisoformat(request.query["start_time"])
+        for request in bench.server.requests
+        if request.path == "/analytics/webhooks" and request.query["status"] == "success"
+    ]
+    assert windows[0].total_seconds() > 23 * 3600
+    assert windows[1].total_seconds() < 3 * 3600
+    assert shown(bench).deliveries["success"] == 24
+
+
+# -- client errors ----------------------------------------------------------------------------------------------------
+
+
+def test_errors_count_when_their_call_has_ended(benches: Any, world: World) -> None:
+    room = world.room(name="hall")
+    session = call(world, room, 0, 300)
+    world.client_event(session, at(1), "client.join.failed", error_code=4006, sdk="ios")
+    world.client_event(session, at(2), "client.disconnected", error_code=1000)
+    world.client_event(session, at(3), "track.add.success")
+    world.client_event(room, at(4), "client.join.failed")
+    bench = benches()
+    bench.poll()
+    bench.poll(200)
+    assert bench.value("hms_client_errors_total") is None
+    assert asked(bench, "/analytics/events") == 0
+    for _ in range(10):
+        bench.poll(60)
+    assert bench.value("hms_client_errors_total", room="hall", type="join", error_code="4006") == 1
+    assert bench.value("hms_client_errors_total", room="hall", type="disconnected", error_code="1000") == 1
+    assert bench.value("hms_client_errors_total") == 2
+    assert bench.value("hms_client_errors_by_sdk_total", type="join", sdk="ios") == 1
+    assert asked(bench, "/analytics/events") == 1
+
+
+def test_errors_of_calls_that_ended_before_counting_began_do_not_count(benches: Any, world: World) -> None:
+    session = call(world, world.room(name="hall"), -600, -10)
+    world.client_event(session, at(-500))
+    bench = benches()
+    for _ in range(6):
+        bench.poll(60)
+    assert bench.value("hms_client_errors_total") is None
+    assert asked(bench, "/analytics/events") == 0
+
+
+def test_errors_of_the_past_count_if_since_says_so(benches: Any, world: World) -> None:
+    session = call(world, world.room(name="hall"), -6000, -5000)
+    world.client_event(session, at(-5500))
+    bench = benches(since=LONG_AGO)
+    for _ in range(3):
+        bench.poll(60)
+    assert bench.value("hms_client_errors_total", room="hall") == 1
+
+
+def test_many_errors_of_one_call_are_read_page_by_page(benches: Any, world: World) -> None:
+    session = call(world, world.room(name="hall"), -6000, -5000)
+    for number in range(250):
+        world.client_event(session, at(-5500 + number), error_code=number % 3)
+    bench = benches(since=LONG_AGO)
+    bench.poll()
+    bench.poll(60)
+    assert [bench.value("hms_client_errors_total", error_code=str(code)) for code in range(3)] == [84, 83, 83]
+
+
+@pytest.mark.parametrize("twist", ["repeated_item", "endless_pages", "repeated_cursor"])
+def test_errors_count_once_whatever_the_pages_repeat(benches: Any, world: World, twist: Any) -> None:
+    session = call(world, world.room(name="hall"), -6000, -5000)
+    for number in range(250):
+        world.client_event(session, at(-5500 + number))
+    bench = benches(since=LONG_AGO)
+    bench.server.faults.add(Fault(kind=twist, route="/analytics/events", times=20))
+    for _ in range(20):
+        bench.poll(300)
+    assert bench.value("hms_client_errors_total") == 250
+
+
+def test_a_call_whose_errors_cannot_be_read_holds_up_no_other(benches: Any, world: World) -> None:
+    room = world.room(name="hall")
+    bad, *good = [call(world, room, -6000 + 60 * number, -5950 + 60 * number) for number in range(5)]
+    for session in (bad, *good):
+        world.client_event(session, session.created_at + 1)
+    bench = benches(since=LONG_AGO)
+    bench.server.faults.add(Fault(kind="status", route="/analytics/events", status=500, match=f"session_id={bad.id}"))
+    for _ in range(5):
+        bench.poll(60)
+    assert bench.value("hms_client_errors_total") == 4
+    assert bench.value("hms_collector_up", collector="client_errors") == 0
+    bench.server.faults.clear()
+    for _ in range(12):
+        bench.poll(60)
+    assert bench.value("hms_client_errors_total") == 5
+    assert bench.value("hms_collector_up", collector="client_errors") == 1
+
+
+def test_a_call_that_the_route_does_not_know_has_no_errors_in_the_end(benches: Any, world: World) -> None:
+    room = world.room(name="hall")
+    gone, known = call(world, room, -500, -20), call(world, room, -400, -20)
+    world.client_event(known, at(-300))
+    bench = benches(since=LONG_AGO)
+    bench.server.faults.add(Fault(kind="status", route="/analytics/events", status=404, match=f"session_id={gone.id}"))
+    later = [call(world, room, 100 + 60 * number, 110 + 60 * number) for number in range(40)]
+    for session in later:
+        world.client_event(session, session.created_at + 1)
+    for _ in range(60):
+        bench.poll(60)
+    assert 3 <= sum(request.query.get("session_id") == gone.id for request in bench.server.requests) <= 10
+    assert bench.value("hms_client_errors_total") == 1 + sum(session.created_at < bench.now - 6 * MINUTE for session in later)
+    assert bench.value("hms_collector_up", collector="client_errors") == 1
+
+
+# -- alone ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ROUTES)
+@pytest.mark.parametrize(
+    "fault", [Fault(kind="status", status=500), Fault(kind="wrong_types"), Fault(kind="reset")], ids=["500", "garbage", "reset"]
+)
+def test_each_fails_alone_and_makes_good_what_it_missed(benches: Any, world: World, name: str, fault: Fault) -> None:
+    room = world.room(name="hall")
+    bench = benches()
+    bench.poll()
+    _script(world, room, random.Random(1), 0, 1200)
+    bench.server.faults.add(_of(fault, ROUTES[name]))
+    for _ in range(10):
+        bench.poll(60)
+        assert bench.up()
+    up = {collector: bench.value("hms_collector_up", collector=collector) for collector in ROUTES}
+    assert up == {**dict.fromkeys(ROUTES, 1), name: 0}
+    bench.server.faults.clear()
+    for _ in range(30):
+        bench.poll(60)
+    assert bench.value("hms_collector_up", collector=name) == 1
+    assert shown(bench) == world.beside_truth(T0, bench.now)
+
+
+@pytest.mark.parametrize("name", ROUTES)
+@pytest.mark.parametrize("status", [403, 404])
+def test_one_that_the_workspace_may_not_read_is_left_alone_for_a_day(
+    benches: Any, world: World, name: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    room = world.room(name="hall")
+    bench = benches()
+    bench.poll()
+    _script(world, room, random.Random(2), 0, 600)
+    bench.server.faults.add(Fault(kind="status", route=ROUTES[name], status=status))
+    for _ in range(20):
+        bench.poll(60)
+    before = asked(bench, ROUTES[name])
+    for _ in range(10):
+        bench.poll(60)
+        assert bench.up()
+    assert asked(bench, ROUTES[name]) == before <= 4
+    assert bench.value("hms_collector_up", collector=name) == 0
+    warnings = [getattr(record, "fields", {}) for record in caplog.records if record.levelname == "WARNING"]
+    assert [fields["collector"] for fields in warnings] == [name]
+    bench.server.faults.clear()
+    bench.poll(86_400)
+    for _ in range(3):
+        bench.poll(60)
+    assert bench.value("hms_collector_up", collector=name) == 1
+    assert shown(bench) == world.beside_truth(T0, bench.now)
+
+
+def _of(fault: Fault, route: str) -> Fault:
+    return Fault(kind=fault.kind, status=fault.status, route=route)
+
+
+# -- exact ------------------------------------------------------------------------------------------------------------
+
+
+def _script(world: World, room: Room, rng: random.Random, begin: int, end: int) -> None:
+    """Some of everything between two moments (seconds after `T0`)."""
+    recording = world.record(room, at(begin))
+    for _ in range(30):
+        kind, moment = rng.choice(["chat", "track", "room-composite"]), begin + rng.random() * (end - begin)
+        status: AssetStatus = rng.choice(["completed", "completed", "failed"])
+        world.asset(recording, kind, at(moment), duration=rng.randrange(4000) / 8, size=rng.randrange(10**9), status=status)
+        world.delivery(room, at(begin + rng.random() * (end - begin)), error=rng.choice([None, None, "timeout"]))
+    for number in range(8):
+        start = begin + (end - begin) * number / 8
+        session = call(world, room, start, start + rng.random() * (end - begin) / 9)
+        for _ in range(rng.randrange(6)):
+            code, kind = rng.randrange(4000, 4005), rng.choice(ERROR_TYPES)
+            world.client_event(session, session.created_at + 1, kind, error_code=code, sdk=rng.choice(["web", "ios"]))
+        world.client_event(room, session.created_at + 2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_totals_equal_the_truth_through_restarts_faults_and_downtime(benches: Any, world: World, seed: int) -> None:
+    rng = random.Random(seed)
+    rooms = [world.room(name=name) for name in ("hall", "attic")]
+    bench = benches()
+    bench.poll()
+    for hour in range(3):
+        for room in rooms:
+            _script(world, room, rng, hour * 3600, (hour + 1) * 3600)
+    while bench.now < T0 + 3 * HOUR:
+        match rng.randrange(8):
+            case 0:
+                bench.restart()
+            case 1:
+                bench.end()
+                bench.now += rng.randrange(1, 40) * MINUTE
+                bench.begin()
+            case 2:
+                route = rng.choice(list(ROUTES.values()))
+                bench.server.faults.add(Fault(kind="status", route=route, status=500, times=rng.randrange(1, 3)))
+            case _:
+                pass
+        bench.poll(rng.choice([30, 30, 61.5, 200]))
+    bench.server.faults.clear()
+    for _ in range(40):
+        bench.poll(60)
+    truth = world.beside_truth(T0, bench.now)
+    found = shown(bench)
+    for part in ("assets", "asset_us", "asset_bytes", "errors", "errors_by_sdk", "deliveries"):
+        assert +getattr(found, part) == +getattr(truth, part), part
+
+
+def test_two_with_the_same_fixed_since_publish_the_same(benches: Any, world: World) -> None:
+    room = world.room(name="hall")
+    _script(world, room, random.Random(5), -7200, 3600)
+    first, second = benches(since=LONG_AGO), benches(since=LONG_AGO)
+    for _ in range(80):
+        first.poll(60)
+    second.now = first.now
+    for _ in range(5):
+        second.poll(60)
+        first.poll(60)
+    assert shown(first) == shown(second)
+    assert +shown(first).errors == +world.beside_truth(T0 - DAY, first.now).errors
+
+
+# -- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_secret_or_personal_gets_anywhere(benches: Any, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    room = world.room(name="hall")
+    bench = benches(since=LONG_AGO)
+    _script(world, room, random.Random(6), -3600, 0)
+    session = call(world, room, -3000, -2000)
+    world.client_event(session, at(-2500), data={"error_code": MARK, "agent": {"sdk": f"{MARK} phone"}})
+    world.client_event(session, at(-2400), data={"error_code": [MARK]})
+    world.asset(world.record(room, at(-100)), MARK, at(-50), duration=1, size=1)
+    for status in (200, 500, 403):
+        if status != 200:
+            for route in ROUTES.values():
+                bench.server.faults.add(Fault(kind="status", route=route, status=status, message=f"{MARK} in an error"))
+        for _ in range(4):
+            bench.poll(60)
+    assert bench.value("hms_client_errors_total", error_code="unknown") == 1
+    assert bench.value("hms_recording_assets_total", type="other") == 1
+    assert MARK not in bench.page()
+    assert MARK not in caplog.text
+    assert MARK not in repr(bench.poller.status)
+    bench.end()
+    for file in bench.state_file.parent.iterdir():
+        assert MARK.encode() not in file.read_bytes()
+    bench.begin()
