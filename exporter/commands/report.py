@@ -14,14 +14,11 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from exporter.commands.options import CommandFailed, add_config_file, add_flags, load
 from exporter.commands.subjects import COLUMNS, PARTICIPANTS, Subject, Usage, subject_of
-from exporter.commands.tables import EPOCH, FORMATS, Days, Followed, Knowledge, Measure, Report, date_of, moment_of
-from exporter.config.config import BotsConfig, Config, ConfigError, StorageConfig
+from exporter.commands.tables import EPOCH, FORMATS, Days, Knowledge, Measure, Report, date_of, moment_of
+from exporter.config.config import METERS, BotsConfig, Config, ConfigError, StorageConfig
 from exporter.counting.scope import EVERYTHING, Scope
-from exporter.counting.spans import FOREVER, Span
 from exporter.state import tables
 from exporter.state.soundness import StoreError
 from exporter.state.view import StateView, look, look_into
@@ -29,8 +26,6 @@ from exporter.times import DAY, MINUTE
 
 _MOST_NOTES = 5
 """Entries of the configuration that are named one by one in the notes."""
-
-_decode_spans = msgspec.json.Decoder(list[Span]).decode
 
 
 class Books(NamedTuple):
@@ -56,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", dest="last", metavar="DAY", help="the last day, inclusive (default: today)")
     parser.add_argument("--workspace", metavar="NAME", help="only this workspace")
     parser.add_argument("--by", default="room", metavar="COLUMNS", help="workspace, room, role, day, separated by commas (default: room)")
+    parser.add_argument("--meter", choices=METERS, help="what the minutes are of (default: peer)")
     longer = "how many sessions were longer than this, such as 5m, in the place of minutes"
     parser.add_argument("--sessions-longer-than", metavar="LENGTH", help=longer)
     parser.add_argument("--sort", choices=("minutes", "name"), default="minutes", help="most first (default), or by name")
@@ -65,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes the report to standard output."""
     days = parse_days(options.month, options.first, options.last)
-    subject = subject_of(options.sessions_longer_than)
+    subject = subject_of(options.meter, options.sessions_longer_than)
     columns = parse_columns(options.by, subject.columns)
     path = vars(options)["--storage.path"]
     # With the state file named, no configuration is needed, and no credentials.
@@ -167,17 +163,8 @@ def _books(view: StateView, days: Callable[[int], Days], workspace: str | None, 
         usage += subject.gather(view, found[name], span)
         lacks += [f"Workspace {name}: {text}" if len(wanted) > 1 else text for text in subject.lacks(found[name], span)]
         names |= {(name, row.id): row.name for row in view.rows(tables.ROOM, "workspace = ? AND name <> ''", (name,))}
-        entries = view.rows(tables.FOLLOWED, "workspace = ? AND kind = 'entry'", (name,))
-        followed = tuple(Followed(row.key, row.since, row.left) for row in entries)
-        pending = tuple(_pending(row) for row in view.rows(tables.CATCH_UP, "workspace = ?", (name,)))
-        knowledge.append(Knowledge(name, found[name].now, followed, pending))
+        knowledge.append(subject.knowledge(view, found[name]))
     return Books(subject.measure, span, usage, names, tuple(knowledge), tuple(lacks))
-
-
-def _pending(row: tables.CatchUpRow) -> tuple[int, int | None]:
-    """From when on, and up to when, the past is still being read; `None` while that grows."""
-    unread = _decode_spans(row.unread)
-    return unread[0][0], None if unread[-1][1] == FOREVER else unread[-1][1]
 
 
 # -- what is made of it -----------------------------------------------------------------------------------------------
@@ -228,19 +215,21 @@ def _values(usage: Usage, by: Iterable[str], names: Mapping[tuple[str, str], str
 def _notes(books: Books, names: Mapping[tuple[str, str], str]) -> Iterator[str]:
     """Where the figures do not reach as far as was asked for."""
     start, end = books.days.first * DAY, (books.days.last + 1) * DAY
+    things = books.measure.things
+    read = "poll" if things == "sessions" else "read"
     if not books.knowledge:
         yield "Nothing is known yet: the exporter has not polled."
     for known in books.knowledge:
         of = f"Workspace {known.workspace}: " if len(books.knowledge) > 1 else ""
         if known.until is None:
-            yield f"{of}nothing is known yet: it has not been polled."
+            yield f"{of}nothing is known yet: {'it has not been polled' if read == 'poll' else f'{things} have not been read'}."
             continue
         if known.until < end:
-            yield f"{of}Running sessions count up to the last poll, {moment_of(known.until)}."
+            yield f"{of}Running {things} count up to the last {read}, {moment_of(known.until)}."
         for begin, until in known.pending:
             upto = "" if until is None else f" up to {moment_of(until)}"
-            yield f"{of}NOT COMPLETE: sessions that began from {moment_of(begin)}{upto} are still being read."
-        yield from (of + note for note in _beginnings(known, start, end, names))
+            yield f"{of}NOT COMPLETE: {things} that began from {moment_of(begin)}{upto} are still being read."
+        yield from (of + note for note in _beginnings(known, start, end, names, things))
 
 
 def _left_out(found: Iterable[Usage], bots: frozenset[str]) -> Iterator[str]:
@@ -251,10 +240,10 @@ def _left_out(found: Iterable[Usage], bots: frozenset[str]) -> Iterator[str]:
         yield f"Left out, because they are not people (bots.roles): {minutes:,.2f} minutes of {roles}."
 
 
-def _beginnings(known: Knowledge, start: int, end: int, names: Mapping[tuple[str, str], str]) -> Iterator[str]:
+def _beginnings(known: Knowledge, start: int, end: int, names: Mapping[tuple[str, str], str], things: str) -> Iterator[str]:
     late = [entry for entry in known.followed if entry.since > start]
     if late and len({entry.since for entry in late}) == 1 and len(late) == len(known.followed):
-        yield f"Knowledge begins at {moment_of(late[0].since)}: sessions that had ended by then are not in these figures."
+        yield f"Knowledge begins at {moment_of(late[0].since)}: {things} that had ended by then are not in these figures."
         late = []
     for entry in sorted(late, key=lambda entry: entry.since)[:_MOST_NOTES]:
         yield f"{_subject(entry.key, known.workspace, names)}: knowledge begins at {moment_of(entry.since)}."

@@ -1,17 +1,22 @@
-"""What a report may be about, and where the state has it: participant time, and how many sessions were longer than a given time."""
+"""What a report may be about, and where the state has it: the time of each meter, and how many sessions were longer than a given time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
-from exporter.commands.tables import MINUTES, Days, Measure, count_of, moment_of
+from exporter.commands.tables import MINUTES, Days, Followed, Knowledge, Measure, count_of, moment_of
 from exporter.config.config import ConfigError, format_duration, read_flag
+from exporter.config.money import Meter
 from exporter.config.readers import LONGEST, duration
 from exporter.counting.contribution import Memory, seconds_by_day
+from exporter.counting.kinds import Kind
+from exporter.counting.spans import FOREVER, Span
+from exporter.publish.beside import LISTED
 from exporter.state import tables
+from exporter.state.collected import meter_use, reach
 from exporter.state.view import StateView
 from exporter.times import DAY, whole_seconds
 
@@ -19,6 +24,7 @@ COLUMNS = ("workspace", "room", "role", "day")
 _WITHOUT_ROLES = ("workspace", "room", "day")
 
 _decode_memory = msgspec.msgpack.Decoder(Memory).decode
+_decode_spans = msgspec.json.Decoder(list[Span]).decode
 _decode_lengths = msgspec.json.Decoder(list[int]).decode
 
 
@@ -33,17 +39,22 @@ class Usage(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What a report is about: how it is told, by which columns, what the state has of a workspace, and what it lacks."""
+    """What a report is about: how it is told, by which columns, what the state has of a workspace, how far that reaches, what it lacks."""
 
     measure: Measure
     columns: tuple[str, ...]
     gather: Callable[[StateView, tables.WorkspaceRow, Days], Iterator[Usage]]
+    knowledge: Callable[[StateView, tables.WorkspaceRow], Knowledge]
     lacks: Callable[[tables.WorkspaceRow, Days], Iterator[str]] = lambda _, __: iter(())
 
 
-def subject_of(longer_than: str | None) -> Subject:
-    """What is asked for: sessions longer than this, else participant time.  Raises `ConfigError`."""
-    return PARTICIPANTS if longer_than is None else _sessions(_threshold(longer_than))
+def subject_of(meter: Meter | None, longer_than: str | None) -> Subject:
+    """What is asked for: sessions longer than this, or the time of a meter.  Raises `ConfigError`."""
+    if longer_than is None:
+        return PARTICIPANTS if meter in (None, "peer") else _jobs(next(of.kind for of in LISTED if of.kind.meter == meter))
+    if meter is not None:
+        raise ConfigError("--sessions-longer-than: expected either it, or --meter")
+    return _sessions(_threshold(longer_than))
 
 
 # -- participant time -------------------------------------------------------------------------------------------------
@@ -66,7 +77,37 @@ def _unsettled(view: StateView, workspace: tables.WorkspaceRow) -> Iterator[tupl
             yield running, next(moment for moment in (running.ended, running.observed, workspace.now, 0) if moment is not None)
 
 
-PARTICIPANTS = Subject(MINUTES["peer"], COLUMNS, _participants)
+def _of_sessions(view: StateView, workspace: tables.WorkspaceRow) -> Knowledge:
+    name = workspace.name
+    entries = view.rows(tables.FOLLOWED, "workspace = ? AND kind = 'entry'", (name,))
+    pending = [_pending(_decode_spans(row.unread)) for row in view.rows(tables.CATCH_UP, "workspace = ?", (name,))]
+    return Knowledge(name, workspace.now, tuple(Followed(row.key, row.since, row.left) for row in entries), tuple(pending))
+
+
+def _pending(unread: Sequence[Span]) -> tuple[int, int | None]:
+    """From when on, and up to when, the past is still being read; `None` while that grows."""
+    return unread[0][0], None if unread[-1][1] == FOREVER else unread[-1][1]
+
+
+PARTICIPANTS = Subject(MINUTES["peer"], COLUMNS, _participants, _of_sessions)
+
+
+# -- recordings and streams -------------------------------------------------------------------------------------------
+
+
+def _jobs(kind: Kind[Any]) -> Subject:
+    assert kind.meter is not None
+
+    def gather(view: StateView, workspace: tables.WorkspaceRow, span: Days) -> Iterator[Usage]:
+        for (_, room_id, day), micros in meter_use(view, workspace.name, kind, *span).items():
+            yield Usage(workspace.name, room_id, "", day, micros)
+
+    def knowledge(view: StateView, workspace: tables.WorkspaceRow) -> Knowledge:
+        read, coverage = reach(view, workspace.name, kind)
+        followed = tuple(Followed(key, of.since, of.left) for key, of in coverage.entries.items())
+        return Knowledge(workspace.name, read, followed, tuple(_pending(task.unread) for task in coverage.tasks.values() if task.unread))
+
+    return Subject(MINUTES[kind.meter], _WITHOUT_ROLES, gather, knowledge)
 
 
 # -- how many sessions were longer than a given time ------------------------------------------------------------------
@@ -93,7 +134,9 @@ def _sessions(threshold: int) -> Subject:
             if span.first <= day <= span.last and whole_seconds(until - running.started) > threshold:
                 yield Usage(name, running.room_id, "", day, 1)
 
-    return Subject(count_of(f"Sessions longer than {format_duration(threshold)}", "sessions"), _WITHOUT_ROLES, gather, _lacks_lengths)
+    return Subject(
+        count_of(f"Sessions longer than {format_duration(threshold)}", "sessions"), _WITHOUT_ROLES, gather, _of_sessions, _lacks_lengths
+    )
 
 
 def _lacks_lengths(workspace: tables.WorkspaceRow, span: Days) -> Iterator[str]:

@@ -41,9 +41,10 @@ class Knowledge(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """What a report counts: its title and the name of its column for people and for machines, and how a value is written for each."""
+    """What a report counts: its title, what it is counted of, and for people and machines the name of its column and a value."""
 
     title: str
+    things: str
     column: str
     shown: Callable[[int], str]
     name: str
@@ -145,21 +146,21 @@ def _exact(micros: int) -> str:
     return f"{seconds}.{rest:03d}"
 
 
-def time_of(words: str) -> Measure:
+def time_of(words: str, things: str) -> Measure:
     """Time, in minutes for people; `words` name what the minutes are of."""
-    return Measure(f"{words} minutes", "minutes", _minutes, "seconds", _exact)
+    return Measure(f"{words} minutes", things, "minutes", _minutes, "seconds", _exact)
 
 
-def count_of(title: str, name: str) -> Measure:
-    """A number of things that are called `name`."""
-    return Measure(title, name, "{:,}".format, name, str)
+def count_of(title: str, things: str) -> Measure:
+    """A number of things."""
+    return Measure(title, things, things, "{:,}".format, things, str)
 
 
 MINUTES: Mapping[Meter, Measure] = {
-    "peer": time_of("Participant"),
-    "recording": time_of("Recording"),
-    "live_stream": time_of("Live stream"),
-    "external_stream": time_of("External stream"),
+    "peer": time_of("Participant", "sessions"),
+    "recording": time_of("Recording", "recordings"),
+    "live_stream": time_of("Live stream", "live streams"),
+    "external_stream": time_of("External stream", "external streams"),
 }
 """The time of each meter."""
 

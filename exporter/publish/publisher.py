@@ -16,7 +16,7 @@ from exporter.counting.rooms import Rooms
 from exporter.counting.usage import MeterUse
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition, Section
-from exporter.publish.families import ACCOUNT_FAMILIES, UP_FAMILY, Overview
+from exporter.publish.families import ACCOUNT_FAMILIES, COST_FAMILY, METER_FAMILY, UP_FAMILY, Overview
 from exporter.publish.status import MOST_ROOMS, RoomStatus, WorkspaceStatus
 from exporter.publish.text import AccountText, up_line, workspace_lines
 from exporter.publish.usage import spent_by_budget, usage_lines, usage_of
@@ -117,9 +117,14 @@ class Publisher:
             return replace(status, rooms=tracked, sessions=None, peers=None, users=None, busiest=())
         return replace(status, rooms=tracked, sessions=sessions, peers=peers, users=users, busiest=_busiest(running, ledger.bots))
 
-    def publish_beside(self, ledger: Ledger, rooms: Rooms) -> None:
-        """Renews what is collected beside sessions, and nothing else."""
-        self._show({**self._sections, **self._beside(ledger, rooms)})
+    def publish_beside(self, ledger: Ledger, rooms: Rooms, *, durable: bool) -> None:
+        """Renews what is collected beside sessions, what that costs and how much of its budgets it uses, and nothing else.
+
+        Costs and budgets also tell of sessions: they stay as they are unless the ledger is `durable`.
+        """
+        usage = self._usage(ledger, rooms) if durable else {}
+        of_meters = {family.name: usage[family.name] for family in (METER_FAMILY, COST_FAMILY) if family.name in usage}
+        self._show({**self._sections, **self._beside(ledger, rooms), **of_meters})
 
     def _beside(self, ledger: Ledger, rooms: Rooms) -> Mapping[str, Sequence[Section]]:
         if self.beside is None:

@@ -128,7 +128,7 @@ class TestSessions:
         counting.close()
 
     def longer(self, path: Path, length: str, by: str = "room", days: Days = MARCH) -> dict[tuple[str, ...], int]:
-        subject = subject_of(length)
+        subject = subject_of(None, length)
         books = report.read(StorageConfig(path=path), lambda _: days, None, subject)
         made = report.report(books, report.parse_columns(by, subject.columns), "minutes", {}, BOTS)
         return {key if by != "room" else key[:1]: count for key, count in made.rows}
@@ -167,16 +167,16 @@ class TestSessions:
         """The state of an earlier version did not keep them: what had settled by its last poll is missing."""
         path = tmp_path / "state.db"
         path.write_bytes(gzip.decompress((Path(__file__).parents[1] / "state" / "files" / "state-5.db.gz").read_bytes()))
-        books = report.read(StorageConfig(path=path), lambda _: MARCH, None, subject_of("1m"))
+        books = report.read(StorageConfig(path=path), lambda _: MARCH, None, subject_of(None, "1m"))
         notes = report.report(books, ("workspace",), "name", {}, BOTS).notes
         missing = [note for note in notes if note.startswith("Workspace w: NOT COMPLETE: the lengths of sessions are kept since 2026-03-0")]
         assert len(missing) == 1
         assert missing[0].endswith("when the state was upgraded; sessions that had ended by then are missing.")
-        later = report.read(StorageConfig(path=path), lambda _: Days(MARCH.last, MARCH.last), None, subject_of("1m"))
+        later = report.read(StorageConfig(path=path), lambda _: Days(MARCH.last, MARCH.last), None, subject_of(None, "1m"))
         assert later.lacks == ()
 
     def test_says_nothing_of_the_kind_for_a_state_that_has_always_kept_them(self, lengths: Counting) -> None:
-        books = report.read(StorageConfig(path=lengths.path), lambda _: MARCH, None, subject_of("1m"))
+        books = report.read(StorageConfig(path=lengths.path), lambda _: MARCH, None, subject_of(None, "1m"))
         assert books.lacks == ()
 
     def test_as_a_table_and_for_machines(self, lengths: Counting, capsys: pytest.CaptureFixture[str]) -> None:
