@@ -37,6 +37,11 @@ def rfc3339(at: int, digits: int | None = None) -> str:
     return f"{whole}.{fraction:06d}000"[: 20 + digits].rstrip(".") + "Z"
 
 
+def whole_seconds(micros: int) -> int:
+    """A length of time in seconds, rounded up: it is longer than so many whole seconds if, and only if, `micros` are."""
+    return -(-micros // SECOND)
+
+
 class Calendar(NamedTuple):
     """A moment's day and month (months counted from year 0), and when each begins and ends (µs)."""
 

@@ -41,6 +41,28 @@ def _describe(config: Config) -> Iterator[str]:
             calls = estimate(rooms, running, ended, config.api.page_size)
             yield f"  {running:>16,}   {ended:>25,}   {calls:>21,}   {round(calls * 3600 / interval):>13,}"
     yield from _beside(config)
+    if config.bots.roles:
+        yield f"Peers in these roles are not people: {', '.join(sorted(config.bots.roles))}."
+    yield from _without_effect(config)
+
+
+def _without_effect(config: Config) -> Iterator[str]:
+    """Budgets and prices of what is not read, or of roles that are not people's."""
+    bots, prices = config.bots.roles, config.prices
+    kinds = [listed.kind for listed in LISTED if not getattr(config.collect, listed.kind.name)]
+    unread = {kind.meter: f"collect.{kind.name} is false" for kind in kinds if kind.meter is not None}
+    for budget in config.budgets:
+        if budget.meter in unread:
+            yield f"Without effect: the budget {budget.name}, because {unread[budget.meter]}."
+        elif budget.roles is not None and budget.roles <= bots:
+            yield f"Without effect: the budget {budget.name}, because bots.roles holds all of its roles."
+    if prices is None:
+        return
+    for meter, why in unread.items():
+        if meter != "peer" and prices.per_minute(meter):
+            yield f"Without effect: prices.per_{meter}_minute, because {why}."
+    for role in sorted(prices.per_peer_minute.keys() & bots):
+        yield f"Without effect: prices.per_peer_minute.{role}, because bots.roles holds this role."
 
 
 def _beside(config: Config) -> Iterator[str]:

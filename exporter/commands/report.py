@@ -1,4 +1,4 @@
-"""`hms-exporter report`: participant time by workspace, room, role and day, from the state file.
+"""`hms-exporter report`: participant time, or how many sessions were long, by workspace, room, role and day, from the state.
 
 `read` takes the figures from the state file, also while the exporter runs; `report` makes rows of them and is pure.
 Times are microseconds, days are counted from the epoch, UTC.  Running sessions count up to the last poll.
@@ -14,44 +14,29 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from exporter.commands.options import CommandFailed, add_config_file, add_flags, load
-from exporter.commands.tables import EPOCH, FORMATS, Days, Followed, Knowledge, Report, date_of, moment_of
-from exporter.config.config import BotsConfig, Config, ConfigError, StorageConfig
-from exporter.counting.contribution import Memory, seconds_by_day
+from exporter.commands.subjects import COLUMNS, PARTICIPANTS, Subject, Usage, subject_of
+from exporter.commands.tables import EPOCH, FORMATS, Days, Knowledge, Measure, Report, date_of, moment_of
+from exporter.config.config import METERS, BotsConfig, Config, ConfigError, StorageConfig
 from exporter.counting.scope import EVERYTHING, Scope
-from exporter.counting.spans import FOREVER, Span
 from exporter.state import tables
 from exporter.state.soundness import StoreError
 from exporter.state.view import StateView, look, look_into
 from exporter.times import DAY, MINUTE
 
-COLUMNS = ("workspace", "room", "role", "day")
 _MOST_NOTES = 5
 """Entries of the configuration that are named one by one in the notes."""
 
-_decode_memory = msgspec.msgpack.Decoder(Memory).decode
-_decode_spans = msgspec.json.Decoder(list[Span]).decode
-
-
-class Usage(NamedTuple):
-    """Participant time (µs) of one room and role on one day."""
-
-    workspace: str
-    room_id: str
-    role: str
-    day: int
-    micros: int
-
 
 class Books(NamedTuple):
-    """What the state file says; `names` are the rooms' names by workspace and id."""
+    """What the state says; `names` are the rooms' names by workspace and id, `lacks` what it lacks, in words."""
 
+    measure: Measure
     days: Days
     usage: list[Usage]
     names: Mapping[tuple[str, str], str]
     knowledge: tuple[Knowledge, ...]
+    lacks: tuple[str, ...]
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -66,19 +51,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", dest="last", metavar="DAY", help="the last day, inclusive (default: today)")
     parser.add_argument("--workspace", metavar="NAME", help="only this workspace")
     parser.add_argument("--by", default="room", metavar="COLUMNS", help="workspace, room, role, day, separated by commas (default: room)")
-    parser.add_argument("--sort", choices=("minutes", "name"), default="minutes", help="most minutes first (default), or by name")
+    parser.add_argument("--meter", choices=METERS, help="what the minutes are of (default: peer)")
+    longer = "how many sessions were longer than this, such as 5m, in the place of minutes"
+    parser.add_argument("--sessions-longer-than", metavar="LENGTH", help=longer)
+    parser.add_argument("--sort", choices=("minutes", "name"), default="minutes", help="most first (default), or by name")
     parser.add_argument("--format", choices=tuple(FORMATS), default="table", help="for people (table, the default) or for machines")
 
 
 def run(options: argparse.Namespace) -> int:
     """Writes the report to standard output."""
     days = parse_days(options.month, options.first, options.last)
-    columns = parse_columns(options.by)
+    subject = subject_of(options.meter, options.sessions_longer_than)
+    columns = parse_columns(options.by, subject.columns)
     path = vars(options)["--storage.path"]
     # With the state file named, no configuration is needed, and no credentials.
     config = load(options) if path is None or options.config_file is not None else None
     try:
-        books = read(StorageConfig(path=Path(path)) if config is None else config.storage, days, options.workspace)
+        books = read(StorageConfig(path=Path(path)) if config is None else config.storage, days, options.workspace, subject)
     except StoreError as error:
         raise CommandFailed(str(error)) from error
     bots = (BotsConfig() if config is None else config.bots).roles
@@ -137,65 +126,45 @@ def _month_end(day: int) -> int:
     return _month_start(_month_start(day) + 31) - 1
 
 
-def parse_columns(text: str) -> tuple[str, ...]:
+def parse_columns(text: str, known: tuple[str, ...] = COLUMNS) -> tuple[str, ...]:
     """The columns of a report, such as `room,role`.  Raises `ConfigError`."""
     columns = tuple(text.split(","))
-    if not set(columns) <= set(COLUMNS) or len(set(columns)) < len(columns):
-        raise ConfigError(f"--by: expected some of {','.join(COLUMNS)}, each at most once")
+    if not set(columns) <= set(known) or len(set(columns)) < len(columns):
+        raise ConfigError(f"--by: expected some of {','.join(known)}, each at most once")
     return columns
 
 
 # -- what the state file says -----------------------------------------------------------------------------------------
 
 
-def read(storage: StorageConfig, days: Callable[[int], Days], workspace: str | None) -> Books:
+def read(storage: StorageConfig, days: Callable[[int], Days], workspace: str | None, subject: Subject = PARTICIPANTS) -> Books:
     """What the state says of these days.  Raises `StoreError`, and `ConfigError` for an unknown workspace."""
     if storage.url is None:
-        return look(storage.path, lambda view: _books(view, days, workspace))
-    found = look_into(storage, lambda view: _books(view, days, workspace))
+        return look(storage.path, lambda view: _books(view, days, workspace, subject))
+    found = look_into(storage, lambda view: _books(view, days, workspace, subject))
     if found is None:
         raise StoreError("the database holds no state yet")
     return found
 
 
-def _books(view: StateView, days: Callable[[int], Days], workspace: str | None) -> Books:
-    found = {row.name: row.now for row in view.rows(tables.WORKSPACE)}
+def _books(view: StateView, days: Callable[[int], Days], workspace: str | None, subject: Subject) -> Books:
+    found = {row.name: row for row in view.rows(tables.WORKSPACE)}
     if workspace is not None and workspace not in found:
         known = ", ".join(sorted(found)) or "none yet"
         raise ConfigError(f"--workspace: expected one that the state file knows ({known})")
     wanted = sorted(found) if workspace is None else [workspace]
-    today = max((found[name] or 0 for name in wanted), default=0) // DAY
+    today = max((found[name].now or 0 for name in wanted), default=0) // DAY
     span = days(today)
     usage: list[Usage] = []
     names: dict[tuple[str, str], str] = {}
     knowledge = []
+    lacks = []
     for name in wanted:
-        now = found[name]
-        usage += _usage(view, name, now or 0, span)
+        usage += subject.gather(view, found[name], span)
+        lacks += [f"Workspace {name}: {text}" if len(wanted) > 1 else text for text in subject.lacks(found[name], span)]
         names |= {(name, row.id): row.name for row in view.rows(tables.ROOM, "workspace = ? AND name <> ''", (name,))}
-        entries = view.rows(tables.FOLLOWED, "workspace = ? AND kind = 'entry'", (name,))
-        followed = tuple(Followed(row.key, row.since, row.left) for row in entries)
-        pending = tuple(_pending(row) for row in view.rows(tables.CATCH_UP, "workspace = ?", (name,)))
-        knowledge.append(Knowledge(name, now, followed, pending))
-    return Books(span, usage, names, tuple(knowledge))
-
-
-def _pending(row: tables.CatchUpRow) -> tuple[int, int | None]:
-    """From when on, and up to when, the past is still being read; `None` while that grows."""
-    unread = _decode_spans(row.unread)
-    return unread[0][0], None if unread[-1][1] == FOREVER else unread[-1][1]
-
-
-def _usage(view: StateView, workspace: str, now: int, span: Days) -> Iterator[Usage]:
-    for settled in view.rows(tables.DAY, "workspace = ? AND day BETWEEN ? AND ?", (workspace, *span)):
-        yield Usage(workspace, settled.room_id, settled.role, settled.day, settled.us)
-    for running in view.rows(tables.RUNNING, "workspace = ?", (workspace,)):
-        if running.kind is None:
-            continue  # it is not decided yet whether the room is ours
-        until = next(moment for moment in (running.ended, running.observed, now) if moment is not None)
-        for (day, role), micros in seconds_by_day(_decode_memory(running.memory), until).items():
-            if span.first <= day <= span.last:
-                yield Usage(workspace, running.room_id, role, day, micros)
+        knowledge.append(subject.knowledge(view, found[name]))
+    return Books(subject.measure, span, usage, names, tuple(knowledge), tuple(lacks))
 
 
 # -- what is made of it -----------------------------------------------------------------------------------------------
@@ -222,13 +191,14 @@ def report(books: Books, by: Sequence[str], sort: str, own: Mapping[tuple[str, s
         if usage.role in bots:
             continue
         key = tuple(_values(usage, by, names))
-        sums[key] = sums.get(key, 0) + usage.micros
+        sums[key] = sums.get(key, 0) + usage.amount
     columns = tuple(name for column in by for name in (("room_id", "room") if column == "room" else (column,)))
     # By name means by what people read: a room's name before its id.
     order = [index + 1 if name == "room_id" else index - 1 if name == "room" else index for index, name in enumerate(columns)]
     by_name = sorted(sums.items(), key=lambda row: [row[0][index] for index in order])
     rows = sorted(by_name, key=lambda row: -row[1]) if sort == "minutes" else by_name
-    return Report(books.days, columns, rows, books.knowledge, (*_notes(books, names), *_left_out(books.usage, bots)))
+    notes = (*books.lacks, *_notes(books, names), *_left_out(books.usage, bots))
+    return Report(books.measure, books.days, columns, rows, books.knowledge, notes)
 
 
 def _values(usage: Usage, by: Iterable[str], names: Mapping[tuple[str, str], str]) -> Iterator[str]:
@@ -245,33 +215,35 @@ def _values(usage: Usage, by: Iterable[str], names: Mapping[tuple[str, str], str
 def _notes(books: Books, names: Mapping[tuple[str, str], str]) -> Iterator[str]:
     """Where the figures do not reach as far as was asked for."""
     start, end = books.days.first * DAY, (books.days.last + 1) * DAY
+    things = books.measure.things
+    read = "poll" if things == "sessions" else "read"
     if not books.knowledge:
         yield "Nothing is known yet: the exporter has not polled."
     for known in books.knowledge:
         of = f"Workspace {known.workspace}: " if len(books.knowledge) > 1 else ""
         if known.until is None:
-            yield f"{of}nothing is known yet: it has not been polled."
+            yield f"{of}nothing is known yet: {'it has not been polled' if read == 'poll' else f'{things} have not been read'}."
             continue
         if known.until < end:
-            yield f"{of}Running sessions count up to the last poll, {moment_of(known.until)}."
+            yield f"{of}Running {things} count up to the last {read}, {moment_of(known.until)}."
         for begin, until in known.pending:
             upto = "" if until is None else f" up to {moment_of(until)}"
-            yield f"{of}NOT COMPLETE: sessions that began from {moment_of(begin)}{upto} are still being read."
-        yield from (of + note for note in _beginnings(known, start, end, names))
+            yield f"{of}NOT COMPLETE: {things} that began from {moment_of(begin)}{upto} are still being read."
+        yield from (of + note for note in _beginnings(known, start, end, names, things))
 
 
 def _left_out(found: Iterable[Usage], bots: frozenset[str]) -> Iterator[str]:
     left = [usage for usage in found if usage.role in bots]
     if left:
         roles = ", ".join(sorted({usage.role for usage in left}))
-        minutes = sum(usage.micros for usage in left) / MINUTE
+        minutes = sum(usage.amount for usage in left) / MINUTE
         yield f"Left out, because they are not people (bots.roles): {minutes:,.2f} minutes of {roles}."
 
 
-def _beginnings(known: Knowledge, start: int, end: int, names: Mapping[tuple[str, str], str]) -> Iterator[str]:
+def _beginnings(known: Knowledge, start: int, end: int, names: Mapping[tuple[str, str], str], things: str) -> Iterator[str]:
     late = [entry for entry in known.followed if entry.since > start]
     if late and len({entry.since for entry in late}) == 1 and len(late) == len(known.followed):
-        yield f"Knowledge begins at {moment_of(late[0].since)}: sessions that had ended by then are not in these figures."
+        yield f"Knowledge begins at {moment_of(late[0].since)}: {things} that had ended by then are not in these figures."
         late = []
     for entry in sorted(late, key=lambda entry: entry.since)[:_MOST_NOTES]:
         yield f"{_subject(entry.key, known.workspace, names)}: knowledge begins at {moment_of(entry.since)}."

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
+from exporter.config.money import Meter
 from exporter.times import MINUTE, SECOND, rfc3339
 
 EPOCH = date(1970, 1, 1)
@@ -39,9 +40,26 @@ class Knowledge(NamedTuple):
     pending: tuple[tuple[int, int | None], ...]
 
 
-class Report(NamedTuple):
-    """Rows of a report: the values of its columns, and participant time (µs)."""
+class Measure(NamedTuple):
+    """What a report counts: its title, what it is counted of, and for people and machines the name of its column and a value."""
 
+    title: str
+    things: str
+    column: str
+    shown: Callable[[int], str]
+    name: str
+    exact: Callable[[int], str]
+
+    def number(self, value: int) -> float:
+        """A value for JSON."""
+        text = self.exact(value)
+        return float(text) if "." in text else int(text)
+
+
+class Report(NamedTuple):
+    """Rows of a report: the values of its columns, and what it counts (time in µs)."""
+
+    measure: Measure
     days: Days
     by: tuple[str, ...]
     rows: list[tuple[tuple[str, ...], int]]
@@ -51,20 +69,21 @@ class Report(NamedTuple):
     @property
     def total(self) -> int:
         """The sum of all rows."""
-        return sum(micros for _, micros in self.rows)
+        return sum(value for _, value in self.rows)
 
 
 def as_table(made: Report) -> str:
     """For people: minutes, shares and totals; control characters in names are replaced."""
     shown = [index for index, name in enumerate(made.by) if name != "room_id"]
     total = made.total
-    head = [*(made.by[index] for index in shown), "minutes", "share"]
-    body = [[*(_printable(values[index]) for index in shown), _minutes(micros), _share(micros, total)] for values, micros in made.rows]
-    foot = ["total", *[""] * (len(shown) - 1), _minutes(total), _share(total, total)]
+    told = made.measure.shown
+    head = [*(made.by[index] for index in shown), made.measure.column, "share"]
+    body = [[*(_printable(values[index]) for index in shown), told(value), _share(value, total)] for values, value in made.rows]
+    foot = ["total", *[""] * (len(shown) - 1), told(total), _share(total, total)]
     widths = [max(_width(row[index]) for row in (head, *body, foot)) for index in range(len(head))]
     rule = "-" * (sum(widths) + 2 * len(widths) - 2)
     days = made.days
-    lines = [f"Participant minutes from {date_of(days.first)} to {date_of(days.last)} (UTC)", ""]
+    lines = [f"{made.measure.title} from {date_of(days.first)} to {date_of(days.last)} (UTC)", ""]
     lines += [_line(head, widths), rule, *(_line(row, widths) for row in body)]
     lines += [rule, _line(foot, widths)] if body else ["nothing"]
     if made.notes:
@@ -73,21 +92,22 @@ def as_table(made: Report) -> str:
 
 
 def as_csv(made: Report) -> str:
-    """For machines: one line for each row, seconds to the millisecond."""
+    """For machines: one line for each row, times in seconds to the millisecond."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*made.by, "seconds"])
-    writer.writerows([*values, _exact(micros)] for values, micros in made.rows)
+    writer.writerow([*made.by, made.measure.name])
+    writer.writerows([*values, made.measure.exact(value)] for values, value in made.rows)
     return text.getvalue()
 
 
 def as_json(made: Report) -> str:
     """For machines: the rows, their total, and the period for which the figures are complete."""
+    measure = made.measure
     answer = {
         "from": date_of(made.days.first),
         "to": date_of(made.days.last),
-        "total_seconds": float(_exact(made.total)),
-        "rows": [{**dict(zip(made.by, values, strict=True)), "seconds": float(_exact(micros))} for values, micros in made.rows],
+        f"total_{measure.name}": measure.number(made.total),
+        "rows": [{**dict(zip(made.by, values, strict=True)), measure.name: measure.number(value)} for values, value in made.rows],
         "knowledge": [
             {
                 "workspace": known.workspace,
@@ -124,6 +144,25 @@ def _share(micros: int, total: int) -> str:
 def _exact(micros: int) -> str:
     seconds, rest = divmod((micros + 500) // 1000, 1000)
     return f"{seconds}.{rest:03d}"
+
+
+def time_of(words: str, things: str) -> Measure:
+    """Time, in minutes for people; `words` name what the minutes are of."""
+    return Measure(f"{words} minutes", things, "minutes", _minutes, "seconds", _exact)
+
+
+def count_of(title: str, things: str) -> Measure:
+    """A number of things."""
+    return Measure(title, things, things, "{:,}".format, things, str)
+
+
+MINUTES: Mapping[Meter, Measure] = {
+    "peer": time_of("Participant", "sessions"),
+    "recording": time_of("Recording", "recordings"),
+    "live_stream": time_of("Live stream", "live streams"),
+    "external_stream": time_of("External stream", "external streams"),
+}
+"""The time of each meter."""
 
 
 def _printable(text: str) -> str:

@@ -35,6 +35,8 @@ class Changes:
         self.forgotten: set[str] = set()
         self.days: defaultdict[tuple[Account, str, int, str], int] = defaultdict(int)
         """Microseconds to add, by account, room id, UTC day and role."""
+        self.lengths: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
+        """How long settled sessions were (seconds, rounded up), by the UTC day of their start and room id."""
         self.roles_seen: dict[str, Past] = {}
         """Of sessions that settled, and ran when an entry's series began to be whole: the earlier roles of their peers."""
         self.histograms: set[tuple[str, str]] = set()

@@ -24,7 +24,7 @@ from exporter.counting.coverage import Coverage
 from exporter.counting.peaks import Window
 from exporter.counting.scope import Names
 from exporter.hms.records import Session
-from exporter.times import SECOND, Calendar, calendar
+from exporter.times import DAY, SECOND, Calendar, calendar, whole_seconds
 
 
 class Ledger:
@@ -48,6 +48,8 @@ class Ledger:
         self.before: int | None = None
         """The API's time at the poll before the current one: anything new in the current poll is later."""
         self.polled = False
+        self.lengths_from = 0
+        """Of sessions that had settled by then (µs) it is not kept how long they were."""
         self.unloaded: dict[str, PeriodSums] = {}
         """By role: the time settled in this day and month by accounts that are not in memory. Sums of usage include it."""
         self.changes = Changes()
@@ -169,6 +171,7 @@ class Ledger:
         for (day, role), seconds in seconds_by_day(memory, ended).items():
             self.changes.days[account, tracked.room_id, day, role] += seconds
             state.role(role).periods.add(day, seconds)
+        self.changes.lengths[tracked.started // DAY, tracked.room_id].append(whole_seconds(ended - tracked.started))
         if memory.past and self._ran_in_the_beginning(tracked):
             self.changes.roles_seen[tracked.id] = memory.past
         if self.notes_ends_after is not None and ended > self.notes_ends_after:

@@ -1,6 +1,7 @@
-"""Budgets and costs, from the ledger's sums of this day and this month. Pure.
+"""What usage comes to: budgets and costs by meter, from the sums of this day and this month.  Pure.
 
-A workspace's usage is the sum over its accounts in memory, plus the time settled by accounts that are not.
+A workspace's usage is what its accounts in memory say, and what those have settled that have left it.  Participant time is
+known by role, that of recordings and streams is not.
 """
 
 from __future__ import annotations
@@ -8,10 +9,44 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from exporter.config.money import Budget, Prices
+from exporter.config.money import Budget, Meter, Prices
 from exporter.counting.accounts import AccountState, PeriodSums
 from exporter.counting.contribution import Account
 from exporter.times import MINUTE, SECOND, Calendar, Period, calendar
+
+Sums = tuple[int, int]
+"""Time of this UTC day and of this UTC month (µs)."""
+
+
+class MeterUse(NamedTuple):
+    """What a workspace has used of a meter that knows no roles: by account in memory, and of those that have left it."""
+
+    by_account: Mapping[Account, Sums]
+    elsewhere: Sums = (0, 0)
+
+    @property
+    def whole(self) -> Sums:
+        """All of it."""
+        days, months = zip(self.elsewhere, *self.by_account.values(), strict=True)
+        return sum(days), sum(months)
+
+    def at(self, read: int, now: int) -> MeterUse:
+        """What of it, as read at one moment, is of the day and the month of another one, later (µs)."""
+        same = tuple(_same_period(period, read, now) for period in ("day", "month"))
+        return MeterUse({account: _where(same, sums) for account, sums in self.by_account.items()}, _where(same, self.elsewhere))
+
+    def shown(self, is_shown: Callable[[Account], bool], *, only_those: bool) -> MeterUse:
+        """The same with accounts that are not shown taken for elsewhere, or left out."""
+        found = {account: sums for account, sums in self.by_account.items() if is_shown(account)}
+        if only_those:
+            return MeterUse(found)
+        hidden = MeterUse({account: sums for account, sums in self.by_account.items() if account not in found}, self.elsewhere)
+        return MeterUse(found, hidden.whole)
+
+
+def _where(wanted: tuple[bool, ...], sums: Sums) -> Sums:
+    day, month = (time if yes else 0 for yes, time in zip(wanted, sums, strict=True))
+    return day, month
 
 
 class Spent(NamedTuple):
@@ -25,14 +60,14 @@ class BudgetLine(NamedTuple):
     """A budget as published: its size in seconds, how much of it is used (1 is all), how much of its period is over."""
 
     name: str
+    period: Period
+    meter: Meter
     seconds: float
     used: float
     elapsed: float
 
 
-def by_role(
-    states: Iterable[AccountState], unloaded: Mapping[str, PeriodSums], now: Calendar, bots: frozenset[str]
-) -> dict[str, tuple[int, int]]:
+def by_role(states: Iterable[AccountState], unloaded: Mapping[str, PeriodSums], now: Calendar, bots: frozenset[str]) -> dict[str, Sums]:
     """A workspace's usage of this day and this month by role (µs); that of `bots` is none."""
     sums: dict[str, list[int]] = {role: [*periods.at(now)] for role, periods in unloaded.items()}
     for state in states:
@@ -47,11 +82,14 @@ def spent(
     budget: Budget,
     states: Mapping[Account, AccountState],
     label: Callable[[Account], str | None],
-    whole: Mapping[str, tuple[int, int]],
+    whole: Mapping[str, Sums],
     bots: frozenset[str],
 ) -> int:
-    """What a workspace has used of a budget (µs); `whole` is its usage by role without `bots`, `label` what its accounts are called."""
-    index = 0 if budget.period == "day" else 1
+    """What a workspace has used of a budget of participant time (µs).
+
+    `whole` is its usage by role without `bots`, `label` what its accounts are called.
+    """
+    index = _index(budget)
     if budget.rooms is None:
         return sum(sums[index] for role, sums in whole.items() if budget.roles is None or role in budget.roles)
     return sum(
@@ -63,8 +101,20 @@ def spent(
     )
 
 
-def cost(prices: Prices, whole: Mapping[str, tuple[int, int]]) -> dict[str, float]:
-    """What this month has cost so far by role, in the prices' currency.
+def spent_of(budget: Budget, use: MeterUse, label: Callable[[Account], str | None]) -> int:
+    """What a workspace has used of a budget of another meter (µs)."""
+    index = _index(budget)
+    if budget.rooms is None:
+        return use.whole[index]
+    return sum(sums[index] for account, sums in use.by_account.items() if account.id in budget.rooms or label(account) in budget.rooms)
+
+
+def _index(budget: Budget) -> int:
+    return 0 if budget.period == "day" else 1
+
+
+def cost(prices: Prices, whole: Mapping[str, Sums]) -> dict[str, float]:
+    """What this month's participant time has cost so far by role, in the prices' currency.
 
     The free minutes are taken off every role in proportion, so that the roles' costs add up to the workspace's.
     """
@@ -73,20 +123,27 @@ def cost(prices: Prices, whole: Mapping[str, tuple[int, int]]) -> dict[str, floa
     return {role: month / MINUTE * prices.of(role) * billed for role, (_, month) in whole.items()}
 
 
+def cost_of(prices: Prices, meter: Meter, use: MeterUse) -> float:
+    """What this month's time of another meter has cost so far, in the prices' currency."""
+    assert meter != "peer"
+    return max(0.0, use.whole[1] / MINUTE - prices.free_minutes(meter)) * prices.per_minute(meter)
+
+
 def lines(budgets: Iterable[Budget], spent_by_workspace: Mapping[str, Mapping[str, Spent]]) -> list[BudgetLine]:
     """The budgets as published, of what the workspaces have used of each; one that no workspace has told of is left out."""
     found = []
     for budget in budgets:
         parts = [told[budget.name] for told in spent_by_workspace.values() if budget.name in told]
-        if parts and budget.meter == "peer":
+        if parts:
             now = max(part.now for part in parts)
             size = budget.minutes * 60
             used = sum(part.micros for part in parts if _same_period(budget.period, part.now, now)) / SECOND / size
-            found.append(BudgetLine(budget.name, size, used, calendar(now).elapsed(budget.period, now)))
+            elapsed = calendar(now).elapsed(budget.period, now)
+            found.append(BudgetLine(budget.name, budget.period, budget.meter, size, used, elapsed))
     return found
 
 
 def _same_period(period: Period, a: int, b: int) -> bool:
-    """Whether two moments are in one period. A workspace that was last read in an earlier period has used nothing of this one."""
+    """Whether two moments are of one period: what could not be read since the last one has used nothing of this."""
     one, other = calendar(a), calendar(b)
     return one.day == other.day if period == "day" else one.month == other.month

@@ -155,7 +155,7 @@ class AddingPoller(CollectingPoller):
                 read = True
         if read and not self.api.stopped.is_set():
             self._tell_beside()
-            self._publisher.publish_beside(self.ledger, self.rooms)
+            self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
 
     def _add(self, adding: Adding, asking: Asking, started: float) -> None:
         """Reads one of them; whatever goes wrong concerns that one alone."""

@@ -13,10 +13,12 @@ from functools import partial
 from typing import Any
 
 from exporter.config.config import Config, WorkspaceConfig
+from exporter.config.money import Meter
 from exporter.counting.collected import Collected
 from exporter.counting.contribution import Account, room_account
 from exporter.counting.poll import Poll
 from exporter.counting.rooms import KnownRoom
+from exporter.counting.usage import MeterUse
 from exporter.hms.client import Api
 from exporter.hms.errors import ApiError, Forbidden, NotFound
 from exporter.logs import event
@@ -61,6 +63,8 @@ class Site(AtWork):
         self.durable = True
         """Whether the store has taken all that it has counted: nothing else may be shown."""
         self.shown: Mapping[str, Sequence[Section]] = {}
+        self.used: tuple[MeterUse, int] | None = None
+        """What of it is billed by the minute, and as of when (µs)."""
         self.odd: set[str] = set()
 
     def quiet(self) -> bool:
@@ -77,7 +81,7 @@ class CollectingPoller(WorkspacePoller):
         self._sites: dict[str, Site] = {}
         self._store = store
         super().__init__(workspace, config, store, *arguments, **more)
-        self._publisher.beside = self._sections_beside
+        self._publisher.beside, self._publisher.metered = self._sections_beside, self._meters
 
     # -- its configuration ----------------------------------------------------------------------------------------
 
@@ -159,7 +163,7 @@ class CollectingPoller(WorkspacePoller):
                 read = True
         if read and not self.api.stopped.is_set():
             self._tell_beside()
-            self._publisher.publish_beside(self.ledger, self.rooms)
+            self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
             self._read_names_beside(asking.until)
 
     def _asking(self, started: float) -> Asking:
@@ -303,7 +307,7 @@ class CollectingPoller(WorkspacePoller):
                     site.collected.coverage.renamed(room_id, old, new, self._since(now), now)
             if set(site.collected.unassigned_rooms()) & before.keys():
                 self._settled(site)
-                self._publisher.publish_beside(self.ledger, self.rooms)
+                self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
 
     def _read_names_beside(self, until: float) -> None:
         """A room's series wait for its name: those of a room found here do not wait for the next poll."""
@@ -326,6 +330,17 @@ class CollectingPoller(WorkspacePoller):
             sections |= site.shown
             up += up_sections(self.name, site.name, site.turn.good_until if site.turn.state == "ok" else float("-inf"))
         return {**sections, COLLECTOR_UP.name: up}
+
+    def _meters(self, now: int) -> Mapping[Meter, MeterUse]:
+        """What is used of the meters that are collected, as of a moment (µs); only what the store has taken."""
+        for site in self._sites.values():
+            collected = site.collected
+            if site.durable and collected.now is not None:
+                of_accounts, elsewhere = collected.usage()
+                counted = {account: sums for account, sums in of_accounts.items() if collected.holdings[account].tallies}
+                site.used = MeterUse(counted, elsewhere), collected.now
+        found = ((site.collected.kind.meter, site.used) for site in self._sites.values())
+        return {meter: used[0].at(used[1], now) for meter, used in found if meter is not None and used is not None}
 
     def _tell_of(self, site: AtWork) -> None:
         """A line in the log when something begins, changes or ends."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from exporter.config.money import Budget
 from exporter.counting.usage import Spent, lines
 from exporter.publish.exposition import Exposition, Section
-from exporter.publish.text import budget_lines
+from exporter.publish.usage import budget_lines
 
 _BOARD = ""
 """Budgets are of no workspace; no workspace has an empty name."""

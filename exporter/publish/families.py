@@ -95,14 +95,13 @@ def _room_info(of: AccountView) -> str:
 def _usage(of: AccountView) -> str:
     if of.state.account == OVERFLOW:
         return ""  # it is part of the workspace's own line, `elsewhere`
-    return "".join(
-        [usage_of_role(labels, totals.usage_day, totals.usage_month) for role, totals, labels in of.roles if role not in of.bots]
-    )
+    people = [(labels, totals) for role, totals, labels in of.roles if role not in of.bots]
+    return "".join([period_lines("hms_usage_peer_seconds", labels, totals.usage_day, totals.usage_month) for labels, totals in people])
 
 
-def usage_of_role(labels: str, day: int, month: int) -> str:
-    """The lines of `USAGE_FAMILY` of one role (µs); `labels` have their braces, and a space at the end."""
-    start = f'hms_usage_peer_seconds{labels[:-2]},period="'
+def period_lines(name: str, labels: str, day: int, month: int) -> str:
+    """The lines of a day's and a month's usage (µs); `labels` have their braces, and a space at the end."""
+    start = f'{name}{labels[:-2]},period="'
     return f'{start}day"}} {day / SECOND!r}\n{start}month"}} {month / SECOND!r}\n'
 
 
@@ -218,6 +217,11 @@ WORKSPACE_FAMILIES = (
     _overview("hms_rooms_missing", "Configured rooms that 100ms does not know.", lambda of: of.missing),
     _overview("hms_rooms_overflowed", 'Rooms beyond limits.max_rooms, counted together under room="_other".', lambda of: of.overflowed),
 )
+METER_FAMILY = Family(
+    "hms_usage_seconds",
+    "gauge",
+    "Time of recordings and streams of this UTC day or month so far; it starts over with each. Rooms without series are under _other.",
+)
 ELAPSED_FAMILY = Family(
     "hms_usage_period_elapsed_ratio", "gauge", "How much of this UTC day or month is over: usage divided by it is the pace."
 )
@@ -237,9 +241,9 @@ class BudgetFamily(Family):
 
 BUDGET_FAMILIES = (
     BudgetFamily(
-        "hms_budget_peer_seconds",
+        "hms_budget_seconds",
         "gauge",
-        "The budget: participant time planned for the day or month.",
+        "The budget: time of its meter planned for the day or month.",
         value=lambda budget: budget.seconds,
     ),
     BudgetFamily("hms_budget_used_ratio", "gauge", "How much of the budget is used; 1 is all of it.", value=lambda budget: budget.used),
@@ -300,6 +304,7 @@ FAMILIES: tuple[Family, ...] = (
     *(family for listed in LISTED for family in listed.families),
     *CLIENT_ERROR_FAMILIES,
     *DELIVERY_FAMILIES,
+    METER_FAMILY,
     ELAPSED_FAMILY,
     COST_FAMILY,
     *BUDGET_FAMILIES,

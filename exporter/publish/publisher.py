@@ -8,18 +8,20 @@ from dataclasses import replace
 from itertools import repeat
 
 from exporter.config.config import Config
+from exporter.config.money import Meter
 from exporter.counting.accounts import AccountState
-from exporter.counting.contribution import OVERFLOW, Account
+from exporter.counting.contribution import Account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import Rooms
-from exporter.counting.usage import Spent, by_role, cost, spent
+from exporter.counting.usage import MeterUse
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition, Section
-from exporter.publish.families import ACCOUNT_FAMILIES, UP_FAMILY, Overview
+from exporter.publish.families import ACCOUNT_FAMILIES, COST_FAMILY, METER_FAMILY, UP_FAMILY, Overview
 from exporter.publish.status import MOST_ROOMS, RoomStatus, WorkspaceStatus
-from exporter.publish.text import AccountText, up_line, usage_lines, workspace_lines
+from exporter.publish.text import AccountText, up_line, workspace_lines
+from exporter.publish.usage import spent_by_budget, usage_lines, usage_of
 from exporter.publish.webhooks import Counters, room_sections
-from exporter.times import SECOND, calendar
+from exporter.times import SECOND
 
 SHOWN_INTERVALS = 3
 """Poll intervals for which gauges keep their last good value."""
@@ -38,6 +40,8 @@ class Publisher:
         """What webhooks have counted, where they are received."""
         self.beside: Callable[[Mapping[Account, str]], Mapping[str, Sequence[Section]]] | None = None
         """The sections of what is collected beside sessions, of the accounts that have a label."""
+        self.metered: Callable[[int], Mapping[Meter, MeterUse]] = lambda _: {}
+        """What the workspace has used of the meters that are collected beside sessions, as of a moment (µs)."""
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -113,9 +117,14 @@ class Publisher:
             return replace(status, rooms=tracked, sessions=None, peers=None, users=None, busiest=())
         return replace(status, rooms=tracked, sessions=sessions, peers=peers, users=users, busiest=_busiest(running, ledger.bots))
 
-    def publish_beside(self, ledger: Ledger, rooms: Rooms) -> None:
-        """Renews what is collected beside sessions, and nothing else."""
-        self._show({**self._sections, **self._beside(ledger, rooms)})
+    def publish_beside(self, ledger: Ledger, rooms: Rooms, *, durable: bool) -> None:
+        """Renews what is collected beside sessions, what that costs and how much of its budgets it uses, and nothing else.
+
+        Costs and budgets also tell of sessions: they stay as they are unless the ledger is `durable`.
+        """
+        usage = self._usage(ledger, rooms) if durable else {}
+        of_meters = {family.name: usage[family.name] for family in (METER_FAMILY, COST_FAMILY) if family.name in usage}
+        self._show({**self._sections, **self._beside(ledger, rooms), **of_meters})
 
     def _beside(self, ledger: Ledger, rooms: Rooms) -> Mapping[str, Sequence[Section]]:
         if self.beside is None:
@@ -130,25 +139,12 @@ class Publisher:
         return {name: [Section(text, openmetrics=whole[name])] for name, text in texts.items()}
 
     def _usage(self, ledger: Ledger, rooms: Rooms) -> dict[str, list[Section]]:
-        """The usage that no account's own lines tell: of rooms without series, in money, and of budgets."""
-        prices, now = self._config.prices, ledger.now
-        if now is None:
+        """The usage that no account's own lines tell: of rooms without series, of recordings and streams, in money, and of budgets."""
+        if ledger.now is None:
             return {}
-        today = calendar(now)
-        hidden = [state for account, state in ledger.accounts.items() if account == OVERFLOW or not rooms.shown(account)]
-        if rooms.scope.only_ids:  # what else there is was counted for another configuration
-            elsewhere: dict[str, tuple[int, int]] = {}
-            whole = by_role((state for account, state in ledger.accounts.items() if rooms.shown(account)), {}, today, ledger.bots)
-        else:
-            elsewhere = by_role(hidden, ledger.unloaded, today, ledger.bots)
-            whole = by_role(ledger.accounts.values(), ledger.unloaded, today, ledger.bots)
-        costs = cost(prices, whole) if prices is not None else {}
-        texts = usage_lines(self._name, now, elsewhere, costs, prices.currency if prices is not None else "")
-        self._board.tell(
-            self._name,
-            {budget.name: Spent(spent(budget, ledger.accounts, rooms.label, whole, ledger.bots), now) for budget in self._budgets},
-        )
-        return {name: [Section(text)] for name, text in texts.items()}
+        usage = usage_of(ledger, rooms, self.metered(ledger.now), ledger.now)
+        self._board.tell(self._name, spent_by_budget(usage, self._budgets, ledger, rooms))
+        return {name: [Section(text)] for name, text in usage_lines(self._name, usage, self._config.prices, rooms.label).items()}
 
     def _show(self, sections: Mapping[str, Sequence[Section]]) -> None:
         self._sections = sections

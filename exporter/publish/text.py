@@ -1,4 +1,4 @@
-"""The lines of accounts, workspaces and budgets, by family: finished bytes for the exposition.
+"""The lines of accounts and workspaces, by family: finished bytes for the exposition.
 
 An account's lines are rendered anew only when something of it has changed: most of a large exposition stays the same from one
 poll to the next.
@@ -6,27 +6,20 @@ poll to the next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from exporter.counting.accounts import AccountState
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
-from exporter.counting.usage import BudgetLine
 from exporter.publish.families import (
     ACCOUNT_FAMILIES,
-    BUDGET_FAMILIES,
-    COST_FAMILY,
-    ELAPSED_FAMILY,
     UP_FAMILY,
-    USAGE_FAMILY,
     WORKSPACE_FAMILIES,
     AccountView,
     Overview,
     WorkspaceView,
-    usage_of_role,
 )
-from exporter.publish.writing import created_line, escape
-from exporter.times import PERIODS, calendar
+from exporter.publish.writing import account_labels, created_line, escape
 
 _MOVING = tuple((at, family) for at, family in enumerate(ACCOUNT_FAMILIES) if family.moves)
 _COUNTERS = tuple((at, family) for at, family in enumerate(ACCOUNT_FAMILIES) if family.kind == "counter")
@@ -61,7 +54,7 @@ class AccountText:
         if key != self._key:
             self._key = key
             self._version = -1
-            labels = _labels(workspace, label, state)
+            labels = account_labels(workspace, label, state.account)
             self._of_room = f"{{{labels}}} "
             self._of_role = [(role, f'{{{labels},role="{escape(role)}"}} ') for role in sorted(state.roles)]
         if state.version != self._version:
@@ -99,40 +92,6 @@ class AccountText:
 def account_lines(workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> tuple[bytes, ...]:
     """An account's lines, one text for each of `ACCOUNT_FAMILIES`, as they are at the moment."""
     return AccountText().lines(workspace, label, state, known)
-
-
-def _labels(workspace: str, label: str, state: AccountState) -> str:
-    room_id = f'room_id="{escape(state.account.id)}",' if state.account.kind == "room" else ""
-    return f'workspace="{escape(workspace)}",{room_id}room="{escape(label)}"'
-
-
-def usage_lines(
-    workspace: str, now: int, elsewhere: Mapping[str, tuple[int, int]], costs: Mapping[str, float], currency: str
-) -> dict[str, bytes]:
-    """By family: the usage of rooms without series of their own, how much of each period is over at `now`, and the costs.
-
-    `elsewhere` holds the day's and the month's usage by role (µs), `costs` the month's by role.
-    """
-    label = f'workspace="{escape(workspace)}"'
-    usage = [
-        usage_of_role(f'{{{label},room="_other",role="{escape(role)}"}} ', *sums) for role, sums in sorted(elsewhere.items()) if any(sums)
-    ]
-    ratios = [f'{ELAPSED_FAMILY.name}{{{label},period="{period}"}} {calendar(now).elapsed(period, now)!r}\n' for period in PERIODS]
-    of_cost = [
-        f'{COST_FAMILY.name}{{{label},role="{escape(role)}",currency="{escape(currency)}"}} {cost!r}\n'
-        for role, cost in sorted(costs.items())
-    ]
-    return {
-        family.name: "".join(lines).encode() for family, lines in ((USAGE_FAMILY, usage), (ELAPSED_FAMILY, ratios), (COST_FAMILY, of_cost))
-    }
-
-
-def budget_lines(budgets: Sequence[BudgetLine]) -> dict[str, bytes]:
-    """The budgets' lines by family."""
-    return {
-        family.name: "".join([f'{family.name}{{budget="{escape(budget.name)}"}} {family.value(budget)!r}\n' for budget in budgets]).encode()
-        for family in BUDGET_FAMILIES
-    }
 
 
 def workspace_lines(workspace: str, ledger: Ledger, overview: Overview, *, created: bool = False) -> dict[str, bytes]:

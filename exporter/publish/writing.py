@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from exporter.counting.accounts import Histogram
+from exporter.counting.contribution import Account
 from exporter.times import SECOND
 
 
 def escape(value: str) -> str:
     """A label's value with the characters escaped that both formats ask for."""
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def account_labels(workspace: str, label: str, account: Account) -> str:
+    """The labels of an account that is called `label`, without braces."""
+    room_id = f'room_id="{escape(account.id)}",' if account.kind == "room" else ""
+    return f'workspace="{escape(workspace)}",{room_id}room="{escape(label)}"'
 
 
 def seconds(micros: int) -> str:

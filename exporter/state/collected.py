@@ -11,7 +11,7 @@ from exporter.counting.accounts import Histogram, PeriodSums
 from exporter.counting.changes import Settled
 from exporter.counting.collected import Collected
 from exporter.counting.contribution import Account
-from exporter.counting.coverage import CatchUp, Followed
+from exporter.counting.coverage import CatchUp, Coverage, Followed
 from exporter.counting.holdings import Holding, Kept, Kind, Labels, Tally, by_day
 from exporter.hms.items import I
 from exporter.state.store import Store
@@ -71,10 +71,8 @@ def restore(store: Store, workspace: str, collected: Collected[I]) -> None:
         row = next(iter(db.select(COLLECTOR, _OF, of)), None)
         if row is None:
             return
-        collected.now, collected.newest, coverage.read_until = row.now, row.newest, row.read_until
-        followed = _decode_followed(row.followed)
-        coverage.entries, coverage.rooms = followed.entries, followed.rooms
-        coverage.tasks = {task.number: task for task in _decode_catch_ups(row.catch_ups)}
+        collected.now, collected.newest = row.now, row.newest
+        _restore_coverage(row, coverage)
         for name, of_name in _decode_histograms(row.histograms).items():
             if name in kind.distributions:
                 collected.histograms[name] = Histogram(kind.distributions[name], of_name.counts, of_name.total, of_name.born)
@@ -88,6 +86,13 @@ def restore(store: Store, workspace: str, collected: Collected[I]) -> None:
             sql = "SELECT day, CAST(SUM(us) AS BIGINT) FROM meter_day WHERE workspace = ? AND day >= ? AND meter = ? GROUP BY day"
             for day, micros in sorted(db.query(sql, (workspace, first, kind.meter))):
                 collected.settled_time.add(day, micros)
+
+
+def _restore_coverage(row: CollectorRow, coverage: Coverage) -> None:
+    coverage.read_until = row.read_until
+    followed = _decode_followed(row.followed)
+    coverage.entries, coverage.rooms = followed.entries, followed.rooms
+    coverage.tasks = {task.number: task for task in _decode_catch_ups(row.catch_ups)}
 
 
 def open_accounts(store: Store, workspace: str, collected: Collected[I], accounts: Iterable[Account]) -> None:
@@ -148,18 +153,29 @@ def _decoder(kind: Kind[I]) -> Any:
     return msgspec.msgpack.Decoder(Kept[kind.item]).decode  # type: ignore[name-defined]  # a type that is known at run time only
 
 
-def meter_use(view: StateView, workspace: str, kind: Kind[I]) -> Use:
-    """All time that a kind's meter has counted, for reports: what is settled, and what the other jobs had taken when last read."""
+def meter_use(view: StateView, workspace: str, kind: Kind[I], first: int, last: int) -> Use:
+    """The time of these days that a kind's meter has counted: what is settled, and what the other jobs had taken when last read."""
     found: Use = {}
-    for row in view.rows(METER_DAY, "workspace = ? AND meter = ?", (workspace, kind.meter)):
+    for row in view.rows(METER_DAY, "workspace = ? AND day BETWEEN ? AND ? AND meter = ?", (workspace, first, last, kind.meter)):
         found[Account(row.kind, row.id), row.room_id, row.day] = row.us
     for kept in _kept(view, workspace, kind):
         billed = None if kept.account is None else kind.billed(kept.item, kept.observed)
         for day, micros in by_day(billed).items() if billed is not None else ():
             assert kept.account is not None
             key = kept.account, kept.item.room_id, day
-            found[key] = found.get(key, 0) + micros
+            if first <= day <= last:
+                found[key] = found.get(key, 0) + micros
     return found
+
+
+def reach(view: StateView, workspace: str, kind: Kind[I]) -> tuple[int | None, Coverage]:
+    """When a kind was last read (`None`: never), and what of the past has been."""
+    coverage = Coverage(kind.reach_back)
+    row = next(iter(view.rows(COLLECTOR, _OF, (workspace, kind.name))), None)
+    if row is None:
+        return None, coverage
+    _restore_coverage(row, coverage)
+    return row.now, coverage
 
 
 def _kept(view: StateView, workspace: str, kind: Kind[I]) -> Iterator[Kept[I]]:

@@ -366,6 +366,20 @@ _SUMS = Migration(
     ),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_COVERAGE_BY_ROOM, _WEBHOOKS, _COLLECTORS, _SUMS)
+# -- version 7: how long sessions were ------------------------------------------------------------------------------------
+
+_LENGTHS = Migration(
+    7,
+    (
+        # How long the sessions were that have been settled was not kept.
+        change_table(
+            shape("workspace", 1, {"name": "text", "now": "integer?", "read_until": "integer?", "lengths_from": "integer"}),
+            lambda row: {**row, "lengths_from": row["now"] or 0},
+        ),
+        make_table(shape("session_lengths", 3, {"workspace": "text", "day": "integer", "room_id": "text", "seconds": "blob"})),
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_COVERAGE_BY_ROOM, _WEBHOOKS, _COLLECTORS, _SUMS, _LENGTHS)
 
 SCHEMA = Schema(2, VERSION_2, MIGRATIONS)

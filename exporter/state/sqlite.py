@@ -11,7 +11,7 @@ from exporter.state.file import StateFile
 from exporter.state.schema import select_sql
 from exporter.state.soundness import sealed
 from exporter.state.sqlite_sql import add_sql, put_sql
-from exporter.state.tables import DAY, METER_DAY, Table
+from exporter.state.tables import DAY, METER_DAY, SESSION_LENGTHS, Table
 
 R = TypeVar("R", bound=tuple[Any, ...])
 
@@ -20,8 +20,8 @@ class SqliteDatabase:
     """A `Database` that is a file; `file` is open.  Raises `StoreError` as `StateFile` does."""
 
     def __init__(self, path: Path) -> None:
-        # Days are for reports, and there may be a year of them.
-        self.file = StateFile(path, unverified=frozenset({DAY.name, METER_DAY.name}))
+        # These are for reports, and there may be years of them.
+        self.file = StateFile(path, unverified=frozenset({DAY.name, METER_DAY.name, SESSION_LENGTHS.name}))
 
     def close(self) -> None:
         """Gives the file back."""

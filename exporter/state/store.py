@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,6 +35,7 @@ from exporter.state.tables import (
     ROLES_SEEN,
     ROOM,
     RUNNING,
+    SESSION_LENGTHS,
     SETTLED,
     WORKSPACE,
     AccountRow,
@@ -47,6 +48,7 @@ from exporter.state.tables import (
     RolesSeenRow,
     RoomRow,
     RunningRow,
+    SessionLengthsRow,
     SettledRow,
     WorkspaceRow,
 )
@@ -101,7 +103,7 @@ class Store:
             if row is None:
                 return
             coverage = ledger.coverage
-            ledger.now, coverage.read_until = row.now, row.read_until
+            ledger.now, coverage.read_until, ledger.lengths_from = row.now, row.read_until, row.lengths_from
             for entry in db.select(FOLLOWED, of, (workspace,)):
                 (coverage.entries if entry.kind == "entry" else coverage.rooms)[entry.key] = _followed(entry)
             for task in db.select(CATCH_UP, of, (workspace,)):
@@ -165,7 +167,7 @@ class Store:
         changes = ledger.changes
         with self._mutex, self.database.writing() as db:
             coverage = ledger.coverage
-            db.put(WORKSPACE, [WorkspaceRow(workspace, ledger.now, coverage.read_until)])
+            db.put(WORKSPACE, [WorkspaceRow(workspace, ledger.now, coverage.read_until, ledger.lengths_from)])
             db.put(FOLLOWED, (_followed_row(workspace, subject, coverage) for subject in coverage.changed))
             over = [number for number in coverage.changed_tasks if number not in coverage.tasks]
             db.delete(CATCH_UP, "workspace = ? AND number = ?", ((workspace, number) for number in over))
@@ -177,6 +179,7 @@ class Store:
             db.put(ROLE, (_role_row(workspace, state, *role) for state in states for role in state.roles.items()))
             days = changes.days.items()
             db.add(DAY, (DayRow(workspace, day, *account, room_id, role, us) for (account, room_id, day, role), us in days))
+            db.put(SESSION_LENGTHS, [_lengths_row(db, workspace, *key, seconds) for key, seconds in changes.lengths.items()])
             db.delete(RUNNING, "workspace = ? AND id = ?", ((workspace, session_id) for session_id in changes.untracked))
             db.put(RUNNING, (_running_row(workspace, ledger.tracked[i]) for i in changes.tracked if i in ledger.tracked))
             db.put(SETTLED, (SettledRow(workspace, i, *ledger.settled[i]) for i in changes.settled))
@@ -265,6 +268,13 @@ def _role_row(workspace: str, state: AccountState, role: str, t: RoleTotals) -> 
     counted = (t.joined, t.left, t.seconds)
     periods = (of.day, of.in_day, of.month, of.in_month)
     return RoleRow(workspace, *state.account, role, *counted, *held, *periods, born=t.born or 0)
+
+
+def _lengths_row(db: Reading, workspace: str, day: int, room_id: str, more: Sequence[int]) -> SessionLengthsRow:
+    """What is stored of a room's day with these lengths added."""
+    found = db.select(SESSION_LENGTHS, "workspace = ? AND day = ? AND room_id = ?", (workspace, day, room_id))
+    known = [seconds for row in found for seconds in _decode_counts(row.seconds)]
+    return SessionLengthsRow(workspace, day, room_id, msgspec.json.encode([*known, *more]))
 
 
 def _followed(row: FollowedRow) -> Followed:

@@ -37,11 +37,12 @@ class Table(Generic[R]):
 
 
 class WorkspaceRow(NamedTuple):
-    """A workspace: the API's time at its last poll, and how far has been read."""
+    """A workspace: the API's time at its last poll, and how far has been read; `lengths_from` is as `Ledger` has it."""
 
     name: str
     now: int | None
     read_until: int | None
+    lengths_from: int
 
 
 class FollowedRow(NamedTuple):
@@ -130,6 +131,15 @@ class DayRow(NamedTuple):
     room_id: str
     role: str
     us: int
+
+
+class SessionLengthsRow(NamedTuple):
+    """How long the sessions of a room were that began in one UTC day and have been settled: whole seconds, rounded up, in JSON."""
+
+    workspace: str
+    day: int
+    room_id: str
+    seconds: bytes
 
 
 class RunningRow(NamedTuple):
@@ -295,6 +305,7 @@ ROOM = Table("room", RoomRow, 2)
 ACCOUNT = Table("account", AccountRow, 3, [Index("account_by_activity", ("workspace", "last_active"))])
 ROLE = Table("role", RoleRow, 4)
 DAY = Table("day", DayRow, 6)
+SESSION_LENGTHS = Table("session_lengths", SessionLengthsRow, 3)
 RUNNING = Table("running", RunningRow, 2, wide=True)
 SETTLED = Table("settled", SettledRow, 2)
 ROLES_SEEN = Table("roles_seen", RolesSeenRow, 2)
@@ -318,6 +329,7 @@ TABLES: tuple[Table[Any], ...] = (
     ACCOUNT,
     ROLE,
     DAY,
+    SESSION_LENGTHS,
     RUNNING,
     SETTLED,
     ROLES_SEEN,

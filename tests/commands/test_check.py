@@ -67,6 +67,42 @@ def test_what_is_read_beside_sessions_is_told_with_its_cost_and_so_is_what_is_tu
     assert "client_errors: one call for each session that has ended" in asked
 
 
+def test_it_tells_which_peers_are_not_people() -> None:
+    assert "Peers in these roles are not people: __internal_recorder.\n" in describe(config(f"workspaces: [{WORKSPACE}}}]"))
+    text = describe(config(f"workspaces: [{WORKSPACE}}}]\nbots: {{roles: [robot, beam]}}"))
+    assert "Peers in these roles are not people: beam, robot.\n" in text
+    assert "not people" not in describe(config(f"workspaces: [{WORKSPACE}}}]\nbots: {{roles: []}}"))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            "collect: {recordings: false}\nbudgets: [{name: films, period: day, recording_minutes: 1}]",
+            ["Without effect: the budget films, because collect.recordings is false."],
+        ),
+        (
+            "bots: {roles: [a, b]}\n"
+            "budgets: [{name: x, period: day, peer_minutes: 1, roles: [a]}, {name: y, period: day, peer_minutes: 1, roles: [a, c]}]",
+            ["Without effect: the budget x, because bots.roles holds all of its roles."],
+        ),
+        (
+            "collect: {live_streams: false}\n"
+            "prices: {currency: USD, per_peer_minute: 1, per_live_stream_minute: 1, per_recording_minute: 1}",
+            ["Without effect: prices.per_live_stream_minute, because collect.live_streams is false."],
+        ),
+        (
+            "bots: {roles: [robot]}\nprices: {currency: USD, per_peer_minute: {default: 1, robot: 2}}",
+            ["Without effect: prices.per_peer_minute.robot, because bots.roles holds this role."],
+        ),
+        ("prices: {currency: USD, per_peer_minute: 1}\nbudgets: [{name: films, period: day, recording_minutes: 1}]", []),
+    ],
+)
+def test_it_tells_which_budgets_and_prices_have_no_effect(more: str, said: list[str]) -> None:
+    text = describe(config(f"workspaces: [{WORKSPACE}}}]\n{more}"))
+    assert [line for line in text.splitlines() if line.startswith("Without effect")] == said
+
+
 # --- live ---
 
 

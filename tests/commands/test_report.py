@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 from exporter import cli
 from exporter.commands import report, tables
 from exporter.commands.report import parse_days
+from exporter.commands.subjects import subject_of
 from exporter.commands.tables import Days
 from exporter.config.config import ConfigError, StorageConfig
 from exporter.counting.rooms import KnownRoom
@@ -102,6 +104,104 @@ class TestBots:
         arguments = ["--config.file", os.fspath(config), "--storage.path", os.fspath(counting.path), "--format", "csv", "--by", "role"]
         assert cli.main(["report", *arguments]) == 0
         assert capsys.readouterr().out == "role,seconds\nhost,30.000\n"
+
+
+class TestSessions:
+    """How many sessions were longer than a given time ..."""
+
+    @pytest.fixture
+    def lengths(self, tmp_path: Path) -> Iterator[Counting]:
+        """Ended sessions of 5 min, of a microsecond more, of a second less, and across midnight; one that runs, one not yet settled."""
+        counting = Counting(tmp_path / "state.db")
+        counting.poll(T0)
+        ended = [
+            session("five", {}, room="r1", started=at(0), ended=at(300)),
+            session("more", {}, room="r1", started=at(0), ended=at(300) + 1),
+            session("less", {}, room="r2", started=at(0), ended=at(299)),
+            session("midnight", {}, room="r2", started=MIDNIGHT - HOUR, ended=MIDNIGHT + 2 * HOUR),
+        ]
+        counting.poll(MIDNIGHT + 3 * HOUR - 60 * SECOND, *ended, session("unsettled", {}, room="r3", started=MIDNIGHT + HOUR))
+        running = session("runs", {}, room="r1", started=MIDNIGHT + 2 * HOUR)
+        unsettled = session("unsettled", {}, room="r3", started=MIDNIGHT + HOUR, ended=MIDNIGHT + 3 * HOUR - 10 * SECOND)
+        counting.poll(MIDNIGHT + 3 * HOUR, running, unsettled)
+        yield counting
+        counting.close()
+
+    def longer(self, path: Path, length: str, by: str = "room", days: Days = MARCH) -> dict[tuple[str, ...], int]:
+        subject = subject_of(None, length)
+        books = report.read(StorageConfig(path=path), lambda _: days, None, subject)
+        made = report.report(books, report.parse_columns(by, subject.columns), "minutes", {}, BOTS)
+        return {key if by != "room" else key[:1]: count for key, count in made.rows}
+
+    def test_by_room_exactly_at_any_length_of_whole_seconds(self, lengths: Counting) -> None:
+        assert self.longer(lengths.path, "0s") == {("r1",): 3, ("r2",): 2, ("r3",): 1}
+        assert self.longer(lengths.path, "298s") == {("r1",): 3, ("r2",): 2, ("r3",): 1}
+        assert self.longer(lengths.path, "299s") == {("r1",): 3, ("r2",): 1, ("r3",): 1}
+        assert self.longer(lengths.path, "5m") == {("r1",): 2, ("r2",): 1, ("r3",): 1}
+        assert self.longer(lengths.path, "2h") == {("r2",): 1}
+        assert self.longer(lengths.path, "3h") == {}
+
+    def test_by_the_day_on_which_they_began(self, lengths: Counting) -> None:
+        assert self.longer(lengths.path, "5m", "day") == {("2026-03-02",): 2, ("2026-03-03",): 2}
+        assert self.longer(lengths.path, "5m", "day,room")["2026-03-02", "r2", "r2"] == 1
+        first = T0 // DAY
+        assert self.longer(lengths.path, "5m", "day", Days(first + 1, first + 1)) == {("2026-03-03",): 2}
+
+    def test_follows_what_the_second_look_says_of_an_end(self, lengths: Counting) -> None:
+        assert self.longer(lengths.path, "2h")[("r2",)] == 1
+        late = session("unsettled", {}, room="r3", started=MIDNIGHT + HOUR, ended=MIDNIGHT + 3 * HOUR + 10 * SECOND)
+        lengths.poll(MIDNIGHT + 3 * HOUR + 180 * SECOND, late)
+        assert self.longer(lengths.path, "2h") == {("r2",): 1, ("r3",): 1}
+        lengths.poll(MIDNIGHT + 3 * HOUR + 240 * SECOND, late)
+        assert self.longer(lengths.path, "2h") == {("r2",): 1, ("r3",): 1}, "settled, and counted once"
+
+    def test_adds_to_what_was_stored_before_a_restart(self, lengths: Counting) -> None:
+        begin = MIDNIGHT + 3 * HOUR
+        for number in (1, 2, 3):
+            lengths.restart()
+            start = begin + (4 * number - 3) * HOUR
+            lengths.poll(start + 3 * HOUR, session(f"next-{number}", {}, room="r2", started=start, ended=start + 2 * HOUR + SECOND))
+        assert self.longer(lengths.path, "2h", "day,room") == {("2026-03-02", "r2", "r2"): 1, ("2026-03-03", "r2", "r2"): 3}
+
+    def test_says_from_when_on_lengths_are_kept(self, tmp_path: Path) -> None:
+        """The state of an earlier version did not keep them: what had settled by its last poll is missing."""
+        path = tmp_path / "state.db"
+        path.write_bytes(gzip.decompress((Path(__file__).parents[1] / "state" / "files" / "state-5.db.gz").read_bytes()))
+        books = report.read(StorageConfig(path=path), lambda _: MARCH, None, subject_of(None, "1m"))
+        notes = report.report(books, ("workspace",), "name", {}, BOTS).notes
+        missing = [note for note in notes if note.startswith("Workspace w: NOT COMPLETE: the lengths of sessions are kept since 2026-03-0")]
+        assert len(missing) == 1
+        assert missing[0].endswith("when the state was upgraded; sessions that had ended by then are missing.")
+        later = report.read(StorageConfig(path=path), lambda _: Days(MARCH.last, MARCH.last), None, subject_of(None, "1m"))
+        assert later.lacks == ()
+
+    def test_says_nothing_of_the_kind_for_a_state_that_has_always_kept_them(self, lengths: Counting) -> None:
+        books = report.read(StorageConfig(path=lengths.path), lambda _: MARCH, None, subject_of(None, "1m"))
+        assert books.lacks == ()
+
+    def test_as_a_table_and_for_machines(self, lengths: Counting, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = ["report", "--storage.path", os.fspath(lengths.path), "--sessions-longer-than", "5m", "--by", "day"]
+        assert cli.main(arguments) == 0
+        assert capsys.readouterr().out.startswith(
+            "Sessions longer than 5m from 2026-03-01 to 2026-03-31 (UTC)\n\nday         sessions   share\n"
+        )
+        assert cli.main([*arguments, "--format", "csv", "--sort", "name"]) == 0
+        assert capsys.readouterr().out == "day,sessions\n2026-03-02,2\n2026-03-03,2\n"
+        assert cli.main([*arguments, "--format", "json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["total_sessions"], found["rows"][0]) == (4, {"day": "2026-03-02", "sessions": 2})
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["5"], "--sessions-longer-than: expected a duration from 0s to 3650d, found '5' (a unit is missing, as in 30s)"),
+            (["500ms"], "--sessions-longer-than: expected whole seconds"),
+            (["5m", "--by", "role"], "--by: expected some of workspace,room,day, each at most once"),
+        ],
+    )
+    def test_refuses_in_one_line(self, lengths: Counting, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+        assert cli.main(["report", "--storage.path", os.fspath(lengths.path), "--sessions-longer-than", *arguments]) == 2
+        assert capsys.readouterr().err == f"hms-exporter: {message}\n"
 
 
 class TestReading:
@@ -204,11 +304,11 @@ class TestTexts:
         )
 
     def test_with_thousands_separators(self) -> None:
-        large = tables.Report(MARCH, ("role",), [(("host",), 123_456_789 * 60 * SECOND)], (), ())
+        large = tables.Report(tables.MINUTES["peer"], MARCH, ("role",), [(("host",), 123_456_789 * 60 * SECOND)], (), ())
         assert "123,456,789.00" in tables.as_table(large)
 
     def test_without_control_characters(self) -> None:
-        nasty = tables.Report(MARCH, ("role",), [(("\x1b[31mred",), SECOND)], (), ())
+        nasty = tables.Report(tables.MINUTES["peer"], MARCH, ("role",), [(("\x1b[31mred",), SECOND)], (), ())
         assert "\x1b" not in tables.as_table(nasty)
 
     def test_as_csv_to_the_millisecond(self, counting: Counting) -> None:

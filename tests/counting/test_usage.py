@@ -23,8 +23,9 @@ from exporter.config.config import (
     WorkspaceConfig,
 )
 from exporter.counting.accounts import PeriodSums
+from exporter.counting.contribution import Account, group_account, room_account
 from exporter.counting.rooms import KnownRoom
-from exporter.counting.usage import Spent, cost, lines
+from exporter.counting.usage import MeterUse, Spent, cost, cost_of, lines, spent_of
 from exporter.hms.client import Api
 from exporter.polling.poller import WorkspacePoller
 from exporter.publish.budgets import BudgetBoard
@@ -228,7 +229,7 @@ def test_a_budget_counts_its_workspace_rooms_and_roles_only(tmp_path: Path) -> N
         program.poll(begin + 6 * MINUTE)
         used = {dict(labels)["budget"]: value for labels, value in program.values("hms_budget_used_ratio").items()}
         assert used == {"all": pytest.approx(0.15), "teaching": pytest.approx(0.5), "by id": pytest.approx(0.5)}
-        sizes = {dict(labels)["budget"]: value for labels, value in program.values("hms_budget_peer_seconds").items()}
+        sizes = {dict(labels)["budget"]: value for labels, value in program.values("hms_budget_seconds").items()}
         assert sizes == {"all": 6000.0, "teaching": 600.0, "by id": 600.0}
     finally:
         program.close()
@@ -281,13 +282,75 @@ def test_a_role_without_a_price_costs_nothing() -> None:
     assert cost(Prices("EUR", {"host": 1.0}), {"viewer": (0, MINUTE)}) == {"viewer": 0.0}
 
 
+# -- recordings and streams -------------------------------------------------------------------------------------------
+
+FILMS = MeterUse(
+    {room_account("r1"): (10 * MINUTE, 100 * MINUTE), group_account("classes"): (0, 50 * MINUTE)}, elsewhere=(MINUTE, 30 * MINUTE)
+)
+
+
+def named(account: Account) -> str:
+    return f"room {account.id}"
+
+
+@pytest.mark.parametrize(
+    ("rooms", "minutes"),
+    [(None, 180), ({"r1"}, 100), ({"room r1"}, 100), ({"room classes"}, 50), ({"r1", "room classes"}, 150), ({"room r2"}, 0)],
+)
+def test_a_budget_of_recordings_counts_its_rooms_by_name_or_id(rooms: set[str] | None, minutes: int) -> None:
+    budget = Budget("films", "month", recording_minutes=100, rooms=None if rooms is None else frozenset(rooms))
+    assert spent_of(budget, FILMS, named) == minutes * MINUTE
+    assert (
+        spent_of(replace(budget, period="day"), FILMS, named) == (11 if rooms is None else 10 if {"r1", "room r1"} & rooms else 0) * MINUTE
+    )
+
+
+def test_each_meter_has_a_price_and_free_minutes_of_its_own() -> None:
+    prices = Prices("USD", {"default": 9.0}, 7, per_recording_minute=0.5, free_recording_minutes=80, per_live_stream_minute=2)
+    assert cost_of(prices, "recording", FILMS) == pytest.approx(50)
+    assert cost_of(prices, "live_stream", FILMS) == pytest.approx(360)
+    assert cost_of(prices, "external_stream", FILMS) == 0
+    assert cost_of(replace(prices, free_recording_minutes=180), "recording", FILMS) == 0
+
+
+@pytest.mark.parametrize(
+    ("read", "now", "day", "month"),
+    [
+        (MIDNIGHT + HOUR, MIDNIGHT + 2 * HOUR, 11, 180),
+        (MIDNIGHT + HOUR, MIDNIGHT + 25 * HOUR, 0, 180),
+        (MIDNIGHT - SECOND, MIDNIGHT + SECOND, 0, 0),
+        (MIDNIGHT - 2 * DAY, MIDNIGHT - SECOND, 0, 180),
+    ],
+)
+def test_usage_starts_over_with_the_calendar_though_the_collector_was_last_read_before(read: int, now: int, day: int, month: int) -> None:
+    """A collector that has nothing to tell is read rarely, and one that fails not at all."""
+    assert FILMS.at(read, now).whole == (day * MINUTE, month * MINUTE)
+
+
+def test_rooms_without_series_are_elsewhere_and_nowhere_for_a_configuration_of_ids_alone() -> None:
+    shown = room_account("r1")
+    assert FILMS.shown(lambda account: account == shown, only_those=False) == MeterUse(
+        {shown: (10 * MINUTE, 100 * MINUTE)}, (MINUTE, 80 * MINUTE)
+    )
+    assert FILMS.shown(lambda account: account == shown, only_those=True).whole == (10 * MINUTE, 100 * MINUTE)
+
+
+def test_a_budget_tells_its_period_and_meter() -> None:
+    budgets = [Budget("films", "day", recording_minutes=10), Budget("all", "month", 10)]
+    told = {"a": {"films": Spent(60 * SECOND, MIDNIGHT + HOUR), "all": Spent(0, MIDNIGHT + HOUR)}}
+    assert [(line.name, line.period, line.meter) for line in lines(budgets, told)] == [
+        ("films", "day", "recording"),
+        ("all", "month", "peer"),
+    ]
+
+
 def test_costs_are_published_by_role_with_their_currency(program: Program) -> None:
     program.config = replace(program.config, prices=Prices("EUR", {"default": 0.5}))
     program.restart()
     one_stay(program, MIDNIGHT + HOUR, MIDNIGHT + HOUR + 10 * MINUTE, "host")
     program.poll(MIDNIGHT + HOUR + MINUTE)
     program.poll(MIDNIGHT + 2 * HOUR)
-    assert program.values("hms_usage_cost") == {(("currency", "EUR"), ("role", "host")): pytest.approx(5.0)}
+    assert program.values("hms_usage_cost") == {(("currency", "EUR"), ("meter", "peer"), ("role", "host")): pytest.approx(5.0)}
 
 
 def test_configured_rooms_alone_are_the_usage_of_such_a_workspace(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from exporter.config.money import Prices
 from exporter.counting import client_errors, deliveries
 from exporter.counting.accounts import PeriodSums
 from exporter.counting.changes import Over
@@ -31,7 +32,7 @@ from exporter.counting.ledger import Ledger
 from exporter.counting.poll import Poll
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.sums import Sums
-from exporter.counting.usage import BudgetLine
+from exporter.counting.usage import BudgetLine, MeterUse
 from exporter.counting.webhooks import WORKSPACE, Counter, Key
 from exporter.hms.assets import Asset
 from exporter.hms.client_errors import ClientError
@@ -47,7 +48,8 @@ from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, UP_FAMILY, Ove
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.sums import SumsText
-from exporter.publish.text import account_lines, budget_lines, up_line, usage_lines, workspace_lines
+from exporter.publish.text import account_lines, up_line, workspace_lines
+from exporter.publish.usage import Usage, budget_lines, usage_lines
 from exporter.publish.webhooks import room_sections, workspace_sections
 from exporter.times import HOUR
 from tests.harness import Counting, at, peer, scope_of, session
@@ -146,11 +148,13 @@ def sections(counting: Counting, expires: float) -> Sections:
         lines = account_lines("default", labels[account.id], state, known.get(account.id))
         for family, text in zip(ACCOUNT_FAMILIES, lines, strict=True):
             found.setdefault(family.name, []).append(Section(text, expires if family.expires else float("inf")))
-    usage = usage_lines("default", at(30), {"host": (60_000_000, 90_000_000)}, {"host": 0.125}, "USD")
-    for name, text in usage.items():
+    films = MeterUse({room_account(CLASS): (60_000_000, 120_000_000)}, (0, 60_000_000))
+    usage = Usage(at(30), {"host": (60_000_000, 90_000_000)}, {"host": (0, 1_875_000_000)}, {"recording": films})
+    prices = Prices("USD", {"default": 0.004}, per_recording_minute=0.25, free_recording_minutes=1)
+    for name, text in usage_lines("default", usage, prices, lambda account: labels[account.id]).items():
         found.setdefault(name, []).append(Section(text))
-    budgets = budget_lines([BudgetLine("January", 360_000.0, 0.25, 0.5)])
-    whole = workspace_lines("default", counting.ledger, Overview(configured=2, tracked=3, missing=1, overflowed=0))
+    budgets = budget_lines([BudgetLine("January", "month", "recording", 360_000.0, 0.25, 0.5)])
+    whole = workspace_lines("default", counting.ledger, Overview._make(range(len(Overview._fields))))
     found |= {name: [Section(text)] for name, text in (budgets | whole).items()}
     heard = {
         Key(WORKSPACE, "received", "peer.leave.success"): Counter(at(1), 3),
