@@ -95,7 +95,7 @@ _POLLS = RowPlan(
             "Age of the data",
             "Time since the last complete poll. A saw-tooth up to the poll interval is normal.",
             {"{{workspace}}": f"max by (workspace) ({DATA_AGE})"},
-            unit="s",
+            unit=LENGTH,
         ),
         states(
             "Last poll read everything",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana.frame import DashboardPlan, RowPlan, text_variable
 from grafana.links import ROOM_OF_ROW, USAGE_OF_ROW
 from grafana.panels import FILLING, SHARE, Column, Label, lines, number, optional, rows, steps_of
-from grafana.promql import JOB, WORKSPACE, calendar_minutes, minutes, once, summed, zero
+from grafana.promql import JOB, WORKSPACE, calendar_minutes, minutes, nobody, of_today, once, summed, zero
 
 _NO_PRICES = "no prices configured"
 _NO_BUDGETS = "no budgets configured"
@@ -20,6 +20,13 @@ _SO_FAR = calendar_minutes("month", _EACH)
 # A month that has just begun would promise anything: its first hour counts whole.
 _MONTH_OVER = once(f'hms_usage_period_elapsed_ratio{{{WORKSPACE}, period="month"}}')
 _MONTHS_END = f"{_SO_FAR} / on ({_EACH}) clamp_min({_MONTH_OVER}, 1 / 744)"
+
+
+def _cost(by: str, ago: str = "") -> str:
+    """What this month costs so far."""
+    offset = f" offset {ago}" if ago else ""
+    return summed(of_today(f"hms_usage_cost{{{WORKSPACE}}}{offset}", ago), by)
+
 
 _CALENDAR = RowPlan(
     "By calendar (UTC), whatever the range above",
@@ -42,7 +49,7 @@ _CALENDAR = RowPlan(
             number(
                 "Cost this month",
                 "This month's participant minutes by the exporter's `prices`, in all rooms of the workspaces. 100ms's bill decides.",
-                {"{{currency}}": summed(f"hms_usage_cost{{{WORKSPACE}}}", "currency")},
+                {"{{currency}}": _cost("currency")},
                 width=6,
                 decimals=2,
             ),
@@ -51,8 +58,8 @@ _CALENDAR = RowPlan(
 )
 
 # A budget is of no workspace; two exporters of the same budgets tell the same.
-_USED = f"max by (budget) (hms_budget_used_ratio{{{JOB}}})"
-_OVER = f"max by (budget) (hms_budget_elapsed_ratio{{{JOB}}})"
+_USED = f"max by (budget) ({of_today(f'hms_budget_used_ratio{{{JOB}}}')})"
+_OVER = f"max by (budget) ({of_today(f'hms_budget_elapsed_ratio{{{JOB}}}')})"
 _SIZE = f"max by (budget) (hms_budget_peer_seconds{{{JOB}}}) / 60"
 # As with the month: the first hundredth of the period counts whole.
 _BUDGET_END = f"{_USED} / clamp_min({_OVER}, 0.01)"
@@ -93,8 +100,8 @@ _BUDGETS = RowPlan(
     folded=True,
 )
 
-_COST = summed(f"hms_usage_cost{{{WORKSPACE}}}", f"{_EACH}, currency")
-_DAY_AGO = summed(f"hms_usage_cost{{{WORKSPACE}}} offset 1d", f"{_EACH}, currency")
+_COST = _cost(f"{_EACH}, currency")
+_DAY_AGO = _cost(f"{_EACH}, currency", ago="1d")
 _MINUTES_DAY_AGO = calendar_minutes("month", _EACH, ago="1d")
 # What a further minute costs: the last day's cost by the last day's minutes, for the free ones are used up but once.
 # Where nothing was used in that day, and on the first of a month, the average of the month so far.
@@ -124,10 +131,7 @@ _PRICES = RowPlan(
             number(
                 "A participant minute costs",
                 "The cost so far by the minutes so far, on average over roles, the free ones among them.",
-                {
-                    "{{currency}}": f"{summed(f'hms_usage_cost{{{WORKSPACE}}}', 'currency')} "
-                    f"/ on () group_left () clamp_min({calendar_minutes('month')}, 1)"
-                },
+                {"{{currency}}": f"{_cost('currency')} / on () group_left () clamp_min({calendar_minutes('month')}, 1)"},
                 width=6,
                 decimals=5,
             ),
@@ -138,7 +142,7 @@ _PRICES = RowPlan(
                 "Cost by role",
                 "Which roles this month's cost so far is for; the free minutes are taken off each in proportion.",
                 [*_ROLES, Label("currency", "Currency")],
-                [Column("Cost", summed(f"hms_usage_cost{{{WORKSPACE}}}", "role, currency"), decimals=2, bar=True)],
+                [Column("Cost", _cost("role, currency"), decimals=2, bar=True)],
                 height=6,
             ),
         ),
@@ -147,7 +151,7 @@ _PRICES = RowPlan(
             lines(
                 "Cost through the month",
                 "How the cost of each workspace grew; it starts over with the month.",
-                {"{{workspace}}, {{currency}}": summed(f"hms_usage_cost{{{WORKSPACE}}}", "workspace, currency")},
+                {"{{workspace}}, {{currency}}": _cost("workspace, currency")},
                 width=24,
             ),
         ),
@@ -163,7 +167,7 @@ _WHO = RowPlan(
             "The 50 rooms with the most participant minutes this month. A room's name opens its own dashboard.",
             _ROOMS,
             [Column("Minutes", f"topk(50, {calendar_minutes('month', 'workspace, room')} > 0)", bar=True)],
-            width=14,
+            width=24,
             height=12,
         ),
         rows(
@@ -171,7 +175,7 @@ _WHO = RowPlan(
             "Which roles the participant minutes of this month went to.",
             _ROLES,
             [Column("Minutes", calendar_minutes("month", "role"), bar=True)],
-            width=10,
+            width=12,
             height=6,
         ),
         rows(
@@ -179,7 +183,7 @@ _WHO = RowPlan(
             "Which workspaces the participant minutes of this month went to. A workspace's name shows it alone.",
             _WORKSPACES,
             [Column("Minutes", f"{calendar_minutes('month', 'workspace')} or {zero('workspace')}", bar=True)],
-            width=10,
+            width=12,
             height=6,
         ),
     ],
@@ -205,7 +209,7 @@ _RANGE = RowPlan(
         steps_of(
             "Participant minutes by role",
             "The same by role: 100ms's prices differ between those who publish and those who only watch.",
-            {"{{role}}": minutes("role", "$__interval")},
+            {"{{role}}": f"{minutes('role', '$__interval')} or {nobody()}"},
             every="1h",
         ),
         rows(
@@ -213,7 +217,7 @@ _RANGE = RowPlan(
             "The 50 rooms with the most participant minutes in the range shown. A room's name opens its own dashboard.",
             _ROOMS,
             [Column("Minutes", f"topk(50, {minutes('workspace, room', level='room')} > 0)", bar=True)],
-            width=14,
+            width=24,
             height=12,
         ),
         rows(
@@ -221,7 +225,7 @@ _RANGE = RowPlan(
             "Which roles the minutes of the range shown went to.",
             _ROLES,
             [Column("Minutes", minutes("role"), bar=True)],
-            width=10,
+            width=12,
             height=6,
         ),
         rows(
@@ -229,7 +233,7 @@ _RANGE = RowPlan(
             "Which workspaces the minutes of the range shown went to. A workspace's name shows it alone.",
             _WORKSPACES,
             [Column("Minutes", f"{minutes('workspace')} or {zero('workspace')}", bar=True)],
-            width=10,
+            width=12,
             height=6,
         ),
     ],
