@@ -117,9 +117,10 @@ def calendar_minutes(period: str, by: str = "", ago: str = "") -> str:
     return f"{summed(of_today(used, ago), by)} / 60"
 
 
-def quantile(share: float, histogram: str, by: str) -> str:
+def quantile(share: float, histogram: str, by: str = "") -> str:
     """What this share of the observations lay below."""
-    return f"histogram_quantile({share}, {summed(f'rate({histogram}_bucket{{{WORKSPACE}}}[$__rate_interval])', f'{by}, le')})"
+    labels = f"{by}, le" if by else "le"
+    return f"histogram_quantile({share}, {summed(f'rate({histogram}_bucket{{{WORKSPACE}}}[$__rate_interval])', labels)})"
 
 
 def average(histogram: str, by: str) -> str:

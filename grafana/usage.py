@@ -6,6 +6,9 @@ from grafana.frame import DashboardPlan, RowPlan, text_variable
 from grafana.links import ROOM_OF_ROW, USAGE_OF_ROW
 from grafana.panels import FILLING, SHARE, Column, Label, lines, number, optional, rows, steps_of
 from grafana.promql import JOB, WORKSPACE, calendar_minutes, minutes, nobody, of_today, once, summed, zero
+from grafana.recordings import KIND, KINDS
+
+_METER = Label("meter", "Kind", words={"peer": "Participants", "": "Participants", **KINDS})
 
 _NO_PRICES = "no prices configured"
 _NO_BUDGETS = "no budgets configured"
@@ -22,10 +25,15 @@ _MONTH_OVER = once(f'hms_usage_period_elapsed_ratio{{{WORKSPACE}, period="month"
 _MONTHS_END = f"{_SO_FAR} / on ({_EACH}) clamp_min({_MONTH_OVER}, 1 / 744)"
 
 
-def _cost(by: str, ago: str = "") -> str:
-    """What this month costs so far."""
+_THIS_MONTH = 'period="month"'
+_PARTICIPANTS = ', meter=~"peer|"'  # older exporters have no other meter, and no label for it
+_OTHERS = ', meter!~"peer|"'
+
+
+def _cost(by: str, of: str = "", ago: str = "") -> str:
+    """What this month costs so far, in all or `of` some meters."""
     offset = f" offset {ago}" if ago else ""
-    return summed(of_today(f"hms_usage_cost{{{WORKSPACE}}}{offset}", ago), by)
+    return summed(of_today(f"hms_usage_cost{{{WORKSPACE}{of}}}{offset}", ago), by)
 
 
 _CALENDAR = RowPlan(
@@ -48,7 +56,7 @@ _CALENDAR = RowPlan(
             _NO_PRICES,
             number(
                 "Cost this month",
-                "This month's participant minutes by the exporter's `prices`, in all rooms of the workspaces. 100ms's bill decides.",
+                "This month's minutes by the exporter's `prices`, in all rooms of the workspaces. 100ms's bill decides.",
                 {"{{currency}}": _cost("currency")},
                 width=6,
                 decimals=2,
@@ -58,9 +66,10 @@ _CALENDAR = RowPlan(
 )
 
 # A budget is of no workspace; two exporters of the same budgets tell the same.
-_USED = f"max by (budget) ({of_today(f'hms_budget_used_ratio{{{JOB}}}')})"
-_OVER = f"max by (budget) ({of_today(f'hms_budget_elapsed_ratio{{{JOB}}}')})"
-_SIZE = f"max by (budget) (hms_budget_peer_seconds{{{JOB}}}) / 60"
+_BUDGET = "budget, period, meter"
+_USED = f"max by ({_BUDGET}) ({of_today(f'hms_budget_used_ratio{{{JOB}}}')})"
+_OVER = f"max by ({_BUDGET}) ({of_today(f'hms_budget_elapsed_ratio{{{JOB}}}')})"
+_SIZE = f"max by ({_BUDGET}) (hms_budget_seconds{{{JOB}}}) / 60"
 # As with the month: the first hundredth of the period counts whole.
 _BUDGET_END = f"{_USED} / clamp_min({_OVER}, 0.01)"
 
@@ -73,12 +82,11 @@ _BUDGETS = RowPlan(
                 "Every budget",
                 "What is planned, what is used, and where it ends if the rest of its period goes like the part so far. "
                 "Over 100 % it will not last.",
-                [Label("budget", "Budget", wide=True)],
+                [Label("budget", "Budget", wide=True), Label("meter", "Of")],
                 [
                     Column("Used", _USED, SHARE, decimals=1, bar=True, steps=FILLING),
                     Column("Time passed", _OVER, SHARE, decimals=1),
                     Column("At the period's end", _BUDGET_END, SHARE, decimals=1, bar=True, steps=FILLING),
-                    Column("Used minutes", f"{_USED} * {_SIZE}"),
                     Column("Planned minutes", _SIZE),
                 ],
                 width=24,
@@ -100,8 +108,8 @@ _BUDGETS = RowPlan(
     folded=True,
 )
 
-_COST = _cost(f"{_EACH}, currency")
-_DAY_AGO = _cost(f"{_EACH}, currency", ago="1d")
+_COST = _cost(f"{_EACH}, currency", _PARTICIPANTS)
+_DAY_AGO = _cost(f"{_EACH}, currency", _PARTICIPANTS, ago="1d")
 _MINUTES_DAY_AGO = calendar_minutes("month", _EACH, ago="1d")
 # What a further minute costs: the last day's cost by the last day's minutes, for the free ones are used up but once.
 # Where nothing was used in that day, and on the first of a month, the average of the month so far.
@@ -109,7 +117,9 @@ _FURTHER = (
     f"(({_COST} - {_DAY_AGO} > 0) / on ({_EACH}) group_left () ({_SO_FAR} - {_MINUTES_DAY_AGO} > 0) "
     f"or {_COST} / on ({_EACH}) group_left () clamp_min({_SO_FAR}, 1))"
 )
-_COST_END = f"sum by (currency) (({_COST} > 0) + {_FURTHER} * on ({_EACH}) group_left () ({_MONTHS_END} - {_SO_FAR}))"
+_OF_PARTICIPANTS = f"sum by (currency) (({_COST} > 0) + {_FURTHER} * on ({_EACH}) group_left () ({_MONTHS_END} - {_SO_FAR}))"
+_OF_OTHERS = f"sum by (currency) ({_cost(f'{_EACH}, currency', _OTHERS)} / on ({_EACH}) group_left () clamp_min({_MONTH_OVER}, 1 / 744))"
+_COST_END = f"{_OF_PARTICIPANTS} + {_OF_OTHERS} or {_OF_PARTICIPANTS} or {_OF_OTHERS}"
 
 _PRICES = RowPlan(
     "What this month costs, by the configured prices",
@@ -118,8 +128,8 @@ _PRICES = RowPlan(
             _NO_PRICES,
             number(
                 "Cost at this pace",
-                "What the month costs if the rest of it goes like the part so far and each further minute costs what those of the last day "
-                "did. It has an answer once something is billed: while the free minutes last, nobody knows. "
+                "What the month costs if the rest of it goes like the part so far and each further participant minute costs what those "
+                "of the last day did. It has an answer once something is billed: while the free minutes last, nobody knows. "
                 "Too low in the month in which collecting began.",
                 {"{{currency}}": _COST_END},
                 width=6,
@@ -142,7 +152,17 @@ _PRICES = RowPlan(
                 "Cost by role",
                 "Which roles this month's cost so far is for; the free minutes are taken off each in proportion.",
                 [*_ROLES, Label("currency", "Currency")],
-                [Column("Cost", _cost("role, currency"), decimals=2, bar=True)],
+                [Column("Cost", _cost("role, currency", _PARTICIPANTS), decimals=2, bar=True)],
+                height=6,
+            ),
+        ),
+        optional(
+            _NO_PRICES,
+            rows(
+                "Cost by kind",
+                "What this month's cost so far is for: participants, recordings, streams.",
+                [_METER, Label("currency", "Currency")],
+                [Column("Cost", _cost("meter, currency"), decimals=2, bar=True)],
                 height=6,
             ),
         ),
@@ -185,6 +205,34 @@ _WHO = RowPlan(
             [Column("Minutes", f"{calendar_minutes('month', 'workspace')} or {zero('workspace')}", bar=True)],
             width=12,
             height=6,
+        ),
+    ],
+)
+
+
+def _jobs_minutes(by: str) -> str:
+    """Minutes of recordings and streams of this month so far."""
+    return f"{summed(of_today(f'hms_usage_seconds{{{WORKSPACE}, {_THIS_MONTH}}}'), by)} / 60"
+
+
+_JOBS = RowPlan(
+    "Recordings and streams, this month",
+    [
+        rows(
+            "Minutes by kind",
+            "Minutes of recordings and streams since the first of the month.",
+            [KIND],
+            [Column("Minutes", _jobs_minutes("meter"), bar=True)],
+            width=24,
+            height=5,
+        ),
+        rows(
+            "Recorded and streamed rooms",
+            "The 50 rooms with the most of them. A room's name opens its own dashboard.",
+            [KIND, *_ROOMS],
+            [Column("Minutes", f"topk(50, {_jobs_minutes('meter, workspace, room')} > 0)", bar=True)],
+            width=24,
+            height=8,
         ),
     ],
 )
@@ -288,7 +336,7 @@ PLAN = DashboardPlan(
     title="100ms / Usage and cost",
     description="Participant minutes, budgets and costs, by workspace, room and role, in UTC. The boxes above are for the last row.",
     since="now-7d",
-    rows=(_CALENDAR, _BUDGETS, _PRICES, _WHO, _RANGE, _WHAT_IF),
+    rows=(_CALENDAR, _BUDGETS, _PRICES, _WHO, _JOBS, _RANGE, _WHAT_IF),
     variables=(
         text_variable(
             "price",
