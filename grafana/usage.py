@@ -224,7 +224,7 @@ _JOBS = RowPlan(
             [KIND],
             [Column("Minutes", _jobs_minutes("meter"), bar=True)],
             width=24,
-            height=5,
+            height=6,
         ),
         rows(
             "Recorded and streamed rooms",

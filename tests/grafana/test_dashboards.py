@@ -225,7 +225,7 @@ def test_what_need_not_be_configured_is_not_called_missing_data(board: Json, pan
     elif any(metric.startswith("hms_budget") for metric in asked):
         expected = "no budgets configured"
     elif expected is None:
-        (expected,) = {words for begin, words in _NEED_NOT_BE.items() if any(metric.startswith(begin) for metric in asked)} or {None}
+        expected = next((words for begin, words in _NEED_NOT_BE.items() if any(metric.startswith(begin) for metric in asked)), None)
     assert panel["fieldConfig"]["defaults"].get("noValue") == expected
 
 
