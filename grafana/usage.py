@@ -82,7 +82,7 @@ _BUDGETS = RowPlan(
                 "Every budget",
                 "What is planned, what is used, and where it ends if the rest of its period goes like the part so far. "
                 "Over 100 % it will not last.",
-                [Label("budget", "Budget", wide=True), Label("meter", "Of")],
+                [Label("budget", "Budget", wide=True), _METER],
                 [
                     Column("Used", _USED, SHARE, decimals=1, bar=True, steps=FILLING),
                     Column("Time passed", _OVER, SHARE, decimals=1),
