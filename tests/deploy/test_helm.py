@@ -293,6 +293,10 @@ def test_links_to_runbooks_lead_where_the_values_say(tmp_path: Path) -> None:
     assert {rule["alert"]: rule["annotations"]["runbook_url"] for rule in alerts} == {
         rule["alert"]: f"{page}#{rule['alert'].lower()}" for rule in alerts
     }
+    shown = template(tmp_path, {**CREDENTIALS, "dashboards": {"enabled": True}, "prometheusRule": {"runbooks": page}})
+    overview = one(shown, "ConfigMap", "hms-exporter-dashboard-overview")["data"]["hms-overview.json"]
+    assert f'"url": "{page}#${{__value.text}}"' in overview
+    assert json.loads(overview)["uid"] == "hms-overview"
 
 
 def test_the_rules_are_prometheus_own_with_thresholds_from_the_values(tmp_path: Path) -> None:
