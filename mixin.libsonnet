@@ -6,6 +6,7 @@ local rules(text) = std.parseYaml(text).groups;
   grafanaDashboards+:: {
     'hms-exporter.json': import 'grafana/dashboards/hms-exporter.json',
     'hms-overview.json': import 'grafana/dashboards/hms-overview.json',
+    'hms-recordings.json': import 'grafana/dashboards/hms-recordings.json',
     'hms-room.json': import 'grafana/dashboards/hms-room.json',
     'hms-usage.json': import 'grafana/dashboards/hms-usage.json',
   },

@@ -7,10 +7,10 @@ from typing import Any
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana import exporter, overview, room, usage
+from grafana import exporter, overview, recordings, room, usage
 from grafana.frame import DashboardPlan, assembled
 
-PLANS: tuple[DashboardPlan, ...] = (overview.PLAN, room.PLAN, usage.PLAN, exporter.PLAN)
+PLANS: tuple[DashboardPlan, ...] = (overview.PLAN, room.PLAN, recordings.PLAN, usage.PLAN, exporter.PLAN)
 
 _OLDEST_GRAFANA = "11.0.0"
 

@@ -95,7 +95,7 @@ _POLLS = RowPlan(
             "Age of the data",
             "Time since the last complete poll. A saw-tooth up to the poll interval is normal.",
             {"{{workspace}}": f"max by (workspace) ({DATA_AGE})"},
-            unit="s",
+            unit=LENGTH,
         ),
         states(
             "Last poll read everything",
@@ -173,6 +173,20 @@ _DATA = RowPlan(
     ],
 )
 
+_COLLECTORS = RowPlan(
+    "Beside sessions",
+    [
+        states(
+            "Last read of each collector",
+            "Green: it read all it wanted, in every workspace. Red: something was missing; sessions and peers are not affected.",
+            {"{{collector}}": f"min by (collector) (hms_collector_up{{{WORKSPACE}}})"},
+            meanings=_STATE,
+            width=24,
+            height=7,
+        ),
+    ],
+)
+
 _PROCESS = RowPlan(
     "Process",
     [
@@ -205,6 +219,6 @@ PLAN = DashboardPlan(
     title="100ms / Exporter",
     description="The exporter itself: its polls, its calls to 100ms, the age of its data, its process.",
     since="now-3h",
-    rows=(_HEALTH, _POLLS, _CALLS, _DATA, _PROCESS),
+    rows=(_HEALTH, _POLLS, _CALLS, _COLLECTORS, _DATA, _PROCESS),
     rooms="hidden",
 )

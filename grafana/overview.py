@@ -165,7 +165,7 @@ _ROOMS = RowPlan(
             "The 20 rooms with the most participant minutes in the range shown. A room's name opens its own dashboard.",
             [Label("workspace", "Workspace"), Label("room", "Room", ROOM_OF_ROW, wide=True)],
             [Column("Minutes", _BUSIEST, bar=True)],
-            width=14,
+            width=24,
             height=12,
         ),
         grid(
@@ -173,7 +173,7 @@ _ROOMS = RowPlan(
             "Participant minutes hour by hour in the 20 busiest rooms of the range shown: the darker, the more.",
             {"{{room}}": f"{minutes(_ROOM, '1h', 'room')} and on ({_ROOM}) topk(20, {_BUSIEST_AT_END})"},
             unit="string",
-            width=10,
+            width=24,
             height=12,
             every="1h",
         ),

@@ -98,15 +98,29 @@ def minutes(by: str = "", window: str = "$__range", level: str = "workspace_role
     return f"({raw} or {recorded}) / 60"
 
 
+_POLLED_ON = f"floor(hms_exporter_last_success_timestamp_seconds{{{WORKSPACE}}} / 86400)"
+
+
+def of_today(gauge: str, ago: str = "") -> str:
+    """A gauge of this day or month, without what an exporter says that hangs since a day on which its twin does not hang.
+
+    Yesterday's number is larger than today's, so the maximum of two exporters would be that of the one that hangs.
+    """
+    day = _POLLED_ON if not ago else _POLLED_ON.replace("}", f"}} offset {ago}", 1)
+    behind = f"max by (job, workspace) ({day}) - on (job, workspace) group_right () {day} > 0"
+    return f"{gauge} unless on (job, instance) ({behind})"
+
+
 def calendar_minutes(period: str, by: str = "", ago: str = "") -> str:
     """Participant minutes of this `day` or `month` (UTC) so far, as the exporter knows them."""
     used = f'hms_usage_peer_seconds{{{WORKSPACE}, period="{period}"}}' + (f" offset {ago}" if ago else "")
-    return f"{summed(used, by)} / 60"
+    return f"{summed(of_today(used, ago), by)} / 60"
 
 
-def quantile(share: float, histogram: str, by: str) -> str:
+def quantile(share: float, histogram: str, by: str = "") -> str:
     """What this share of the observations lay below."""
-    return f"histogram_quantile({share}, {summed(f'rate({histogram}_bucket{{{WORKSPACE}}}[$__rate_interval])', f'{by}, le')})"
+    labels = f"{by}, le" if by else "le"
+    return f"histogram_quantile({share}, {summed(f'rate({histogram}_bucket{{{WORKSPACE}}}[$__rate_interval])', labels)})"
 
 
 def average(histogram: str, by: str) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from grafana.frame import DashboardPlan, RowPlan, text_variable
 from grafana.links import ROOM_OF_ROW, USAGE_OF_ROW
 from grafana.panels import FILLING, SHARE, Column, Label, lines, number, optional, rows, steps_of
-from grafana.promql import JOB, WORKSPACE, calendar_minutes, minutes, once, summed, zero
+from grafana.promql import JOB, WORKSPACE, calendar_minutes, minutes, nobody, of_today, once, summed, zero
+from grafana.recordings import KIND, KINDS
+
+_METER = Label("meter", "Kind", words={"peer": "Participants", "": "Participants", **KINDS})
 
 _NO_PRICES = "no prices configured"
 _NO_BUDGETS = "no budgets configured"
@@ -20,6 +23,18 @@ _SO_FAR = calendar_minutes("month", _EACH)
 # A month that has just begun would promise anything: its first hour counts whole.
 _MONTH_OVER = once(f'hms_usage_period_elapsed_ratio{{{WORKSPACE}, period="month"}}')
 _MONTHS_END = f"{_SO_FAR} / on ({_EACH}) clamp_min({_MONTH_OVER}, 1 / 744)"
+
+
+_THIS_MONTH = 'period="month"'
+_PARTICIPANTS = ', meter=~"peer|"'  # older exporters have no other meter, and no label for it
+_OTHERS = ', meter!~"peer|"'
+
+
+def _cost(by: str, of: str = "", ago: str = "") -> str:
+    """What this month costs so far, in all or `of` some meters."""
+    offset = f" offset {ago}" if ago else ""
+    return summed(of_today(f"hms_usage_cost{{{WORKSPACE}{of}}}{offset}", ago), by)
+
 
 _CALENDAR = RowPlan(
     "By calendar (UTC), whatever the range above",
@@ -41,8 +56,8 @@ _CALENDAR = RowPlan(
             _NO_PRICES,
             number(
                 "Cost this month",
-                "This month's participant minutes by the exporter's `prices`, in all rooms of the workspaces. 100ms's bill decides.",
-                {"{{currency}}": summed(f"hms_usage_cost{{{WORKSPACE}}}", "currency")},
+                "This month's minutes by the exporter's `prices`, in all rooms of the workspaces. 100ms's bill decides.",
+                {"{{currency}}": _cost("currency")},
                 width=6,
                 decimals=2,
             ),
@@ -51,9 +66,10 @@ _CALENDAR = RowPlan(
 )
 
 # A budget is of no workspace; two exporters of the same budgets tell the same.
-_USED = f"max by (budget) (hms_budget_used_ratio{{{JOB}}})"
-_OVER = f"max by (budget) (hms_budget_elapsed_ratio{{{JOB}}})"
-_SIZE = f"max by (budget) (hms_budget_peer_seconds{{{JOB}}}) / 60"
+_BUDGET = "budget, period, meter"
+_USED = f"max by ({_BUDGET}) ({of_today(f'hms_budget_used_ratio{{{JOB}}}')})"
+_OVER = f"max by ({_BUDGET}) ({of_today(f'hms_budget_elapsed_ratio{{{JOB}}}')})"
+_SIZE = f"max by ({_BUDGET}) (hms_budget_seconds{{{JOB}}}) / 60"
 # As with the month: the first hundredth of the period counts whole.
 _BUDGET_END = f"{_USED} / clamp_min({_OVER}, 0.01)"
 
@@ -66,12 +82,11 @@ _BUDGETS = RowPlan(
                 "Every budget",
                 "What is planned, what is used, and where it ends if the rest of its period goes like the part so far. "
                 "Over 100 % it will not last.",
-                [Label("budget", "Budget", wide=True)],
+                [Label("budget", "Budget", wide=True), _METER],
                 [
                     Column("Used", _USED, SHARE, decimals=1, bar=True, steps=FILLING),
                     Column("Time passed", _OVER, SHARE, decimals=1),
                     Column("At the period's end", _BUDGET_END, SHARE, decimals=1, bar=True, steps=FILLING),
-                    Column("Used minutes", f"{_USED} * {_SIZE}"),
                     Column("Planned minutes", _SIZE),
                 ],
                 width=24,
@@ -93,8 +108,8 @@ _BUDGETS = RowPlan(
     folded=True,
 )
 
-_COST = summed(f"hms_usage_cost{{{WORKSPACE}}}", f"{_EACH}, currency")
-_DAY_AGO = summed(f"hms_usage_cost{{{WORKSPACE}}} offset 1d", f"{_EACH}, currency")
+_COST = _cost(f"{_EACH}, currency", _PARTICIPANTS)
+_DAY_AGO = _cost(f"{_EACH}, currency", _PARTICIPANTS, ago="1d")
 _MINUTES_DAY_AGO = calendar_minutes("month", _EACH, ago="1d")
 # What a further minute costs: the last day's cost by the last day's minutes, for the free ones are used up but once.
 # Where nothing was used in that day, and on the first of a month, the average of the month so far.
@@ -102,7 +117,9 @@ _FURTHER = (
     f"(({_COST} - {_DAY_AGO} > 0) / on ({_EACH}) group_left () ({_SO_FAR} - {_MINUTES_DAY_AGO} > 0) "
     f"or {_COST} / on ({_EACH}) group_left () clamp_min({_SO_FAR}, 1))"
 )
-_COST_END = f"sum by (currency) (({_COST} > 0) + {_FURTHER} * on ({_EACH}) group_left () ({_MONTHS_END} - {_SO_FAR}))"
+_OF_PARTICIPANTS = f"sum by (currency) (({_COST} > 0) + {_FURTHER} * on ({_EACH}) group_left () ({_MONTHS_END} - {_SO_FAR}))"
+_OF_OTHERS = f"sum by (currency) ({_cost(f'{_EACH}, currency', _OTHERS)} / on ({_EACH}) group_left () clamp_min({_MONTH_OVER}, 1 / 744))"
+_COST_END = f"{_OF_PARTICIPANTS} + {_OF_OTHERS} or {_OF_PARTICIPANTS} or {_OF_OTHERS}"
 
 _PRICES = RowPlan(
     "What this month costs, by the configured prices",
@@ -111,8 +128,8 @@ _PRICES = RowPlan(
             _NO_PRICES,
             number(
                 "Cost at this pace",
-                "What the month costs if the rest of it goes like the part so far and each further minute costs what those of the last day "
-                "did. It has an answer once something is billed: while the free minutes last, nobody knows. "
+                "What the month costs if the rest of it goes like the part so far and each further participant minute costs what those "
+                "of the last day did. It has an answer once something is billed: while the free minutes last, nobody knows. "
                 "Too low in the month in which collecting began.",
                 {"{{currency}}": _COST_END},
                 width=6,
@@ -124,10 +141,7 @@ _PRICES = RowPlan(
             number(
                 "A participant minute costs",
                 "The cost so far by the minutes so far, on average over roles, the free ones among them.",
-                {
-                    "{{currency}}": f"{summed(f'hms_usage_cost{{{WORKSPACE}}}', 'currency')} "
-                    f"/ on () group_left () clamp_min({calendar_minutes('month')}, 1)"
-                },
+                {"{{currency}}": f"{_cost('currency')} / on () group_left () clamp_min({calendar_minutes('month')}, 1)"},
                 width=6,
                 decimals=5,
             ),
@@ -138,7 +152,17 @@ _PRICES = RowPlan(
                 "Cost by role",
                 "Which roles this month's cost so far is for; the free minutes are taken off each in proportion.",
                 [*_ROLES, Label("currency", "Currency")],
-                [Column("Cost", summed(f"hms_usage_cost{{{WORKSPACE}}}", "role, currency"), decimals=2, bar=True)],
+                [Column("Cost", _cost("role, currency", _PARTICIPANTS), decimals=2, bar=True)],
+                height=6,
+            ),
+        ),
+        optional(
+            _NO_PRICES,
+            rows(
+                "Cost by kind",
+                "What this month's cost so far is for: participants, recordings, streams.",
+                [_METER, Label("currency", "Currency")],
+                [Column("Cost", _cost("meter, currency"), decimals=2, bar=True)],
                 height=6,
             ),
         ),
@@ -147,7 +171,7 @@ _PRICES = RowPlan(
             lines(
                 "Cost through the month",
                 "How the cost of each workspace grew; it starts over with the month.",
-                {"{{workspace}}, {{currency}}": summed(f"hms_usage_cost{{{WORKSPACE}}}", "workspace, currency")},
+                {"{{workspace}}, {{currency}}": _cost("workspace, currency")},
                 width=24,
             ),
         ),
@@ -163,7 +187,7 @@ _WHO = RowPlan(
             "The 50 rooms with the most participant minutes this month. A room's name opens its own dashboard.",
             _ROOMS,
             [Column("Minutes", f"topk(50, {calendar_minutes('month', 'workspace, room')} > 0)", bar=True)],
-            width=14,
+            width=24,
             height=12,
         ),
         rows(
@@ -171,7 +195,7 @@ _WHO = RowPlan(
             "Which roles the participant minutes of this month went to.",
             _ROLES,
             [Column("Minutes", calendar_minutes("month", "role"), bar=True)],
-            width=10,
+            width=12,
             height=6,
         ),
         rows(
@@ -179,8 +203,36 @@ _WHO = RowPlan(
             "Which workspaces the participant minutes of this month went to. A workspace's name shows it alone.",
             _WORKSPACES,
             [Column("Minutes", f"{calendar_minutes('month', 'workspace')} or {zero('workspace')}", bar=True)],
-            width=10,
+            width=12,
             height=6,
+        ),
+    ],
+)
+
+
+def _jobs_minutes(by: str) -> str:
+    """Minutes of recordings and streams of this month so far."""
+    return f"{summed(of_today(f'hms_usage_seconds{{{WORKSPACE}, {_THIS_MONTH}}}'), by)} / 60"
+
+
+_JOBS = RowPlan(
+    "Recordings and streams, this month",
+    [
+        rows(
+            "Minutes by kind",
+            "Minutes of recordings and streams since the first of the month.",
+            [KIND],
+            [Column("Minutes", _jobs_minutes("meter"), bar=True)],
+            width=24,
+            height=6,
+        ),
+        rows(
+            "Recorded and streamed rooms",
+            "The 50 rooms with the most of them. A room's name opens its own dashboard.",
+            [KIND, *_ROOMS],
+            [Column("Minutes", f"topk(50, {_jobs_minutes('meter, workspace, room')} > 0)", bar=True)],
+            width=24,
+            height=8,
         ),
     ],
 )
@@ -205,7 +257,7 @@ _RANGE = RowPlan(
         steps_of(
             "Participant minutes by role",
             "The same by role: 100ms's prices differ between those who publish and those who only watch.",
-            {"{{role}}": minutes("role", "$__interval")},
+            {"{{role}}": f"{minutes('role', '$__interval')} or {nobody()}"},
             every="1h",
         ),
         rows(
@@ -213,7 +265,7 @@ _RANGE = RowPlan(
             "The 50 rooms with the most participant minutes in the range shown. A room's name opens its own dashboard.",
             _ROOMS,
             [Column("Minutes", f"topk(50, {minutes('workspace, room', level='room')} > 0)", bar=True)],
-            width=14,
+            width=24,
             height=12,
         ),
         rows(
@@ -221,7 +273,7 @@ _RANGE = RowPlan(
             "Which roles the minutes of the range shown went to.",
             _ROLES,
             [Column("Minutes", minutes("role"), bar=True)],
-            width=10,
+            width=12,
             height=6,
         ),
         rows(
@@ -229,7 +281,7 @@ _RANGE = RowPlan(
             "Which workspaces the minutes of the range shown went to. A workspace's name shows it alone.",
             _WORKSPACES,
             [Column("Minutes", f"{minutes('workspace')} or {zero('workspace')}", bar=True)],
-            width=10,
+            width=12,
             height=6,
         ),
     ],
@@ -284,7 +336,7 @@ PLAN = DashboardPlan(
     title="100ms / Usage and cost",
     description="Participant minutes, budgets and costs, by workspace, room and role, in UTC. The boxes above are for the last row.",
     since="now-7d",
-    rows=(_CALENDAR, _BUDGETS, _PRICES, _WHO, _RANGE, _WHAT_IF),
+    rows=(_CALENDAR, _BUDGETS, _PRICES, _WHO, _JOBS, _RANGE, _WHAT_IF),
     variables=(
         text_variable(
             "price",

@@ -6,6 +6,7 @@ An installed exporter carries them in its package, a clone of the project where 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping
 from importlib.resources import files
@@ -46,16 +47,28 @@ def carried(kind: Kind) -> dict[str, bytes]:
     return dict(sorted(found.items()))
 
 
-def write(kind: Kind, folder: Path, *, force: bool = False) -> list[Outcome]:
+def linked(content: bytes, runbooks: str | None) -> bytes:
+    """The file with the links to runbooks leading to the page `runbooks`, if that is given."""
+    if runbooks is None:
+        return content
+    found = re.search(rb"(?m)^ +runbook_url: (\S+)#\w+$", carried("rules")["hms-alerts.yml"])
+    assert found is not None  # each alert has one
+    return content.replace(found[1] + b"#", runbooks.encode() + b"#")
+
+
+def write(kind: Kind, folder: Path, *, force: bool = False, runbooks: str | None = None) -> list[Outcome]:
     """Puts the files into `folder`, which is made.  One that is there and differs is kept, unless `force`.
 
     Raises `CommandFailed`.
     """
+    if runbooks is not None and not re.fullmatch(r"https?://[^\s#\"\\]+", runbooks):
+        raise CommandFailed(f"--runbooks: expected the address of a page, https://..., without an anchor, found {runbooks!r}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandFailed(f"{folder}: cannot be made: {error.strerror}") from None
-    return [Outcome(folder / name, _put(folder / name, content, force=force)) for name, content in carried(kind).items()]
+    files_now = {name: linked(content, runbooks) for name, content in carried(kind).items()}
+    return [Outcome(folder / name, _put(folder / name, content, force=force)) for name, content in files_now.items()]
 
 
 def _put(path: Path, content: bytes, *, force: bool) -> Fate:
@@ -75,14 +88,15 @@ def _put(path: Path, content: bytes, *, force: bool) -> Fate:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the folder, and the flag that overwrites."""
+    """Adds the folder, and the flags."""
     parser.usage = "%(prog)s DIR [options]"
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder; it is made")
     parser.add_argument("--force", action="store_true", help="overwrite files that differ")
+    parser.add_argument("--runbooks", metavar="URL", help="where docs/alerts.md is published, for the links to runbooks")
 
 
 def run(kind: Kind, options: argparse.Namespace) -> int:
     """Writes the files and says what has become of each: exit code 1 when one was kept because it differs."""
-    outcomes = write(kind, options.folder, force=options.force)
+    outcomes = write(kind, options.folder, force=options.force, runbooks=options.runbooks)
     sys.stdout.write("".join(f"{outcome}\n" for outcome in outcomes))
     return int(any(outcome.fate == "kept" for outcome in outcomes))

@@ -62,6 +62,22 @@ def test_with_force_a_file_that_differs_is_overwritten_and_files_of_others_stay(
     assert (tmp_path / "my-own.yml").read_text() == "groups: []\n"
 
 
+def test_links_to_runbooks_lead_where_they_are_told_to(tmp_path: Path) -> None:
+    page = "https://wiki.example.org/calls/alerts"
+    for kind in KINDS:
+        assets.write(kind, tmp_path, runbooks=page)
+    alerts = (tmp_path / "hms-alerts.yml").read_text()
+    assert alerts.count(f"runbook_url: {page}#hms") == alerts.count("runbook_url:") > 20
+    assert f'"url": "{page}#${{__value.text}}"' in (tmp_path / "hms-overview.json").read_text()
+
+
+@pytest.mark.parametrize("page", ["docs/alerts.md", "https://wiki.example.org/alerts#top", "ftp://wiki.example.org"])
+def test_a_link_that_would_be_dead_in_a_message_is_refused(page: str, tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match=r"--runbooks: expected the address of a page"):
+        assets.write("rules", tmp_path, runbooks=page)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_made_and_a_file_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CommandFailed, match=r"/file: cannot be made: File exists$"):

@@ -286,6 +286,19 @@ def test_a_take_over_keeps_one_series(tmp_path: Path) -> None:
     ]
 
 
+def test_links_to_runbooks_lead_where_the_values_say(tmp_path: Path) -> None:
+    page = "https://wiki.example.org/alerts"
+    groups = one(template(tmp_path, {**CREDENTIALS, "prometheusRule": {"enabled": True, "runbooks": page}}), "PrometheusRule")
+    alerts = [rule for group in groups["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+    assert {rule["alert"]: rule["annotations"]["runbook_url"] for rule in alerts} == {
+        rule["alert"]: f"{page}#{rule['alert'].lower()}" for rule in alerts
+    }
+    shown = template(tmp_path, {**CREDENTIALS, "dashboards": {"enabled": True}, "prometheusRule": {"runbooks": page}})
+    overview = one(shown, "ConfigMap", "hms-exporter-dashboard-overview")["data"]["hms-overview.json"]
+    assert f'"url": "{page}#${{__value.text}}"' in overview
+    assert json.loads(overview)["uid"] == "hms-overview"
+
+
 def test_the_rules_are_prometheus_own_with_thresholds_from_the_values(tmp_path: Path) -> None:
     groups = one(template(tmp_path, EVERYTHING), "PrometheusRule")["spec"]["groups"]
     shipped = {group["name"]: group for path in RULES for group in yaml.safe_load(path.read_text())["groups"]}

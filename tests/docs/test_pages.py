@@ -54,9 +54,10 @@ def test_the_glossary_is_in_order() -> None:
 @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)
 def test_a_picture_is_legible_and_light_and_shown(path: Path) -> None:
     data = path.read_bytes()
-    width, _ = struct.unpack(">II", data[16:24])
+    width, height = struct.unpack(">II", data[16:24])
     assert data.startswith(b"\x89PNG")
     assert len(data) < 300_000
+    assert width > height
     assert width >= 1000
     assert any(f"images/{path.name})" in each.read_text(encoding="utf-8") for each in PAGES)
 

@@ -22,6 +22,7 @@ from tests.programs import require
 pytestmark = pytest.mark.slow
 
 _EXPORTERS = [f'job="hms-exporter",instance="10.0.0.{number}:10100",pod="exporter-{number}"' for number in (1, 2)]
+_HUNG = 'job="hms-exporter",instance="10.0.0.3:10100",pod="exporter-3"'
 _CLASS = 'workspace="school",room_id="61652b404e556e35f2179759",room="class"'
 # Grafana's window for rates is four of the queries' shortest step, here a minute.
 _VARIABLES = {
@@ -59,6 +60,10 @@ def _samples(now: int, *, alerts: bool) -> Iterator[tuple[str, str, Value]]:
             yield "hms_peer_seconds_total", labels, _rising(peers * 60)
             yield "hms_peers_joined_total", labels, lambda minute: minute
             yield "hms_usage_peer_seconds", f'{labels},period="month"', peers * 7200
+            yield "hms_usage_peer_seconds", f'{labels},period="day"', peers * 600
+    # A third one hangs since yesterday, when more had been used than today.
+    yield "hms_exporter_last_success_timestamp_seconds", f'{_HUNG},workspace="school"', now - 90000
+    yield "hms_usage_peer_seconds", f'{_HUNG},{_CLASS},role="host",period="day"', 90000
     yield "process_resident_memory_bytes", 'job="node",instance="node:9100"', 9e9
     yield "hms:threshold:stale_seconds", "", 600
     if alerts:
@@ -138,6 +143,7 @@ def test_the_dashboards_answers(asked: tuple[Grafana, bool]) -> None:
     assert grafana.number("overview", "Peers", "now") == 7
     assert grafana.number("overview", "Most peers at once") == 7
     assert grafana.number("usage", "This month so far") == 7 * 120
+    assert grafana.number("usage", "Today") == 7 * 10
     assert grafana.number("usage", "Total") == pytest.approx(7 * 60, rel=0.02)
     assert grafana.number("room", "Running for") == 30600
     assert len(grafana.rows("overview", "Rooms in use", 2)) == 1

@@ -128,6 +128,28 @@ def test_each_alert_is_tested_firing_and_at_rest() -> None:
     assert firing == resting == set(ALERTS)
 
 
+LIVES = {
+    "restart": r"\brestart",
+    "rollout": r"\brollout|rolled out",
+    "two exporters": r"\btwo exporters|\bboth exporters",
+    "scrape gap": r"\bgap\b",
+}
+"""What happens to exporters, as the names of tests tell it."""
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_each_alert_is_seen_firing_through_what_happens_to_exporters(life: str) -> None:
+    seen = set()
+    for path in TEST_FILES:
+        for test in _load(path)["tests"]:
+            if re.search(LIVES[life], test["name"]):
+                seen |= {case["alertname"] for case in test.get("alert_rule_test", ()) if case["exp_alerts"]}
+                samples = [sample["labels"] for case in test.get("promql_expr_test", ()) for sample in case["exp_samples"]]
+                seen |= {name for labels in samples for name in re.findall(r'alertname="(\w+)"', labels)}
+    # Rules are missing in Prometheus, whatever exporters do.
+    assert set(ALERTS) - seen == {"HmsThresholdsMissing"}
+
+
 @pytest.mark.parametrize("name", ALERTS)
 def test_an_alert_says_what_is_wrong_how_bad_and_where_to_read_on(name: str) -> None:
     rule = ALERTS[name]
@@ -183,7 +205,8 @@ def test_alerts_compare_with_thresholds_and_not_with_numbers() -> None:
     """But for what is 0 or 1 by its meaning: down, refused, used up, projected to be used up."""
     states = {
         "HmsExporterDown", "HmsWorkspaceMissing", "HmsConfigReloadFailed", "HmsBudgetUsedUp", "HmsBudgetNearlyUsed", "HmsBudgetPaceTooHigh",
-        "HmsCredentialsRejected", "HmsDataStale", "HmsTokenExpiring", "HmsSessionForgotten",
+        "HmsCredentialsRejected", "HmsDataStale", "HmsTokenExpiring", "HmsSessionForgotten", "HmsWebhooksSilent",
+        "HmsCollectorDown",
     }  # fmt: skip
     for name, rule in ALERTS.items():
         if name == "HmsThresholdsMissing":
@@ -226,7 +249,8 @@ def test_the_queries_of_the_runbooks_are_promql_and_know_only_series_that_exist(
 def test_recorded_series_are_named_by_level_metric_and_operation() -> None:
     for name in RECORDED.keys() - THRESHOLDS:
         assert re.fullmatch(
-            r"(instance|job|workspace|workspace_role|workspace_code|workspace_period|room|budget):hms_[a-z_]+:[a-z0-9_]+", name
+            r"(instance|job|workspace|workspace_role|workspace_code|workspace_period|workspace_meter|room|room_meter|budget):hms_[a-z_]+:[a-z0-9_]+",
+            name,
         ), name
 
 
