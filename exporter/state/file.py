@@ -154,6 +154,8 @@ class StateFile:
             header = held.read(HEADER_BYTES)
             if header:
                 look_at(path, header, self._schema)
+                if not _size(self._log) and not self._journal.exists() and _size(path) < _whole_size(header):
+                    raise damaged(path, "it has been cut short")
             elif existed and _size(self._log):
                 raise damaged(path, "it is empty, but its log is not")  # SQLite would remove the log and begin anew
         except BaseException:
@@ -185,7 +187,7 @@ class StateFile:
 
     def _open(self) -> sqlite3.Connection:
         # A kill while the tables are made leaves a journal; later there is a log instead.
-        if not self.path.stat().st_size or Path(f"{self.path}-journal").exists():
+        if not self.path.stat().st_size or self._journal.exists():
             self._make()
         version = self._read_over()
         db = self._connect()
@@ -219,6 +221,10 @@ class StateFile:
     @property
     def _log(self) -> Path:
         return Path(f"{self.path}-wal")
+
+    @property
+    def _journal(self) -> Path:
+        return Path(f"{self.path}-journal")
 
     @property
     def _index(self) -> Path:
@@ -258,9 +264,8 @@ class StateFile:
         """
         header = os.pread(self._held.fileno(), HEADER_BYTES, 0)
         look_at(self.path, header, self._schema)
-        (page_size,), (pages,) = struct.unpack(">H", header[16:18]), struct.unpack(">I", header[28:32])
         size, was = _size(self.path), self._written[0]
-        if was is not None and size < was[0] and size < pages * page_size:
+        if was is not None and size < was[0] and size < _whole_size(header):
             raise damaged(self.path, "it has been cut short")
 
     # -- putting back ---------------------------------------------------------------------------------------------
@@ -318,6 +323,12 @@ _Identity = tuple[int, int]
 _Mark = tuple[int, int]
 """Of a file: its size and the time of its last write (ns)."""
 _Written = tuple[_Mark | None, _Mark | None]
+
+
+def _whole_size(header: bytes) -> int:
+    """The size of a file by its header: pages times their size."""
+    (page_size,), (pages,) = struct.unpack(">H", header[16:18]), struct.unpack(">I", header[28:32])
+    return int(page_size) * int(pages)
 
 
 def _identity(found: os.stat_result) -> _Identity:
