@@ -98,6 +98,22 @@ def test_a_pure_room_knows_no_socket_file_thread_or_clock(room: str, path: Path)
     assert not found, f"{room} is pure, but {path.name} imports {sorted(found)}"
 
 
+def _longest(kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> list[tuple[int, str]]:
+    """Every class or function with its lines, the longest first."""
+    found = []
+    for _, path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, kind):
+                assert isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+                found.append(((node.end_lineno or 0) - node.lineno + 1, f"{path.relative_to(ROOT)}: {node.name}"))
+    return sorted(found, reverse=True)
+
+
+def test_no_function_is_too_long() -> None:
+    """Nor too complex, which ruff sees to (C901)."""
+    assert not [one for one in _longest((ast.FunctionDef, ast.AsyncFunctionDef)) if one[0] > MOST_FUNCTION_LINES]
+
+
 def test_at_most_eight_modules_lie_outside_the_wings() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 8
 

@@ -158,9 +158,10 @@ def test_polls_keep_a_steady_beat(tmp_path: Path, world: World, api: SimulatedAp
 
 
 @pytest.mark.slow
-def test_a_fault_is_logged_when_it_begins_when_it_changes_and_when_it_ends(tmp_path: Path, world: World, api: SimulatedApi) -> None:
+def test_a_fault_is_logged_when_it_begins_and_when_it_ends(tmp_path: Path, world: World, api: SimulatedApi) -> None:
     with running(tmp_path, f"--config.file={configure(tmp_path, api, api={'max_retries': 0})}") as program:
         wait_until(lambda: program.value("hms_up") == 1)
+        # That it has changed is told once a minute at most.
         for status in (500, 503):
             api.faults.replace(Fault(kind="status", status=status))
             program.polled(3)
@@ -170,6 +171,5 @@ def test_a_fault_is_logged_when_it_begins_when_it_changes_and_when_it_ends(tmp_p
         told = [line.split(" ", 1)[1] for line in program.log.splitlines() if "poll failed" in line or "polls succeed" in line]
         assert told == [
             'level=warn msg="poll failed" workspace=default reason="/sessions: 100ms answers 500"',
-            'level=warn msg="poll failed" workspace=default reason="/sessions: 100ms answers 503"',
             'level=info msg="polls succeed again" workspace=default',
         ]
