@@ -33,7 +33,7 @@ def test_prometheus_sees_no_reset_through_fifty_edits(tmp_path: Path, world: Wor
         chance.shuffle(entries)
         asked = {} if whole or not entries else {"rooms": entries}
         limits = {"max_rooms": 100 if whole else chance.choice((4, 100))}
-        return configure(tmp_path, api, workspace(**asked), web={"enable_lifecycle": True}, limits=limits)
+        return configure(tmp_path, api, workspace(**asked), web={"enable_lifecycle": True}, limits=limits, poll={"since": "1h"})
 
     with running(tmp_path, f"--config.file={edited(whole=True)}") as program, scraping(tmp_path, program.address, "250ms") as prometheus:
         wait_until(lambda: program.value("hms_up") == 1)
