@@ -375,8 +375,10 @@ class Coverage:
             self.changed.add(subject)
         self._members[number] = members
 
-    def _drop_unwanted(self) -> None:
-        """Drops catch-ups that no entry needs any more."""
+    def _read_anew(self, opened: Opened) -> None:
+        """Begins the catch-ups of what has come into force, and drops those that no entry needs any more."""
+        for unread, members in opened.items():
+            self._catch_up(list(unread), members)
         wanted = {number for followed in (*self.entries.values(), *self.rooms.values()) for number in followed.tasks}
         for number in self.tasks.keys() - wanted:
             del self.tasks[number]
