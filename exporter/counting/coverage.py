@@ -100,8 +100,7 @@ class Coverage:
         self._members: dict[int, list[Subject]] = {}
         self._wide_keys: list[str] = []
         self._earliest: int | None = None
-        self._known = 0
-        """How many entries the two above have been worked out from."""
+        self._known = 0  # how many entries the two above have been worked out from
 
     def committed(self) -> None:
         """The changes are durable."""
@@ -211,9 +210,7 @@ class Coverage:
             floor = min([since - self._reach_back, *left])
             self.entries[key] = Followed(since, now, floor)
             opened.setdefault(((floor, FOREVER),), []).append(("entry", key))
-        for unread, members in opened.items():
-            self._catch_up(list(unread), members)
-        self._drop_unwanted()
+        self._read_anew(opened)
 
     def renamed(self, room_id: str, before: str, after: str, since: int, now: int) -> None:
         """A room's name has changed at 100ms.  Into a pattern that is in force: it is followed from now on; out of one: no longer.
@@ -238,9 +235,7 @@ class Coverage:
         opened: Opened = {}
         wanted = any(followed.left is None and matches(key, room_id, after) for key, followed in self.entries.items())
         self._turn(("room", room_id), self.rooms[room_id], wanted, since, now, opened)
-        for spans_, members in opened.items():
-            self._catch_up(list(spans_), members)
-        self._drop_unwanted()
+        self._read_anew(opened)
 
     def _turn(self, subject: Subject, followed: Followed, wanted: bool, since: int, now: int, opened: Opened) -> None:
         """An entry or room is in the configuration from now on, or no longer."""
@@ -380,8 +375,10 @@ class Coverage:
             self.changed.add(subject)
         self._members[number] = members
 
-    def _drop_unwanted(self) -> None:
-        """Drops catch-ups that no entry needs any more."""
+    def _read_anew(self, opened: Opened) -> None:
+        """Begins the catch-ups of what has come into force, and drops those that no entry needs any more."""
+        for unread, members in opened.items():
+            self._catch_up(list(unread), members)
         wanted = {number for followed in (*self.entries.values(), *self.rooms.values()) for number in followed.tasks}
         for number in self.tasks.keys() - wanted:
             del self.tasks[number]

@@ -21,23 +21,24 @@ class Telling:
         self._monotonic = monotonic
         self._fault: str | None = None
         self._told: str | None = None
-        self._told_at = 0.0
+        self._changed_at = -_CHANGES_APART
         self._rejected = 0
         self._progress: float | None = None
 
     def poll_ended(self, fault: str | None) -> None:
         """A poll has ended: whole, or with this fault.
 
-        A fault is told when it begins and when it has ended.  One that changes from poll to poll is told once a minute at most.
+        A fault is told when it begins, when it changes, and when it has ended; of changes there is one line a minute at most.
         """
         now = self._monotonic()
         if fault is None:
             if self._fault is not None:
                 event("info", "polls succeed again", workspace=self._workspace)
             self._told = None
-        elif fault != self._told and (self._fault is None or now - self._told_at >= _CHANGES_APART):
+        elif fault != self._told and (self._fault is None or now - self._changed_at >= _CHANGES_APART):
             event("warn", "poll failed", workspace=self._workspace, reason=fault)
-            self._told, self._told_at = fault, now
+            self._changed_at = now if self._fault is not None else now - _CHANGES_APART
+            self._told = fault
         self._fault = fault
         untold, self._rejected = self._rejected - _REJECTIONS_A_POLL, 0
         if untold > 0:

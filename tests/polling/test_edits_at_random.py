@@ -268,21 +268,21 @@ def run(chance: random.Random, trouble: float) -> None:
 seeds = st.integers(0, 2**32 - 1).map(random.Random)
 
 
-@settings(max_examples=10, phases=[Phase.generate])
+@settings(max_examples=20, phases=[Phase.generate])
 @given(chance=seeds)
 def test_however_a_configuration_is_edited_each_session_counts_once(chance: random.Random) -> None:
     run(chance, trouble=0.0)
 
 
-@settings(max_examples=10, phases=[Phase.generate])
+@settings(max_examples=20, phases=[Phase.generate])
 @given(chance=seeds)
 def test_nor_do_faults_and_kills_change_what_counts_while_it_is_edited(chance: random.Random) -> None:
     run(chance, trouble=0.3)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-@settings(max_examples=60, phases=[Phase.generate])
+@pytest.mark.timeout(1800)
+@settings(max_examples=300, phases=[Phase.generate])
 @given(chance=seeds, trouble=st.sampled_from((0.0, 0.1, 0.5)))
 def test_many_more_edits_do_not_either(chance: random.Random, trouble: float) -> None:
     run(chance, trouble)

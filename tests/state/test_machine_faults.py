@@ -135,6 +135,44 @@ def test_a_state_file_written_anew_is_held_like_the_old_one(tmp_path: Path) -> N
             Store(bench.state_file)
 
 
+@pytest.mark.parametrize("polls", [0, 1, 3], ids=["between two polls", "for a poll", "for some polls"])
+def test_a_state_file_moved_away_while_running_and_put_back_loses_nothing(tmp_path: Path, polls: int) -> None:
+    """Put back in the place of the one that was written anew meanwhile, it is not overwritten: polls fail until it is taken away."""
+    with polled(tmp_path) as bench:
+        bench.state_file.rename(tmp_path / "away.db")
+        for _ in range(polls):
+            bench.poll()
+            bench.clock.leap(30)
+        (tmp_path / "away.db").replace(bench.state_file)
+        assert up(bench.poll()) == (polls == 0)
+        if polls:
+            bench.state_file.unlink()
+            assert up(bench.poll()) == 1
+        bench.restart()
+        finish(bench)
+
+
+@pytest.mark.parametrize("polls", [1, 10])
+def test_an_older_copy_of_the_state_file_put_back_while_it_is_stopped_counts_all_again_to_the_truth(tmp_path: Path, polls: int) -> None:
+    """A backup: what was counted since then is read once more, and nothing of it twice."""
+    with polled(tmp_path) as bench:
+        bench.end()
+        shutil.copy(bench.state_file, tmp_path / "backup.db")
+        bench.begin()
+        for _ in range(polls):
+            bench.clock.leap(60)
+            bench.poll()
+        bench.end()
+        for name in ("-wal", "-shm"):
+            Path(f"{bench.state_file}{name}").unlink(missing_ok=True)
+        shutil.copy(tmp_path / "backup.db", bench.state_file)
+        bench.begin()
+        bench.clock.leap(HOUR_S)
+        bench.poll()
+        found = sums(bench.poll())
+        assert found == true_sums(bench.world.truth(bench.clock()))
+
+
 def test_a_file_put_in_the_place_of_the_state_file_is_never_overwritten(tmp_path: Path) -> None:
     with polled(tmp_path) as bench:
         before = bench.page()

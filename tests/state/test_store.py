@@ -307,6 +307,14 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     assert "cannot be used" in refused(tmp_path / "file" / "state.db")
 
 
+def test_a_message_names_the_absolute_path_of_a_relative_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("state.db").write_text("somebody's own")
+    with pytest.raises(StoreError) as caught:
+        Store(Path("state.db"))
+    assert str(tmp_path / "state.db") in str(caught.value)
+
+
 def test_a_folder_that_must_not_be_written_to_is_refused() -> None:
     before = os.geteuid()
     with tempfile.TemporaryDirectory() as name:  # not tmp_path, which lies in a folder that only its owner enters
@@ -315,7 +323,9 @@ def test_a_folder_that_must_not_be_written_to_is_refused() -> None:
         if before == 0:
             os.seteuid(65534)  # root may write anywhere
         try:
-            assert "cannot be used" in refused(folder / "state.db")
+            said = refused(folder / "state.db")
+            assert "cannot be used" in said
+            assert f"user id {os.geteuid()}" in said
         finally:
             os.seteuid(before)
             folder.chmod(0o700)
