@@ -227,12 +227,13 @@ class CollectingPoller(WorkspacePoller):
 
     def _settle_beside(self, site: Site) -> None:
         collected = site.collected
-        for room_id, account in self._owners_of(collected).items():
+        owners = self._owners_of(collected)
+        for account in owners.values():
             if account is not None:
                 self.accounts.open(account)
-                self._open_holdings()
-            collected.assign(room_id, self.accounts.name_of(room_id), account)
         self._open_holdings()
+        for room_id, account in owners.items():
+            collected.assign(room_id, self.accounts.name_of(room_id), account)
         if collected.now is not None:
             collected.finish(self.accounts.name_of)
         self._mark_accounts()

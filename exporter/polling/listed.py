@@ -16,7 +16,7 @@ import msgspec
 from exporter.counting.collected import Collected
 from exporter.counting.coverage import MARGIN
 from exporter.counting.holdings import Kept
-from exporter.counting.spans import FOREVER, contains
+from exporter.counting.spans import FOREVER
 from exporter.hms.client import Client
 from exporter.hms.errors import ApiError, NotFound, TooMuch
 from exporter.hms.items import I
@@ -187,7 +187,7 @@ class ListReader(Generic[I]):
                     return None
                 if oldest + MARGIN <= top:
                     self._read_down_to(oldest + MARGIN, top, page.last or "", now)
-                if task.number in coverage.tasks and contains(task.unread, oldest) and oldest <= top:
+                if task.number in coverage.tasks:
                     task.cursor = page.last or ""
                     coverage.changed_tasks.add(task.number)
                 if count >= _PAGES_AT_ONCE or asking.is_over or not coverage.tasks:
