@@ -98,7 +98,7 @@ class CollectingPoller(WorkspacePoller):
             if site is None:
                 site = Site(self.name, listed, self._rooms_of_interest(name), turn)
             else:
-                turn.good_until, turn.read_at = site.turn.good_until, site.turn.read_at
+                turn.carry_on(site.turn)
             site.turn, site.entered, site.read = turn, False, False
             sites[name] = site
         self._sites = sites

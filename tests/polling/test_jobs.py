@@ -296,6 +296,17 @@ def test_a_collector_that_fails_spoils_neither_sessions_nor_the_others(benches: 
     assert bench.value("hms_recording_seconds_total") == pytest.approx(460, abs=1)
 
 
+def test_a_reload_leaves_a_collector_up_and_reads_it_again(benches: Any, world: World) -> None:
+    world.record(world.room(name="r"), at(-50)).start(at(-40))
+    bench = benches(collect=CollectConfig(interval=3600.0))
+    bench.poll()
+    bench.configure(None)
+    assert bench.value("hms_collector_up", collector="recordings") == 1
+    assert bench.value("hms_recordings_active", status="running") == 1
+    bench.poll(30)
+    assert bench.server.calls["/recordings"] == 2
+
+
 def test_gauges_stay_for_three_intervals_of_their_collector(benches: Any, world: World) -> None:
     world.record(world.room(name="r"), at(-50)).start(at(-40))
     bench = benches()
