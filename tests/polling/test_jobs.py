@@ -296,6 +296,24 @@ def test_a_collector_that_fails_spoils_neither_sessions_nor_the_others(benches: 
     assert bench.value("hms_recording_seconds_total") == pytest.approx(460, abs=1)
 
 
+def test_an_answer_in_which_nothing_makes_sense_hides_nothing(benches: Any, world: World) -> None:
+    room = world.room(name="r")
+    world.record(room, at(-50)).start(at(-40))
+    bench = benches()
+    bench.poll()
+    world.record(room, at(40)).start(at(45)).stop(at(50)).complete(at(55))
+    bench.server.faults.add(Fault(kind="invalid_utf8", route="/recordings"))
+    for _ in range(20):
+        bench.poll(300)
+    assert bench.value("hms_recordings_requested_total") == 1
+    bench.server.faults.clear()
+    bench.poll(300)
+    bench.poll(300)
+    assert bench.value("hms_recordings_requested_total") == 2
+    assert bench.value("hms_recordings_completed_total") == 1
+    assert bench.value("hms_recordings_active", status="running") == 1
+
+
 def test_a_reload_leaves_a_collector_up_and_reads_it_again(benches: Any, world: World) -> None:
     world.record(world.room(name="r"), at(-50)).start(at(-40))
     bench = benches(collect=CollectConfig(interval=3600.0))
