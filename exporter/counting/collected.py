@@ -53,6 +53,8 @@ class Collected(Generic[I]):
         """When anything last changed that was read."""
         self.changes = Changes()
         self._unassigned: set[str] = set()
+        self._waiting: dict[Account, dict[str, Kept[I]]] = {}
+        """What has come back from the store before its account has."""
         self._seen: set[str] = set()
         self._calendar: Calendar | None = None
 
@@ -176,7 +178,7 @@ class Collected(Generic[I]):
         holding = self.holdings[account] = Holding(account)
         holding.tallies.update(tallies)
         holding.periods = periods
-        holding.kept = {i: kept for i, kept in self.kept.items() if kept.account == account}
+        holding.kept = self._waiting.pop(account, {})
         holding.last_active = max((kept.observed for kept in holding.kept.values()), default=0)
         self._use(holding)
 
@@ -191,6 +193,8 @@ class Collected(Generic[I]):
         self.kept[kept.item.id] = kept
         if kept.account is None:
             self._unassigned.add(kept.item.id)
+        else:
+            self._waiting.setdefault(kept.account, {})[kept.item.id] = kept
 
     def _drop(self, item_id: str) -> None:
         del self.kept[item_id]
@@ -221,7 +225,9 @@ class Collected(Generic[I]):
             if holding.touched or today != self._calendar:
                 self._publish(holding)
         self._calendar = today
-        gone = [i for i, of in self.settled.items() if not self.coverage.may_show_again(of.room_id, name_of(of.room_id), of.started)]
+        horizon, may_show_again = self.coverage.horizon, self.coverage.may_show_again
+        old = [(i, of) for i, of in self.settled.items() if horizon is not None and of.started < horizon - self.kind.reach_back]
+        gone = [i for i, of in old if not may_show_again(of.room_id, name_of(of.room_id), of.started)]
         for item_id in gone:
             del self.settled[item_id]
             self.changes.settled.discard(item_id)

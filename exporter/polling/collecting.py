@@ -98,7 +98,7 @@ class CollectingPoller(WorkspacePoller):
             if site is None:
                 site = Site(self.name, listed, self._rooms_of_interest(name), turn)
             else:
-                turn.good_until, turn.read_at = site.turn.good_until, site.turn.read_at
+                turn.carry_on(site.turn)
             site.turn, site.entered, site.read = turn, False, False
             sites[name] = site
         self._sites = sites
@@ -227,12 +227,13 @@ class CollectingPoller(WorkspacePoller):
 
     def _settle_beside(self, site: Site) -> None:
         collected = site.collected
-        for room_id, account in self._owners_of(collected).items():
+        owners = self._owners_of(collected)
+        for account in owners.values():
             if account is not None:
                 self.accounts.open(account)
-                self._open_holdings()
-            collected.assign(room_id, self.accounts.name_of(room_id), account)
         self._open_holdings()
+        for room_id, account in owners.items():
+            collected.assign(room_id, self.accounts.name_of(room_id), account)
         if collected.now is not None:
             collected.finish(self.accounts.name_of)
         self._mark_accounts()

@@ -16,7 +16,7 @@ import msgspec
 from exporter.counting.collected import Collected
 from exporter.counting.coverage import MARGIN
 from exporter.counting.holdings import Kept
-from exporter.counting.spans import FOREVER, contains
+from exporter.counting.spans import FOREVER
 from exporter.hms.client import Client
 from exporter.hms.errors import ApiError, NotFound, TooMuch
 from exporter.hms.items import I
@@ -62,11 +62,13 @@ class ListReader(Generic[I]):
     def __init__(self, collected: Collected[I], rooms: RoomsOfInterest) -> None:
         self._collected = collected
         self._rooms = rooms
+        self._nonsense = self._understood = 0
+        """Records of the last read that made no sense, and that did."""
 
     @property
     def behind(self) -> bool:
         """Whether something of the past is still to be read."""
-        return bool(self._collected.coverage.tasks)
+        return any(not task.is_open for task in self._collected.coverage.tasks.values())
 
     def read(self, asking: Asking, longest_gap: int) -> ApiError | None:
         """What is new and what is open.  Returns what went wrong after something had been read; raises `ApiError` before."""
@@ -79,6 +81,7 @@ class ListReader(Generic[I]):
         collected.begin(now)
         collected.coverage.begin(now, longest_gap)
         horizon = collected.coverage.horizon
+        self._nonsense = self._understood = 0
         fault: ApiError | None = None
         oldest, cursor, count = now, "", 0
         try:
@@ -96,6 +99,8 @@ class ListReader(Generic[I]):
                     raise ApiError(f"{route}: the poll's time is over")
         except ApiError as error:
             fault = error
+        if self._nonsense and not self._understood:
+            return fault  # what the list holds cannot be told: nothing of it has been read, and nothing is missing from it
         self._has_shown(oldest, horizon, cursor, now)
         return self._look_for_the_rest(oldest, asking, patience) if fault is None else fault
 
@@ -105,7 +110,9 @@ class ListReader(Generic[I]):
         oldest = FOREVER
         for raw in page.data or ():
             item = collected.kind.decode(raw, now)
+            self._understood += not isinstance(item, Rejection)
             if isinstance(item, Rejection):
+                self._nonsense += 1
                 self._rooms.rejected(item)
                 collected.unread(record_id(raw))
                 continue
@@ -169,7 +176,7 @@ class ListReader(Generic[I]):
     def read_past(self, asking: Asking) -> ApiError | None:
         """Some pages of the past; it goes on where it was left, by the cursor that is stored with it."""
         coverage, now = self._collected.coverage, self._collected.now or 0
-        task = max(coverage.tasks.values(), key=lambda task: task.unread[-1][1])
+        task = max((task for task in coverage.tasks.values() if not task.is_open), key=lambda task: task.unread[-1][1])
         top = task.unread[-1][1] if task.cursor else now
         count = 0
         oldest = FOREVER
@@ -187,7 +194,7 @@ class ListReader(Generic[I]):
                     return None
                 if oldest + MARGIN <= top:
                     self._read_down_to(oldest + MARGIN, top, page.last or "", now)
-                if task.number in coverage.tasks and contains(task.unread, oldest) and oldest <= top:
+                if task.number in coverage.tasks:
                     task.cursor = page.last or ""
                     coverage.changed_tasks.add(task.number)
                 if count >= _PAGES_AT_ONCE or asking.is_over or not coverage.tasks:

@@ -36,6 +36,12 @@ class Turn:
         """When it was last read whole, in seconds since the epoch."""
         self._failures = 0
 
+    def carry_on(self, before: Turn) -> None:
+        """A reload: what was read is as good as it was, what failed is tried again at once."""
+        self.good_until, self.read_at = before.good_until, before.read_at
+        if before.state == "ok":
+            self.state = "ok"
+
     def is_due(self, started: float) -> bool:
         """Whether a poll that began then should read it."""
         return started >= self.due - self._slack

@@ -191,6 +191,83 @@ def test_after_a_restart_counters_are_published_at_once_and_gauges_are_not(bench
     assert bench.value("hms_collector_up", collector="recordings") == 0
 
 
+def test_pages_of_the_past_in_which_nothing_makes_sense_are_passed_over(benches: Any, world: World) -> None:
+    room = world.room(name="r")
+    for number in range(2600):
+        begin = -number * 60 - 60
+        job = world.record(room, at(begin)).start(at(begin + 10)).stop(at(begin + 30)).complete(at(begin + 31))
+        if 200 <= number < 2500:
+            job.raw = {"created_at": "nonsense"}
+    since = datetime.fromtimestamp(at(-2550 * 60) / SECOND, UTC)
+    bench = benches(since=since, collect=CollectConfig(interval=30.0, live_streams=False, external_streams=False))
+    for seconds in (0, 30, 30):
+        bench.poll(seconds)
+    assert bench.value("hms_recordings_completed_total") == 250
+    assert bench.server.calls["/recordings"] <= 30
+
+
+def test_what_could_not_be_stored_is_not_published(benches: Any, world: World) -> None:
+    room = world.room(name="r")
+    world.record(room, at(-50)).start(at(-40))
+    bench = benches()
+    bench.poll()
+    before = bench.value("hms_recording_seconds_total")
+    bench.store.close()
+    bench.poll(30)
+    assert bench.value("hms_recording_seconds_total") == before
+    bench.begin()
+    assert bench.value("hms_recording_seconds_total") == before
+    bench.poll()
+    assert bench.value("hms_recording_seconds_total") == pytest.approx(70, abs=1)
+
+
+def test_a_room_that_is_taken_out_while_it_is_recorded_is_exact_when_it_comes_back(benches: Any, world: World) -> None:
+    room, other = world.room(name="r"), world.room(name="other")
+    world.record(room, at(-50)).start(at(-40)).stop(at(500)).complete(at(520))
+    bench = benches([RoomById(room.id), RoomById(other.id)])
+    bench.poll()
+    bench.configure([RoomById(other.id)])
+    for seconds in (30, 600):
+        bench.poll(seconds)
+    assert bench.value("hms_recordings_requested_total") is None
+    bench.configure([RoomById(room.id), RoomById(other.id)])
+    for seconds in (30, 600):
+        bench.poll(seconds)
+    assert bench.value("hms_recordings_completed_total", room="r") == 1
+    assert bench.value("hms_recording_seconds_total", room="r") == 540
+
+
+def test_two_exporters_with_the_same_since_count_the_same(benches: Any, world: World) -> None:
+    room = world.room(name="r")
+    for number in range(200):
+        begin = -10_000 + number * 60
+        world.push(room, at(begin)).start(at(begin + 3)).stop(at(begin + 40)).complete(at(begin + 45))
+    since = datetime.fromtimestamp(at(-5000) / SECOND, UTC)
+    first = benches(since=since, now=at(-4000))
+    for _ in range(30):
+        first.poll(300)
+    second = benches(since=since, now=first.now)
+    for _ in range(3):
+        second.poll(300)
+    names = [f"hms_external_stream{name}_total" for name in ("s_requested", "s_started", "s_completed", "_seconds")]
+    assert [first.value(name) for name in names] == [second.value(name) for name in names]
+
+
+def test_a_collector_turned_on_again_has_missed_nothing(benches: Any, world: World) -> None:
+    room = world.room(name="r")
+    world.record(room, at(-50)).start(at(-40)).stop(at(5000)).complete(at(5010))
+    world.record(room, at(1000)).start(at(1010)).stop(at(1100)).complete(at(1110))
+    bench = benches()
+    bench.poll()
+    for collect, seconds in ((CollectConfig(recordings=False, interval=30.0), 30_000), (CollectConfig(interval=30.0), 30)):
+        bench.config = replace(bench.config, collect=collect)
+        bench.configure(None)
+        bench.poll(seconds)
+    bench.poll(300)
+    assert bench.value("hms_recordings_completed_total") == 2
+    assert bench.value("hms_recording_seconds_total") == 5040 + 90
+
+
 # -- each collector fails alone -----------------------------------------------------------------------------------
 
 
@@ -217,6 +294,35 @@ def test_a_collector_that_fails_spoils_neither_sessions_nor_the_others(benches: 
     bench.poll(300)
     assert bench.value("hms_collector_up", collector="recordings") == 1
     assert bench.value("hms_recording_seconds_total") == pytest.approx(460, abs=1)
+
+
+def test_an_answer_in_which_nothing_makes_sense_hides_nothing(benches: Any, world: World) -> None:
+    room = world.room(name="r")
+    world.record(room, at(-50)).start(at(-40))
+    bench = benches()
+    bench.poll()
+    world.record(room, at(40)).start(at(45)).stop(at(50)).complete(at(55))
+    bench.server.faults.add(Fault(kind="invalid_utf8", route="/recordings"))
+    for _ in range(20):
+        bench.poll(300)
+    assert bench.value("hms_recordings_requested_total") == 1
+    bench.server.faults.clear()
+    bench.poll(300)
+    bench.poll(300)
+    assert bench.value("hms_recordings_requested_total") == 2
+    assert bench.value("hms_recordings_completed_total") == 1
+    assert bench.value("hms_recordings_active", status="running") == 1
+
+
+def test_a_reload_leaves_a_collector_up_and_reads_it_again(benches: Any, world: World) -> None:
+    world.record(world.room(name="r"), at(-50)).start(at(-40))
+    bench = benches(collect=CollectConfig(interval=3600.0))
+    bench.poll()
+    bench.configure(None)
+    assert bench.value("hms_collector_up", collector="recordings") == 1
+    assert bench.value("hms_recordings_active", status="running") == 1
+    bench.poll(30)
+    assert bench.server.calls["/recordings"] == 2
 
 
 def test_gauges_stay_for_three_intervals_of_their_collector(benches: Any, world: World) -> None:
