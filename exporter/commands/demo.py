@@ -41,9 +41,17 @@ _POLL_SECONDS = 2.0
 _WORKSPACE = "demo"
 _HEADER = "x-hms-token"
 _COLLECT_SECONDS = 10.0
-# A month has some two million participant minutes.
+# A month has some two million participant minutes, and some forty thousand minutes of recordings.
 _MONTH_MINUTES = 2_500_000
-_PRICES = Prices("USD", {"default": 0.004, "viewer": 0.001}, 10_000)
+_RECORDING_MINUTES = 50_000
+_PRICES = Prices(
+    "USD",
+    {"default": 0.004, "viewer": 0.001},
+    10_000,
+    per_recording_minute=0.0135,
+    per_live_stream_minute=0.04,
+    per_external_stream_minute=0.0135,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,11 +111,12 @@ def _config(base_url: str, company: Company, now: int, state: Path, token: str) 
 
 
 def _budgets(company: Company, now: int) -> tuple[Budget, ...]:
-    """A monthly budget that is large enough, and a daily one that is about 90 % used at any time of day."""
+    """Monthly budgets that are large enough, and a daily one that is about 90 % used at any time of day."""
     recent = company.list_sessions(SessionQuery(limit=sys.maxsize, after=now - 2 * DAY), now)
     spent = sum(micros for (_, _, day), micros in truth_of(recent, now).peer_us_by_day.items() if day == now // DAY)
     return (
         Budget("everything-monthly", "month", _MONTH_MINUTES),
+        Budget("recordings-monthly", "month", recording_minutes=_RECORDING_MINUTES),
         Budget("everything-today", "day", max(1000, round(spent / MINUTE / 0.9))),
     )
 

@@ -40,10 +40,11 @@ def _describe(config: Config) -> Iterator[str]:
         for running, ended in _EXAMPLES:
             calls = estimate(rooms, running, ended, config.api.page_size)
             yield f"  {running:>16,}   {ended:>25,}   {calls:>21,}   {round(calls * 3600 / interval):>13,}"
-    yield from _beside(config)
     if config.bots.roles:
+        yield ""
         yield f"Peers in these roles are not people: {', '.join(sorted(config.bots.roles))}."
     yield from _without_effect(config)
+    yield from _beside(config)
 
 
 def _without_effect(config: Config) -> Iterator[str]:

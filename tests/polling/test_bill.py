@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,17 @@ def test_each_meter_is_billed_by_itself(bill: Bill) -> None:
     assert [bill.used("shows"), bill.used("films"), bill.used("talk")] == pytest.approx([0.1, 0, 0.1])
 
 
+@pytest.fixture(params=["UTC", "Pacific/Kiritimati", "America/Los_Angeles"])
+def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A time zone that this machine is in."""
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield request.param
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("zone")
 def test_a_recording_across_the_end_of_a_month_is_split_there(bill: Bill) -> None:
     """Days and months are UTC, whatever the time zone of the machine."""
     bill.poll_at(EVENING)
