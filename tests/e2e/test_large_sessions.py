@@ -51,7 +51,11 @@ class Halls:
 
     def answer(self, path: str, query: dict[str, str]) -> Iterator[bytes]:
         """The body of an answer."""
-        listed = "/sessions" in path and query.get("active") in (None, "true" if self.ended_at is None else "false")
+        name = path.rpartition("/")[2]
+        if re.fullmatch("[0-9a-f]{24}", name) and "/sessions/" in path:
+            yield from self.session(int(name, 16))
+            return
+        listed = name == "sessions" and query.get("active") in (None, "true" if self.ended_at is None else "false")
         if not listed:
             yield b'{"data": []}'
             return
@@ -122,6 +126,5 @@ def test_thirty_one_sessions_of_20000_peers_are_counted_within_400_mib(tmp_path:
             assert sums_to(program, "hms_peers_joined_total", everybody)
             assert sums_to(program, "hms_peers_left_total", everybody)
             assert sums_to(program, "hms_session_peers_sum", everybody)
-            assert sums_to(program, "hms_up", 1)
+            wait_until(lambda: sums_to(program, "hms_up", 1), 60)
             assert most_memory(program) <= MOST, f"{most_memory(program) / 1024:.0f} MiB"
-            print(f"{most_memory(program) / 1024:.0f} MiB")
