@@ -109,6 +109,17 @@ def _longest(kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> list[tuple[int,
     return sorted(found, reverse=True)
 
 
+def test_no_file_is_too_long() -> None:
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for _, path in modules()}
+    assert not {path: count for path, count in lines.items() if count > MOST_LINES}
+    long = {path: count for path, count in lines.items() if count > LONG}
+    assert len(long) <= MOST_LONG, long
+
+
+def test_no_class_is_too_long() -> None:
+    assert not [one for one in _longest(ast.ClassDef) if one[0] > MOST_CLASS_LINES]
+
+
 def test_no_function_is_too_long() -> None:
     """Nor too complex, which ruff sees to (C901)."""
     assert not [one for one in _longest((ast.FunctionDef, ast.AsyncFunctionDef)) if one[0] > MOST_FUNCTION_LINES]

@@ -159,3 +159,11 @@ class AccountState:
         if totals is None:
             totals = self.roles[name] = RoleTotals()
         return totals
+
+
+def move_usage(sums: dict[str, PeriodSums], state: AccountState, sign: int, now: Calendar) -> None:
+    """Adds what an account has settled in this day and month to these sums by role, or takes it away."""
+    for role, totals in state.roles.items():
+        today, this_month = sums[role].at(now) if role in sums else (0, 0)
+        of_day, of_month = totals.periods.at(now)
+        sums[role] = PeriodSums(now.day, today + sign * of_day, now.month, this_month + sign * of_month)

@@ -15,11 +15,10 @@ the API's, in integer microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-
-import msgspec
+from collections.abc import Collection, Iterable
 
 from exporter.counting import spans
+from exporter.counting.followed import NOT_BEGUN, CatchUp, Followed, Subject, spans_to_read
 from exporter.counting.scope import Names, Scope, is_wide, matches, may_share_a_room
 from exporter.counting.spans import FOREVER, Span
 from exporter.times import HOUR, SECOND
@@ -33,50 +32,8 @@ REACH_BACK = LONGEST_SESSION + HOUR
 LONGEST_DOUBT = HOUR
 """How long the listing of running sessions may be incomplete before the front moves on without it."""
 
-NOT_BEGUN = FOREVER
-"""The `since` of a room that has been renamed and was never followed by then."""
-
-Subject = tuple[str, str]
-"""Of `entries` ("entry") or `rooms` ("room"), by key."""
 Opened = dict[tuple[Span, ...], list[Subject]]
 """What is unread for those that come into force, each with all of them for which it is the same."""
-
-
-class Followed(msgspec.Struct):
-    """What is remembered of an entry of the configuration, or of one room that was renamed.
-
-    Sessions that had ended by `since` do not count.  `entered` is the poll in which it came into force.  For it nothing that
-    started before `floor` has been read, nor what its catch-ups (`tasks`, by number) have yet to read.  `left` is the poll in
-    which it was taken out, and `parked` what was unread then; from `behind` on its own listing has failed.  `whole` is the first
-    poll that had read everything that counts: from then on its series rise by the present alone.
-    """
-
-    since: int
-    entered: int
-    floor: int
-    left: int | None = None
-    behind: int | None = None
-    whole: int | None = None
-    parked: list[Span] = []
-    tasks: list[int] = []
-
-
-class CatchUp(msgspec.Struct):
-    """A catch-up: sessions that started within `unread` are still to be read.
-
-    While its last span has no end, sessions that run unseen may belong to it; the next whole poll closes it.  `cursor` is where
-    a listing goes on that is too long to be read at once.
-    """
-
-    number: int
-    begin: int
-    unread: list[Span]
-    cursor: str = ""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it still grows."""
-        return bool(self.unread) and self.unread[-1][1] == FOREVER
 
 
 class Coverage:
@@ -306,21 +263,8 @@ class Coverage:
             self.changed.add(("entry", key))
 
     def unread_spans(self, now: int) -> list[tuple[Span, list[CatchUp]]]:
-        """What of the past may be read, oldest first: spans, each with the catch-ups that want it.
-
-        Of a catch-up that is still open only what is older than any session that may run.
-        """
-        found: list[tuple[Span, CatchUp]] = []
-        for task in self.tasks.values():
-            readable = spans.until(task.unread, now - self._reach_back) if task.is_open else task.unread
-            found += [(span, task) for span in readable]
-        together: list[tuple[Span, list[CatchUp]]] = []
-        for span, task in sorted(found, key=lambda item: item[0]):
-            if together and together[-1][0] == span:
-                together[-1][1].append(task)
-            else:
-                together.append((span, [task]))
-        return together
+        """What of the past may be read now, oldest first: spans, each with the catch-ups that want it."""
+        return spans_to_read(self.tasks.values(), now - self._reach_back)
 
     def rooms_of(self, tasks: Iterable[CatchUp]) -> list[str] | None:
         """The rooms that catch-ups are for; `None` where they are not all known by their ids."""
@@ -383,10 +327,6 @@ class Coverage:
         for number in self.tasks.keys() - wanted:
             del self.tasks[number]
             self.changed_tasks.add(number)
-
-    def _all(self) -> Iterator[Followed]:
-        yield from self.entries.values()
-        yield from self.rooms.values()
 
     def _of(self, subject: Subject) -> Followed:
         kind, key = subject

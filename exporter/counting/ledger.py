@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums
+from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums, move_usage
 from exporter.counting.changes import Changes, Over, Settled
 from exporter.counting.contribution import Account, Memory, Past, Tracked, count_people, presences, seconds_by_day
 from exporter.counting.coverage import Coverage
@@ -249,13 +249,13 @@ class Ledger:
         assert account not in self.changes.accounts
         del self.accounts[account]
         self.windows.pop(account, None)
-        _move_usage(self.unloaded, state, 1, calendar(self.now or 0))
+        move_usage(self.unloaded, state, 1, calendar(self.now or 0))
 
     def restore(self, states: Iterable[AccountState]) -> None:
         """Accounts come back from the store; their `published_*` are what is held above the truth, 0 where nothing is."""
         restored = {state.account: state for state in states}
         for state in restored.values():
-            _move_usage(self.unloaded, state, -1, calendar(self.now or 0))
+            move_usage(self.unloaded, state, -1, calendar(self.now or 0))
         for tracked in self.tracked.values():
             if tracked.account in restored:
                 state = restored[tracked.account]
@@ -284,24 +284,7 @@ class Ledger:
         """
         today = self.calendar = calendar(self.now or 0)
         totals = state.totals
-        started, ended, seconds = totals.started, totals.ended, totals.seconds
-        roles = {role: [of.joined, of.left, of.seconds, *of.periods.at(today)] for role, of in state.roles.items()}
-        for tracked in (*state.sessions.values(), *state.ended.values()):
-            started += 1
-            ended += tracked.ended is not None
-            seconds += tracked.session_seconds(tracked.observed)
-            spent = tracked.peer_seconds(tracked.observed)
-            before_day, before_month = tracked.peer_seconds_before(today.day_start), tracked.peer_seconds_before(today.month_start)
-            for role, line in tracked.lines.items():
-                sums = roles.get(role)
-                if sums is None:
-                    sums = roles[role] = [0, 0, 0, 0, 0]
-                time = spent.get(role, 0)
-                sums[0] += line.joined
-                sums[1] += line.left
-                sums[2] += time
-                sums[3] += max(0, time - before_day.get(role, 0)) if before_day else time
-                sums[4] += max(0, time - before_month.get(role, 0)) if before_month else time
+        started, ended, seconds, roles = _truth(state, today)
         counted = (started, ended) != (totals.published_started, totals.published_ended)
         begun = state.born is None
         held = []
@@ -336,13 +319,29 @@ class Ledger:
         state.moved += 1
 
 
-def _move_usage(sums: dict[str, PeriodSums], state: AccountState, sign: int, now: Calendar) -> None:
-    """Adds what an account has settled in this day and month to these sums by role, or takes it away."""
-    for role, totals in state.roles.items():
-        today, this_month = sums[role].at(now) if role in sums else (0, 0)
-        of_day, of_month = totals.periods.at(now)
-        sums[role] = PeriodSums(now.day, today + sign * of_day, now.month, this_month + sign * of_month)
-
-
 def _held(one: bool, two: bool, three: bool) -> int:
     return one | two << 1 | three << 2
+
+
+def _truth(state: AccountState, today: Calendar) -> tuple[int, int, int, dict[str, list[int]]]:
+    """Sessions started and ended, their time, and by role: joined, left, time, and the time in this day and month (µs)."""
+    totals = state.totals
+    started, ended, seconds = totals.started, totals.ended, totals.seconds
+    roles = {role: [of.joined, of.left, of.seconds, *of.periods.at(today)] for role, of in state.roles.items()}
+    for tracked in (*state.sessions.values(), *state.ended.values()):
+        started += 1
+        ended += tracked.ended is not None
+        seconds += tracked.session_seconds(tracked.observed)
+        spent = tracked.peer_seconds(tracked.observed)
+        before_day, before_month = tracked.peer_seconds_before(today.day_start), tracked.peer_seconds_before(today.month_start)
+        for role, line in tracked.lines.items():
+            sums = roles.get(role)
+            if sums is None:
+                sums = roles[role] = [0, 0, 0, 0, 0]
+            time = spent.get(role, 0)
+            sums[0] += line.joined
+            sums[1] += line.left
+            sums[2] += time
+            sums[3] += max(0, time - before_day.get(role, 0)) if before_day else time
+            sums[4] += max(0, time - before_month.get(role, 0)) if before_month else time
+    return started, ended, seconds, roles

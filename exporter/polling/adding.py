@@ -16,9 +16,10 @@ from exporter.counting.poll import Poll
 from exporter.hms.client import Api
 from exporter.hms.errors import ApiError, Forbidden, NotFound
 from exporter.polling.client_errors import SINCE, ClientErrors
-from exporter.polling.collecting import AtWork, CollectingPoller
+from exporter.polling.collecting import CollectingPoller
 from exporter.polling.deliveries import Deliveries
 from exporter.polling.listed import Asking
+from exporter.polling.site import AtWork
 from exporter.polling.turns import Turn
 from exporter.publish.added import SumFamily
 from exporter.publish.collected import up_sections

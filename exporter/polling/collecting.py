@@ -22,11 +22,12 @@ from exporter.counting.usage import MeterUse
 from exporter.hms.client import Api
 from exporter.hms.errors import ApiError, Forbidden, NotFound
 from exporter.logs import event
-from exporter.polling.listed import Asking, ListReader, RoomsOfInterest
+from exporter.polling.listed import Asking, RoomsOfInterest
 from exporter.polling.poller import WorkspacePoller
-from exporter.polling.turns import QUIET_AFTER, Turn
-from exporter.publish.beside import LISTED, Listed
-from exporter.publish.collected import CollectedText, up_sections
+from exporter.polling.site import AtWork, Site
+from exporter.polling.turns import Turn
+from exporter.publish.beside import LISTED
+from exporter.publish.collected import up_sections
 from exporter.publish.collected_families import COLLECTOR_UP
 from exporter.publish.exposition import Section
 from exporter.publish.status import CollectorStatus
@@ -39,38 +40,6 @@ _SHARE = 0.9
 _GAP_INTERVALS = 3
 _TELL_AGAIN = 60.0
 """Seconds between two lines of a fault that keeps changing."""
-
-
-class AtWork:
-    """One collector at work in a workspace: its turns, and what the log has last told of it."""
-
-    def __init__(self, name: str, turn: Turn) -> None:
-        self.name = name
-        self.turn = turn
-        self.told: tuple[str, float] | None = None
-
-
-class Site(AtWork):
-    """One that reads a list: what it has counted, how it reads, its text."""
-
-    def __init__(self, workspace: str, listed: Listed, rooms: RoomsOfInterest, turn: Turn) -> None:
-        super().__init__(listed.kind.name, turn)
-        self.collected: Collected[Any] = Collected(listed.kind)
-        self.reader = ListReader(self.collected, rooms)
-        self.text = CollectedText(workspace, listed.families)
-        self.restored = self.entered = self.read = False
-        """Whether what is stored has come back; whether it knows the configuration in force; whether it was read since then."""
-        self.durable = True
-        """Whether the store has taken all that it has counted: nothing else may be shown."""
-        self.shown: Mapping[str, Sequence[Section]] = {}
-        self.used: tuple[MeterUse, int] | None = None
-        """What of it is billed by the minute, and as of when (µs)."""
-        self.odd: set[str] = set()
-
-    def quiet(self) -> bool:
-        """Whether nothing is open, and the newest change is long ago."""
-        collected = self.collected
-        return not any(kept.open for kept in collected.kept.values()) and (collected.now or 0) - collected.newest > QUIET_AFTER
 
 
 class CollectingPoller(WorkspacePoller):

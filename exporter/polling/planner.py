@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-from exporter.counting.coverage import CatchUp
+from exporter.counting.followed import CatchUp
 from exporter.counting.spans import Span, without
 from exporter.times import MINUTE
 

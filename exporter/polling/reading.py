@@ -13,7 +13,8 @@ from itertools import chain
 import msgspec
 
 from exporter.counting.contribution import Account, Tracked, room_account
-from exporter.counting.coverage import MARGIN, CatchUp, Coverage
+from exporter.counting.coverage import MARGIN, Coverage
+from exporter.counting.followed import CatchUp
 from exporter.counting.poll import Poll
 from exporter.counting.rooms import Rooms
 from exporter.counting.spans import Span

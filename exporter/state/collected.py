@@ -11,7 +11,8 @@ from exporter.counting.accounts import Histogram, PeriodSums
 from exporter.counting.changes import Settled
 from exporter.counting.collected import Collected
 from exporter.counting.contribution import Account
-from exporter.counting.coverage import CatchUp, Coverage, Followed
+from exporter.counting.coverage import Coverage
+from exporter.counting.followed import CatchUp, Followed
 from exporter.counting.holdings import Holding, Kept, Kind, Labels, Tally, by_day
 from exporter.hms.items import I
 from exporter.state.store import Store

@@ -17,7 +17,8 @@ import msgspec
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums, RoleTotals, SessionTotals
 from exporter.counting.changes import Settled
 from exporter.counting.contribution import Account, Memory, Tracked
-from exporter.counting.coverage import CatchUp, Coverage, Followed
+from exporter.counting.coverage import Coverage
+from exporter.counting.followed import CatchUp, Followed
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.spans import Span

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.counting.coverage import CatchUp
+from exporter.counting.followed import CatchUp
 from exporter.counting.spans import Span
 from exporter.polling.planner import MILLISECOND, SHORT, TRY_AGAIN_AFTER, TRY_FAILED_AFTER, Choice, Stretch, estimate, windows
 from exporter.times import HOUR

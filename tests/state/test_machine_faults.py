@@ -20,7 +20,7 @@ import pytest
 import schedule
 
 from exporter.counting.contribution import Account
-from exporter.counting.coverage import CatchUp
+from exporter.counting.followed import CatchUp
 from exporter.counting.ledger import Ledger
 from exporter.counting.webhooks import Heard
 from exporter.daemon import Cadence

@@ -14,7 +14,8 @@ from exporter.commands.backfill.gather import Span
 from exporter.commands.backfill.series import Grid
 from exporter.config.config import Config, ConfigError, WorkspaceConfig, read_flag
 from exporter.config.readers import duration
-from exporter.counting.coverage import NOT_BEGUN, REACH_BACK
+from exporter.counting.coverage import REACH_BACK
+from exporter.counting.followed import NOT_BEGUN
 from exporter.counting.scope import Scope, is_wide, may_share_a_room
 from exporter.state.soundness import StoreError
 from exporter.state.tables import FOLLOWED, FollowedRow
