@@ -28,7 +28,7 @@ from tests.state.test_store import contents, restored
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = Path(__file__).parent / "files"
-KEPT = [2, 3, 4, 5]
+KEPT = [2, 3, 4, 5, 6]
 
 
 @pytest.fixture
