@@ -22,7 +22,7 @@ _ROOM_LABELS = (Label("workspace", "Workspace"), Label("room", "Room", ROOM_OF_R
 _EACH_ROOM = "workspace, room"
 
 # A distribution of jobs is sparse: a rate over some minutes would be empty most of the time.
-_SPARSE = "1h"
+_SPARSE = "15m"
 
 
 def of_each_kind(query: Callable[[str], str]) -> str:
