@@ -66,7 +66,7 @@ _CALENDAR = RowPlan(
 )
 
 # A budget is of no workspace; two exporters of the same budgets tell the same.
-_BUDGET = "budget, period, meter"
+_BUDGET = "budget, meter"
 _USED = f"max by ({_BUDGET}) ({of_today(f'hms_budget_used_ratio{{{JOB}}}')})"
 _OVER = f"max by ({_BUDGET}) ({of_today(f'hms_budget_elapsed_ratio{{{JOB}}}')})"
 _SIZE = f"max by ({_BUDGET}) (hms_budget_seconds{{{JOB}}}) / 60"
