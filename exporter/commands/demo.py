@@ -40,7 +40,7 @@ from exporter.times import DAY, MINUTE, SECOND
 _POLL_SECONDS = 2.0
 _WORKSPACE = "demo"
 _HEADER = "x-hms-token"
-_COLLECT_SECONDS = 10.0
+_COLLECT_SECONDS = 5.0
 # A month has some two million participant minutes, and some forty thousand minutes of recordings.
 _MONTH_MINUTES = 2_500_000
 _RECORDING_MINUTES = 50_000

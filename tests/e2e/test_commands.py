@@ -74,6 +74,27 @@ def test_demo_shows_several_rooms_within_ten_seconds_and_people_coming_and_going
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("hms-")] == [], "nothing is left behind"
 
 
+@pytest.mark.slow
+def test_demo_shows_what_is_recorded_streamed_and_delivered_and_what_goes_wrong(tmp_path: Path) -> None:
+    with running(tmp_path, "demo", "--web.listen-address=127.0.0.1:0", env=environment(TMPDIR=str(tmp_path))) as program:
+        page = said(program, r"http://(\S+)/metrics")
+
+        def found(name: str, **labels: str) -> float:
+            return total(parse(requests.get(f"http://{page}/metrics", timeout=5).text), name, **labels)
+
+        # At a weekend's end there has been no webinar since counting began; language practice is recorded every hour.
+        wait_until(lambda: found("hms_recordings_completed_total") > 10, 60)
+        assert found("hms_live_streams_started_total", room="open-house") > 5
+        assert found("hms_recordings_requested_total") - found("hms_recordings_started_total") >= 2, "some never start"
+        failed = found("hms_recordings_failed_total")
+        assert failed > found("hms_recordings_requested_total") - found("hms_recordings_started_total"), "and some break off"
+        wait_until(lambda: found("hms_recording_asset_bytes_total", type="room-composite") > 10**9, 30)
+        wait_until(lambda: found("hms_client_errors_total", type="join", error_code="4006") > 0, 60)
+        wait_until(lambda: found("hms_webhook_deliveries_total", status="failed") > 300, 120, "no bad hour is seen")
+        assert found("hms_webhook_deliveries_total", status="success") > 1000
+        assert program.stop() == 0
+
+
 def test_demo_on_a_port_that_is_taken_is_exit_code_1(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = run(tmp_path, "demo", f"--web.listen-address=127.0.0.1:{taken.getsockname()[1]}")

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from exporter.config.config import CollectConfig
+from exporter.config.config import CollectConfig, LimitsConfig
 from exporter.simulator import Fault, Room, Session, World
 from exporter.simulator.beside_truth import BesideTruth
 from exporter.simulator.happenings import ERROR_TYPES
 from exporter.simulator.jobs import AssetStatus
 from exporter.simulator.seeds import MARK
+from exporter.state.store import Store, StoreError
 from exporter.times import DAY, EPOCH, HOUR, MICROSECOND, MINUTE, SECOND
 from lab.beside import BesideBench
 from tests.harness import MEMORY, T0, at
@@ -405,6 +406,50 @@ def test_two_with_the_same_fixed_since_publish_the_same(benches: Any, world: Wor
         first.poll(60)
     assert shown(first) == shown(second)
     assert +shown(first).errors == +world.beside_truth(T0 - DAY, first.now).errors
+
+
+def test_what_cannot_be_stored_is_not_shown_and_is_counted_once_in_the_end(
+    benches: Any, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = world.room(name="hall")
+    bench = benches()
+    bench.poll()
+    _script(world, room, random.Random(7), 0, 600)
+    for _ in range(3):
+        bench.poll(60)
+    before = shown(bench)
+    writing = Store.writing
+
+    def full(store: Store) -> Any:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(Store, "writing", full)
+    for _ in range(4):
+        bench.poll(60)
+        assert shown(bench) == before
+    assert bench.value("hms_collector_up", collector="webhook_deliveries") == 0
+    monkeypatch.setattr(Store, "writing", writing)
+    for _ in range(20):
+        bench.poll(60)
+    assert shown(bench) == world.beside_truth(T0, bench.now)
+
+
+def test_a_room_that_left_for_being_idle_comes_back_with_what_it_had_counted(benches: Any, world: World) -> None:
+    room = world.room(name="hall")
+    for number in range(2):
+        session = call(world, room, 7200 * number, 7200 * number + 60)
+        world.client_event(session, session.created_at + 1)
+    bench = benches(limits=LimitsConfig(room_idle_expiry=1800.0))
+    bench.poll()
+    for _ in range(6):
+        bench.poll(60)
+    assert bench.value("hms_client_errors_total", room="hall") == 1
+    for _ in range(12):
+        bench.poll(300)
+    assert bench.value("hms_client_errors_total", room="hall") is None, "it has left"
+    while bench.now < at(7200 + 600):
+        bench.poll(60)
+    assert bench.value("hms_client_errors_total", room="hall") == 2
 
 
 # -- secrets ----------------------------------------------------------------------------------------------------------

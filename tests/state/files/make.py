@@ -15,13 +15,16 @@ import tempfile
 from pathlib import Path
 
 from exporter.config.config import KeyPair, Secret, WorkspaceConfig
-from exporter.counting.contribution import OVERFLOW, group_account
+from exporter.counting.contribution import OVERFLOW, group_account, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.poll import Poll
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.scope import Scope
+from exporter.counting.sums import Series
+from exporter.counting.webhooks import WORKSPACE
 from exporter.hms.records import Room, decode_session
 from exporter.state.store import Store
+from exporter.state.sums import Additions
 from exporter.times import HOUR
 from tests.harness import Counting, at, peer, session
 
@@ -32,6 +35,7 @@ DAY_S = 86_400
 def fill(path: Path) -> Counting:
     """Two workspaces with something of everything; the first one's store stays open."""
     counting = Counting(path, ["*", "configured", "gone"])
+    counting.ledger.notes_ends_after = at(3 * DAY_S - 3_600)
     # Ended by the first poll, and of those that ran then one whose peer changes its role before the end.
     started = at(-100)
     old = [session(f"old-{n}", {"p": peer(at(-900), at(-60 + n))}, started=at(-900), ended=at(-50 + n)) for n in range(3)]
@@ -89,7 +93,19 @@ def fill(path: Path) -> Counting:
     ]
     counting.store.commit("w", counting.ledger, rooms)
     second_workspace(counting.store)
+    added_up(counting.store)
     return counting
+
+
+def added_up(store: Store) -> None:
+    """What is added up beside sessions: of the workspace, a room and a group."""
+    additions = Additions(store, "w")
+    additions.begin()
+    additions.open([room_account("room"), group_account("class-a")])
+    additions.sums.add(WORKSPACE, Series("deliveries", ("failed",)), 3, at(60))
+    additions.sums.add(room_account("room"), Series("errors", ("join", "4006")), 2, at(70))
+    additions.sums.add(group_account("class-a"), Series("errors", ("publish", "3001")), 1, at(80))
+    additions.commit({"webhook_deliveries.read_until": at(120)})
 
 
 def second_workspace(store: Store) -> None:
