@@ -78,17 +78,20 @@ class Coverage:
         """Whether any entry that was ever in force covers this room."""
         return bool(self._covering(room_id, name))
 
+    def begins(self, room_id: str, name: str | None) -> int | None:
+        """Sessions of a room that had ended by then do not count; `None` while no entry has ever covered it."""
+        first = min((followed for _, followed in self._covering(room_id, name)), key=lambda followed: followed.entered, default=None)
+        return None if first is None else first.since
+
     def counts(self, room_id: str, name: str | None, started: int, ended: int, read: Collection[str] | None = None) -> bool:
         """Whether an ended session that was never seen running is to be counted.
 
         `read` is for one that had been seen before its room could be decided about: the entries that had read its start then.
         """
+        since = self.begins(room_id, name)
+        if since is None or ended <= since:
+            return False
         covering = self._covering(room_id, name)
-        if not covering:
-            return False
-        since = min(covering, key=lambda entry: entry[1].entered)[1].since
-        if ended <= since:
-            return False
         if read is not None:
             return all(key not in read for key, _ in covering)
         return all(self._is_unread(followed, started) for _, followed in covering)
@@ -170,10 +173,7 @@ class Coverage:
         self._read_anew(opened)
 
     def renamed(self, room_id: str, before: str, after: str, since: int, now: int) -> None:
-        """A room's name has changed at 100ms.  Into a pattern that is in force: it is followed from now on; out of one: no longer.
-
-        A configuration that no poll has begun with yet has no say in that.
-        """
+        """A room's name has changed at 100ms.  Into a pattern in force: it is followed from now on; out of one: no longer."""
         old = self._covering(room_id, before)
         if room_id not in self.rooms:
             if {key for key, _ in old} == {key for key, _ in self._covering(room_id, after)}:

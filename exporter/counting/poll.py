@@ -152,8 +152,11 @@ class Poll:
             self._window(account).look_at(tracked.id, presences(tracked.recall(), tracked.ended, ledger.bots))
 
     def _counts(self, tracked: Tracked, name: str | None) -> bool:
-        if tracked.read is None or tracked.ended is None:
+        if tracked.ended is None:
             return True
+        if tracked.read is None:  # it was seen running before its room could be decided about
+            since = self.ledger.coverage.begins(tracked.room_id, name)
+            return since is not None and tracked.ended > since
         return self.ledger.coverage.counts(tracked.room_id, name, tracked.started, tracked.ended, tracked.read)
 
     # -- the end --------------------------------------------------------------------------------------------------

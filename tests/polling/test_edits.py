@@ -174,6 +174,27 @@ def test_3_each_room_counts_by_the_entry_that_its_name_matches_wherever_a_new_on
     assert bench.value("hms_peer_seconds_total", room="team-1") == 45 + 10
 
 
+@EDITS
+def test_3_a_call_seen_running_before_its_rooms_name_was_known_counts_by_the_entry_that_the_room_turns_out_to_be_in(
+    benches: Callable[..., Bench], world: World, edit: Edit
+) -> None:
+    """The room is not in the old pattern, and the new one came when the call was over."""
+    old, new = world.room(name="class-1").id, world.room(name="team-1").id
+    for room_id in (old, new):
+        call(world, room_id, -60, 100)
+    bench = benches(by_name("class-.*"))
+    bench.names = False
+    bench.poll()
+    bench.poll(30)
+    bench.now = at(200)
+    bench.names = True
+    edit(bench, by_name("class-.*", "team-.*"))
+    bench.poll(30)
+    bench.finish()
+    assert bench.value("hms_sessions_ended_total", room="class-1") == 1
+    assert not bench.value("hms_sessions_started_total", room="team-1")
+
+
 # -- 4: taken out while its past is being read --------------------------------------------------------------------
 
 

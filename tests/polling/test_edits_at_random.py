@@ -217,6 +217,7 @@ class Play:
     def finish(self) -> None:
         """All rooms are followed, everything ends, and is read."""
         self.entries = None
+        self.bench.server.faults.clear()  # else the next poll may not begin
         self.bench.configure(None, FOREVER)
         self.told.polled(self.bench.now + 30 * SECOND, None, self.bench.config.poll.since)
         self.bench.poll(30)
