@@ -77,6 +77,8 @@ class Rooms:
         """Discovered rooms with series of their own, since when (µs)."""
         self._quiet: dict[str, tuple[int, int]] = {}
         """Of those: for how many polls nothing but time has moved on, and the version of what is published."""
+        self._resting: set[Account] = set()
+        """Accounts without series because they are idle, which stay in memory for what must be read or counted of them."""
 
     # -- which rooms ----------------------------------------------------------------------------------------------
 
@@ -129,12 +131,16 @@ class Rooms:
         rooms.overflowed.update({room_id: last for room_id, last in self.overflowed.items() if rooms.covers(room_id)})
         rooms._waited.update(self._waited)
         rooms._shown.update({i: since for i, since in self._shown.items() if i not in scope.ids and rooms.covers(i)})
+        rooms._resting.update(self._resting)
         return rooms
 
     def show(self, states: Iterable[AccountState], now: int) -> None:
         """Discovered rooms that are shown again after a restart or under another configuration: all that are in use, then the latest."""
         for state in sorted(states, key=lambda state: (not state.runs, -state.last_active)):
             room_id = state.account.id
+            if self._is_idle(state, now):
+                self.rest(state.account)
+                continue
             if state.account.kind != "room" or room_id in self.scope.ids or room_id in self._shown or not self.covers(room_id):
                 continue
             if state.runs or len(self._shown) < self.limits.max_rooms:
@@ -142,15 +148,24 @@ class Rooms:
 
     def idle(self, accounts: Mapping[Account, AccountState], now: int) -> list[Account]:
         """Accounts of discovered rooms and of groups without a session, recording or stream for longer than `room_idle_expiry`."""
-        expiry = round(self.limits.room_idle_expiry * SECOND)
-        gone = []
-        for account, state in accounts.items():
-            if state.sessions or state.ended or state.kept_by or (account.kind == "room" and account.id in self.scope.ids):
-                continue
-            since = self._shown.get(account.id, 0) if account.kind == "room" else 0
-            if max(state.last_active, since) + expiry < now:
-                gone.append(account)
-        return gone
+        for account in [account for account in self._resting if account not in accounts or accounts[account].runs]:
+            # A session that had vanished runs again, or something new began in a group.
+            self._resting.discard(account)
+            if account in accounts and account.kind == "room" and self.covers(account.id):
+                self._shown.setdefault(account.id, now)
+        return [account for account, state in accounts.items() if self._is_idle(state, now)]
+
+    def _is_idle(self, state: AccountState, now: int) -> bool:
+        account = state.account
+        if state.runs or (account.kind == "room" and account.id in self.scope.ids):
+            return False
+        since = self._shown.get(account.id, 0) if account.kind == "room" else 0
+        return max(state.last_active, since) + round(self.limits.room_idle_expiry * SECOND) < now
+
+    def rest(self, account: Account) -> None:
+        """An idle account has no series until something begins in it; it stays in memory."""
+        self.leave(account)
+        self._resting.add(account)
 
     def leave(self, account: Account) -> None:
         """An account has no series any more."""
@@ -160,6 +175,7 @@ class Rooms:
     def forget(self, account: Account) -> None:
         """An account has left the memory, and what is known of its room with it."""
         self.leave(account)
+        self._resting.discard(account)
         self._waited.pop(account.id, None)
         self.known.pop(account.id, None)
 
@@ -213,7 +229,9 @@ class Rooms:
 
     def shown(self, account: Account) -> bool:
         """Whether the account has series, even while its name is not known."""
-        return account.kind == "group" or account.id in self.scope.ids or account.id in self._shown
+        if account.kind == "group":
+            return account not in self._resting
+        return account.id in self.scope.ids or account.id in self._shown
 
     def label(self, account: Account) -> str | None:
         """The label `room` of an account's series; `None` while they wait for it."""

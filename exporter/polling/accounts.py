@@ -66,11 +66,12 @@ class Accounts:
                 self.ledger.open(account)
 
     def close_idle(self, now: int) -> list[Account]:
-        """Takes the accounts of idle rooms and groups out of memory; returns them."""
+        """Idle rooms and groups lose their series; takes those of which nothing is left to do out of memory, and returns them."""
         closed = []
         for account in self.rooms.idle(self.ledger.accounts, now):
-            if account.id in self.kept or self.rooms.label(account) in self.kept:
-                self.rooms.leave(account)
+            state = self.ledger.accounts[account]
+            if state.ended or state.kept_by or account.id in self.kept or self.rooms.label(account) in self.kept:
+                self.rooms.rest(account)
                 continue
             self.ledger.close(account)
             self.rooms.forget(account)

@@ -484,6 +484,7 @@ def test_14_a_first_start_with_20_000_rooms_by_id_takes_a_few_seconds_of_cpu(tmp
         config = configure(tmp_path, api, workspace(rooms=rooms), poll={"interval": "30s"})
         with running(tmp_path, f"--config.file={config}") as program:
             wait_until(lambda: api.calls["/rooms"] >= 200, 90)  # all names, a hundred a page
+            wait_until(lambda: len(some(program.metrics(), "hms_room_info")) == len(rooms), 60)
             used = cpu_seconds(program)
             calls = sum(api.calls.values())
             named = [dict(labels)["room"] for labels in some(program.metrics(), "hms_room_info")]
