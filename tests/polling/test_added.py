@@ -342,6 +342,26 @@ def _of(fault: Fault, route: str) -> Fault:
     return Fault(kind=fault.kind, status=fault.status, route=route)
 
 
+def test_one_that_a_poll_has_little_time_left_for_waits_for_the_next_and_does_not_fail(
+    benches: Any, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _script(world, world.room(name="hall"), random.Random(3), -3600, 0)
+    bench = benches(since=LONG_AGO)
+    asking = bench.poller._asking
+
+    def nearly_over(started: float) -> Any:
+        return asking(started)._replace(until=bench.monotonic() + 1)
+
+    monkeypatch.setattr(bench.poller, "_asking", nearly_over)
+    bench.poll()
+    assert not [request.path for request in bench.server.requests if request.path in ROUTES.values()]
+    assert {collector.state for collector in bench.poller.status.collectors} == {"waiting"}
+    monkeypatch.undo()
+    for _ in range(4):
+        bench.poll(60)
+    assert {collector: bench.value("hms_collector_up", collector=collector) for collector in ROUTES} == dict.fromkeys(ROUTES, 1)
+
+
 # -- exact ------------------------------------------------------------------------------------------------------------
 
 
