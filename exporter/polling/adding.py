@@ -29,9 +29,6 @@ from exporter.publish.status import CollectorStatus
 from exporter.publish.sums import SumsText
 from exporter.state.sums import Additions
 
-_LEAST = 0.25
-"""The part of a poll's interval that must be left: what would be cut short waits for the next poll."""
-
 
 class Adder(Protocol):
     """How one kind of data is read and added up."""
@@ -150,8 +147,7 @@ class AddingPoller(CollectingPoller):
         asking = self._asking(started)
         read = False
         for adding in sorted(self._adding.values(), key=lambda adding: adding.turn.due):
-            enough = asking.until - self._monotonic() >= _LEAST * self._config.poll.interval
-            if adding.turn.is_due(started) and enough and not self.api.stopped.is_set():
+            if adding.turn.is_due(started) and self._has_time(asking) and not self.api.stopped.is_set():
                 self._add(adding, asking, started)
                 read = True
         if read and not self.api.stopped.is_set():

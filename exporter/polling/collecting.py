@@ -37,6 +37,8 @@ from exporter.times import HOUR, SECOND
 
 _SHARE = 0.9
 """The part of a poll's interval within which collectors are read: the next poll must not have to wait for them."""
+_LEAST = 0.1
+"""The part of it that must be left for a collector to begin."""
 _GAP_INTERVALS = 3
 _TELL_AGAIN = 60.0
 """Seconds between two lines of a fault that keeps changing."""
@@ -123,7 +125,7 @@ class CollectingPoller(WorkspacePoller):
         asking = self._asking(started)
         read = False
         for site in sorted(self._sites.values(), key=lambda site: site.turn.due):
-            if site.turn.is_due(started) and not asking.is_over and not self.api.stopped.is_set():
+            if site.turn.is_due(started) and self._has_time(asking) and not self.api.stopped.is_set():
                 self._turn(site, asking, started)
                 read = True
         for site in self._sites.values():
@@ -140,6 +142,10 @@ class CollectingPoller(WorkspacePoller):
         until = started + _SHARE * self._config.poll.interval
         self._beside_client.end_by(time.monotonic() + until - self._monotonic())
         return Asking(self._beside_client, until, self._pause, self._monotonic)
+
+    def _has_time(self, asking: Asking) -> bool:
+        """Whether another collector may begin: what would be cut short waits for the next poll, and does not fail."""
+        return asking.until - self._monotonic() >= _LEAST * self._config.poll.interval
 
     def _pause(self) -> None:
         if self._pressed():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,26 @@ def _of(fault: Fault, route: str) -> Fault:
     return Fault(kind=fault.kind, status=fault.status, route=route)
 
 
+def test_one_that_a_poll_has_little_time_left_for_waits_for_the_next_and_does_not_fail(
+    benches: Any, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _script(world, world.room(name="hall"), random.Random(3), -3600, 0)
+    bench = benches(since=LONG_AGO)
+    asking = bench.poller._asking
+
+    def nearly_over(started: float) -> Any:
+        return asking(started)._replace(until=bench.monotonic() + 1)
+
+    monkeypatch.setattr(bench.poller, "_asking", nearly_over)
+    bench.poll()
+    assert not [request.path for request in bench.server.requests if request.path in ROUTES.values()]
+    assert {collector.state for collector in bench.poller.status.collectors} == {"waiting"}
+    monkeypatch.undo()
+    for _ in range(4):
+        bench.poll(60)
+    assert {collector: bench.value("hms_collector_up", collector=collector) for collector in ROUTES} == dict.fromkeys(ROUTES, 1)
+
+
 # -- exact ------------------------------------------------------------------------------------------------------------
 
 
@@ -450,6 +471,37 @@ def test_a_room_that_left_for_being_idle_comes_back_with_what_it_had_counted(ben
     while bench.now < at(7200 + 600):
         bench.poll(60)
     assert bench.value("hms_client_errors_total", room="hall") == 2
+
+
+def test_turned_on_by_a_reload_they_count_from_then_on_and_turned_off_they_leave(benches: Any, world: World) -> None:
+    room = world.room(name="hall")
+    for number in range(3):
+        session = call(world, room, 1000 * number, 1000 * number + 60)
+        world.client_event(session, session.created_at + 1)
+        world.delivery(room, session.created_at)
+    bench = benches(since=LONG_AGO)
+
+    def reload(collect: CollectConfig) -> None:
+        bench.config = replace(bench.config, collect=collect)
+        bench.poller.configure(bench.workspace, bench.config, bench.api)
+
+    reload(CollectConfig(interval=30.0))
+    while bench.now < at(900):
+        bench.poll(60)
+    assert bench.value("hms_collector_up", collector="client_errors") is None
+    reload(ALL)
+    while bench.now < at(1900):
+        bench.poll(60)
+    assert bench.value("hms_client_errors_total") == 1, "the one whose call ended later"
+    assert shown(bench).deliveries["success"] == 2, "since says from when"
+    reload(CollectConfig(interval=30.0))
+    bench.poll(60)
+    assert bench.value("hms_client_errors_total") is None
+    reload(ALL)
+    while bench.now < at(2900):
+        bench.poll(60)
+    assert bench.value("hms_client_errors_total") == 2
+    assert shown(bench).deliveries["success"] == 3
 
 
 # -- secrets ----------------------------------------------------------------------------------------------------------
