@@ -72,14 +72,29 @@ def test_help_names_every_command_with_a_line_about_it(capsys: pytest.CaptureFix
         ("check", FLAGS | {"--live", "--healthy"}),
         ("demo", {"--web.listen-address", "--storage.path", "--log.level", "--log.format", "--seed"}),
         ("simulate", {"--web.listen-address", "--seed", "--webhook-url", "--webhook-header", "--webhook-signature-secret"}),
-        ("report", {"--config.file", "--storage.path", "--month", "--from", "--to", "--workspace", "--by", "--sort", "--format"}),
+        (
+            "report",
+            {
+                "--config.file",
+                "--storage.path",
+                "--month",
+                "--from",
+                "--to",
+                "--workspace",
+                "--by",
+                "--sort",
+                "--format",
+                "--meter",
+                "--sessions-longer-than",
+            },
+        ),
         (
             "backfill",
             {"--config.file", "--storage.path", "--log.level", "--log.format", "--from", "--to", "--workspace", "--output", "--step"}
             | {"--label"},
         ),
-        ("dashboards", {"--force"}),
-        ("rules", {"--force"}),
+        ("dashboards", {"--force", "--runbooks"}),
+        ("rules", {"--force", "--runbooks"}),
     ],
 )
 def test_the_help_of_a_command_shows_its_own_flags_alone(command: str, flags: set[str], capsys: pytest.CaptureFixture[str]) -> None:

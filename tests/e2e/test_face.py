@@ -78,6 +78,7 @@ def test_a_scrape_causes_no_call_to_100ms(tmp_path: Path, world: World, api: Sim
     config = configure(tmp_path, api, poll={"interval": "1h"})
     with running(tmp_path, f"--config.file={config}") as program:
         wait_until(lambda: program.value("hms_up") == 1)
+        wait_until(lambda: total(program.metrics(), "hms_collector_up") == 3)
         before = len(api.requests)
         for _ in range(50):
             program.metrics()

@@ -255,10 +255,12 @@ def test_the_shipped_configuration_in_the_real_programs(picture: Picture) -> Non
     alerts = picture.alerts()
     assert arriving <= alerts.keys()
     # A busy machine may well leave out one of the polls, a second apart here.
-    unexpected = {name for name, _, _ in alerts} - {name for name, _, _ in arriving} - {"HmsPollSlow"}
+    unexpected = {name for name, _, _ in alerts} - {name for name, _, _ in arriving} - {"HmsPollSlow", "HmsCollectorDown"}
     assert not unexpected, "an alert about something that is in order"
     assert "torn-down" in alerts["HmsRoomMissing", "scripted", ""]["annotations"]["description"]
-    # The consequence of the rejected credentials keeps quiet, the cause does not.
+    # The consequences of the rejected credentials keep quiet, the cause does not.
+    collectors = [alert for (name, _, _), alert in alerts.items() if name == "HmsCollectorDown"]
+    assert all(alert["labels"]["workspace"] == "locked-out" and alert["status"]["inhibitedBy"] for alert in collectors)
     assert alerts["HmsPollFailing", "locked-out", ""]["status"]["inhibitedBy"]
     assert alerts["HmsCredentialsRejected", "locked-out", ""]["status"]["state"] == "active"
 
