@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,7 +14,7 @@ from exporter.counting.contribution import Account
 from exporter.counting.coverage import Coverage
 from exporter.counting.followed import CatchUp, Followed
 from exporter.counting.holdings import Holding, Kept, Kind, Labels, Tally, by_day
-from exporter.hms.items import I
+from exporter.hms.items import I, Item
 from exporter.state.store import Store
 from exporter.state.tables import (
     COLLECTED,
@@ -177,6 +177,27 @@ def reach(view: StateView, workspace: str, kind: Kind[I]) -> tuple[int | None, C
         return None, coverage
     _restore_coverage(row, coverage)
     return row.now, coverage
+
+
+class Remembered(NamedTuple):
+    """The ids of the items that a state has counted: all of those from `since` on (µs)."""
+
+    ids: frozenset[str]
+    since: int
+
+    def has(self, item: Item) -> bool | None:
+        """Whether the item has been counted; `None` where the state does not tell any more."""
+        return item.id in self.ids if item.created >= self.since else None
+
+
+def remembered(view: StateView, workspace: str, kind: Kind[I]) -> Remembered | None:
+    """The items of a kind whose ids the state still has; `None` when it was never read."""
+    _, coverage = reach(view, workspace, kind)
+    if coverage.horizon is None:
+        return None
+    of = (workspace, kind.name)
+    ids = {row.id for row in view.rows(COLLECTED, _OF, of)} | {row.id for row in view.rows(COLLECTED_SETTLED, _OF, of)}
+    return Remembered(frozenset(ids), coverage.horizon - kind.reach_back)
 
 
 def _kept(view: StateView, workspace: str, kind: Kind[I]) -> Iterator[Kept[I]]:

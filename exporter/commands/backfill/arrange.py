@@ -1,17 +1,17 @@
-"""Whose series each session belongs to, as the live exporter would have decided, and what begins and ends in them."""
+"""Whose series each session and job belongs to, as the live exporter would have decided, and what begins and ends in them."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from exporter.commands.backfill.series import Grid
-from exporter.commands.backfill.work import SessionRow, Work
+from exporter.commands.backfill.work import JobRow, SessionRow, Work
 from exporter.config.config import LimitsConfig
 from exporter.counting.contribution import OVERFLOW, Account, group_account, room_account
 from exporter.counting.scope import Scope, matches
-from exporter.times import SECOND
+from exporter.times import DAY, SECOND
 
 _BATCH = 2000
 """Sessions that are arranged in one transaction."""
@@ -32,8 +32,12 @@ class Since(NamedTuple):
         return next((since for key, since in self.entries if matches(key, room_id, name)), self.otherwise)
 
 
+Counts = Callable[[SessionRow | JobRow, str], bool]
+"""Whether the live counters count a session or job, of the room of this name."""
+
+
 class Owners:
-    """Decides whose a session is; told of sessions in order of their starts, for discovered rooms are given what places there are."""
+    """Decides whose a session or job is; told of them in order of their starts, for discovered rooms get what places there are."""
 
     def __init__(self, scope: Scope, limits: LimitsConfig, name: Callable[[str], str]) -> None:
         self._scope = scope
@@ -43,8 +47,8 @@ class Owners:
         self._shown: dict[str, int] = {}
         self._leaving: list[tuple[int, str]] = []
 
-    def owner(self, session: SessionRow) -> Account | None:
-        """The account of a session, `None` when the configuration does not cover it."""
+    def owner(self, session: SessionRow | JobRow) -> Account | None:
+        """The account of a session or job, `None` when the configuration does not cover it."""
         room_id, scope = session.room_id, self._scope
         if room_id in scope.ids:
             return room_account(room_id)
@@ -57,7 +61,7 @@ class Owners:
         group = pattern.group_for(name)
         return self._discovered(session) if group is None else group_account(group)
 
-    def _discovered(self, session: SessionRow) -> Account:
+    def _discovered(self, session: SessionRow | JobRow) -> Account:
         """A room has series of its own while there are places; it keeps its place until it has been idle for long."""
         shown, leaving, room_id = self._shown, self._leaving, session.room_id
         while leaving and leaving[0][0] < session.started:
@@ -73,8 +77,8 @@ class Owners:
         return room_account(room_id)
 
 
-def arrange(work: Work, scope: Scope, limits: LimitsConfig, since: Since, grid: Grid, told: Callable[[int], None]) -> None:
-    """Lays out the work file's sessions; `told` learns how many are done."""
+def arrange(work: Work, scope: Scope, limits: LimitsConfig, counts: Counts, grid: Grid, told: Callable[[int], None]) -> None:
+    """Lays out the work file's sessions and jobs; `told` learns how many are done."""
 
     def name(room_id: str) -> str:
         room = work.room(room_id)
@@ -89,11 +93,14 @@ def arrange(work: Work, scope: Scope, limits: LimitsConfig, since: Since, grid: 
             work.put_spans([(number, [(grid.start, grid.end)])])
             work.add_series([(number, "", grid.start, 0, 0)])
     batch = _Batch()
-    for count, session in enumerate(work.sessions(), start=1):
-        account = owners.owner(session)
+    for count, found in enumerate(_in_order(work), start=1):
+        account = owners.owner(found)
         if account is not None:
-            counted = session.ended is None or session.ended > since.of(session.room_id, name(session.room_id))
-            batch.add(session, work.account_number(account), counted=counted, end=grid.end, expiry=expiry)
+            number, counted = work.account_number(account), counts(found, name(found.room_id))
+            if isinstance(found, JobRow):
+                batch.add_job(found, number, counted=counted, end=grid.end, expiry=expiry)
+            else:
+                batch.add(found, number, counted=counted, end=grid.end, expiry=expiry)
         if count % _BATCH == 0:
             batch.put(work)
             batch = _Batch()
@@ -102,11 +109,18 @@ def arrange(work: Work, scope: Scope, limits: LimitsConfig, since: Since, grid: 
     work.end_arrangement()
 
 
+def _in_order(work: Work) -> Iterator[SessionRow | JobRow]:
+    """All that has been read, in order of when it began or was asked for."""
+    sources: list[Iterator[SessionRow | JobRow]] = [iter(work.sessions()), iter(work.jobs())]
+    return heapq.merge(*sources, key=lambda found: found.started)
+
+
 class _Batch:
     """The part of the arrangement of some sessions, before it is written."""
 
     def __init__(self) -> None:
         self._owners: list[tuple[int, bool, str]] = []
+        self._job_owners: list[tuple[int, bool, str, str]] = []
         self._events: list[tuple[int, str, int, int, int, int | None, int]] = []
         self._series: dict[tuple[int, str], list[int]] = {}
         self._spans: dict[int, list[tuple[int, int]]] = {}
@@ -134,6 +148,15 @@ class _Batch:
         if started < end:
             last = end if ended is None else ended
             self._spans.setdefault(account, []).append((started, last + expiry))
+
+    def add_job(self, found: JobRow, account: int, *, counted: bool, end: int, expiry: int) -> None:
+        """A job of this account: its room is shown because of it, with its sessions' counters too, as if there had been none."""
+        self._job_owners.append((account, counted, found.kind, found.job.id))
+        series = self._series.setdefault((account, ""), [found.started, 0, 0])
+        series[0] = min(series[0], found.started)
+        if found.started < end:
+            last = found.started + DAY if found.ended is None else found.ended
+            self._spans.setdefault(account, []).append((found.started, last + expiry))
 
     def _thing(
         self,
@@ -164,6 +187,7 @@ class _Batch:
         """Writes it."""
         with work.transaction():
             work.belongs(self._owners)
+            work.jobs_belong(self._job_owners)
             work.put_events(self._events)
             work.add_series((*key, first, number, micros) for key, (first, number, micros) in self._series.items())
             work.put_spans(self._spans.items())

@@ -16,10 +16,11 @@ import msgspec
 
 from exporter.commands.backfill.arrange import Since, arrange
 from exporter.commands.backfill.gather import read_rooms, read_sessions, tasks
+from exporter.commands.backfill.jobs import Reader
 from exporter.commands.backfill.plan import Plan, Wanted, make_plan, workspace_of
 from exporter.commands.backfill.progress import Progress, spell
 from exporter.commands.backfill.seen import roles_seen
-from exporter.commands.backfill.work import Work
+from exporter.commands.backfill.work import JobRow, SessionRow, Work
 from exporter.commands.backfill.write import Forecast, Writer
 from exporter.commands.options import CommandFailed, add_config_file, add_flags, load
 from exporter.config.config import Config, ConfigError, WorkspaceConfig
@@ -121,8 +122,15 @@ def _read(config: Config, workspace: WorkspaceConfig, plan: Plan, work: Work, sc
     )
     try:
         _refuse_the_last_hours(client, api, plan)
+        rejected = 0
+        reader = Reader(work, client, api, scope, config.storage, plan.workspace)
+        for name in plan.unread:
+            event("warn", "left out, for the exporter has not read any of them yet", collector=name)
+        for jobs in plan.jobs:
+            progress.begin(f"reading {jobs.name.replace('_', ' ')}")
+            rejected += reader.leave_out(jobs, plan.start, progress.tell)
         progress.begin("reading sessions")
-        rejected = read_sessions(work, client, api, span, scope, roles_seen(config.storage, plan.workspace), progress.tell)
+        rejected += read_sessions(work, client, api, span, scope, roles_seen(config.storage, plan.workspace), progress.tell)
         progress.begin("reading names of rooms")
         read_rooms(work, client, span, scope, progress.tell)
     finally:
@@ -135,22 +143,28 @@ def _read(config: Config, workspace: WorkspaceConfig, plan: Plan, work: Work, sc
 
 def _refuse_the_last_hours(client: Client, api: Api, plan: Plan) -> None:
     next(client.pages("/sessions", {"active": "true"}, Patience(float("inf"))), None)  # the first answer tells the API's time
-    if plan.end > api.now() - _HEAD:
+    if plan.last > api.now() - _HEAD:
         raise ConfigError(
-            f"--to: expected a time more than three hours ago, found {rfc3339(plan.end, 0)}: Prometheus still writes to the last hours;"
-            f" try again after {rfc3339(plan.end + _HEAD, 0)}"
+            f"--to: expected a time more than three hours ago, found {rfc3339(plan.last, 0)}: Prometheus still writes to the last hours;"
+            f" try again after {rfc3339(plan.last + _HEAD, 0)}"
         )
 
 
 def _arrange(config: Config, plan: Plan, work: Work, scope: Scope, progress: Progress) -> None:
     if work.noted("arranged"):
         return
-    count = work.session_count()
-    event("info", "sessions read", sessions=count)
+    count = work.count()
+    event("info", "sessions, recordings and streams read", records=count)
     progress.begin("putting them in order")
-    arrange(
-        work, scope, config.limits, Since(plan.since, plan.rooms_since, plan.otherwise), plan.grid, lambda done: progress.tell(done, count)
-    )
+    since = Since(plan.since, plan.rooms_since, plan.otherwise)
+    kinds = {of.name: of for of in plan.jobs}
+
+    def counts(found: SessionRow | JobRow, name: str) -> bool:
+        if isinstance(found, JobRow):
+            return kinds[found.kind].counts(found, name)
+        return found.ended is None or found.ended > since.of(found.room_id, name)
+
+    arrange(work, scope, config.limits, counts, plan.grid._replace(end=plan.last), lambda done: progress.tell(done, count))
     work.note(arranged=b"1")
 
 
@@ -213,9 +227,9 @@ def block_hours(micros: int) -> int:
 
 
 def _what_next(plan: Plan, output: Path) -> str:
-    hours = block_hours(plan.end - plan.start)
+    hours = block_hours(plan.last - plan.start)
     return (
-        f"{output}: {output.stat().st_size / 1e6:,.0f} MB, from {rfc3339(plan.start, 0)} to {rfc3339(plan.end, 0)}.\n"
+        f"{output}: {output.stat().st_size / 1e6:,.0f} MB, from {rfc3339(plan.start, 0)} to {rfc3339(plan.last, 0)}.\n"
         f"Give it to Prometheus, which may be running; its retention must reach back to the beginning:\n"
         f"  promtool tsdb create-blocks-from openmetrics --max-block-duration={hours}h {output} <Prometheus's data folder>\n"
     )

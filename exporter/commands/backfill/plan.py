@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from exporter.commands.backfill.gather import Span
+from exporter.commands.backfill.jobs import JobsPlan, LiveKind, live_kind, plan_kind, wanted_kinds
 from exporter.commands.backfill.series import Grid
 from exporter.config.config import Config, ConfigError, WorkspaceConfig, read_flag
 from exporter.config.readers import duration
@@ -44,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     The live counters count what ended after `since`: that of a room's first entry, in the order in which entries came into force,
     whatever the configuration looks like now; `rooms_since` that of rooms renamed since; `otherwise` that of all others.
+    `jobs` are the kinds of recordings and streams, `unread` those that the exporter has never read: nothing says where they join.
     """
 
     workspace: str
@@ -58,10 +60,17 @@ class Plan(msgspec.Struct, frozen=True):
     most_rooms: int
     expiry: float
     bots: list[str]
+    jobs: list[JobsPlan]
+    unread: list[str]
+
+    @property
+    def last(self) -> int:
+        """Where the last series ends: recordings and streams may have begun to be counted later than sessions."""
+        return max([self.end, *(of.end for of in self.jobs)])
 
     @property
     def grid(self) -> Grid:
-        """The steps that are written."""
+        """The steps that are written of sessions."""
         return Grid(self.start, self.end, self.step)
 
     @property
@@ -87,11 +96,19 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
     """The plan of a backfill: it ends where the live series go on, and counts from where they count.  Raises `ConfigError`."""
     start = moment("--from", wanted.start)
     keys = Scope(workspace).keys
+    names = wanted_kinds(config.collect)
+
+    def shares(other: str) -> bool:
+        return any(_may_share_a_room(other, key) for key in keys)
+
+    def live_state(view: StateView) -> tuple[list[FollowedRow], dict[str, LiveKind]]:
+        return _followed(view, workspace.name), {name: live_kind(view, workspace.name, name, shares) for name in names}
+
     try:
-        followed = look_into(config.storage, lambda view: _followed(view, workspace.name)) or []
+        followed, kinds = look_into(config.storage, live_state) or ([], {name: LiveKind([], {}, None) for name in names})
     except StoreError as error:
         raise ConfigError(f"storage: {error}") from error
-    entries = [row for row in followed if row.kind == "entry" and any(_may_share_a_room(row.key, key) for key in keys)]
+    entries = [row for row in followed if row.kind == "entry" and shares(row.key)]
     rooms_since = {row.key: row.since for row in followed if row.kind == "room" and row.since != NOT_BEGUN}
     from_now_on = config.poll.since == "start"
     # Counters that catch up with the past rise by it: the present's curve begins where they have.
@@ -110,6 +127,14 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
     step = _step(wanted.step) if wanted.step is not None else min(_LONGEST_STEP, max(1, round(config.poll.interval)))
     # Nothing has been counted yet: as an exporter that starts to count there.
     otherwise = micros(config.poll.since) if isinstance(config.poll.since, datetime) else start
+    unread = [name for name, of in kinds.items() if entries and of.now is None]
+    jobs = []
+    for name in names:
+        if name not in unread:
+            of = plan_kind(name, kinds[name], end, otherwise, from_now_on=from_now_on, fixed=wanted.end is not None)
+            if of is None:
+                raise ConfigError(f"collect.{name}: the exporter still reads the past; try again later, or set it to false")
+            jobs.append(of)
     return Plan(
         workspace=workspace.name,
         start=start,
@@ -123,6 +148,8 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
         most_rooms=config.limits.max_rooms,
         expiry=config.limits.room_idle_expiry,
         bots=sorted(config.bots.roles),
+        jobs=jobs,
+        unread=unread,
     )
 
 

@@ -96,7 +96,7 @@ def tallies(events: Iterable[Event], base: Base, steps: Iterable[range]) -> Iter
                     active -= 1
                     micros += event[2]
                 event = next(upcoming, None)
-            until = stretch.stop if event is None else min(stretch.stop, step + _steps_to(event[0] - now, stretch.step))
+            until = stretch.stop if event is None else min(stretch.stop, step + steps_to(event[0] - now, stretch.step))
             yield range(step, until, stretch.step), Tally(began, ended, micros, active)
             step = until
 
@@ -120,7 +120,7 @@ def peaks(events: Iterable[Event], steps: Iterable[range]) -> Iterator[tuple[ran
                 event = next(upcoming, None)
             yield range(step, step + stretch.step, stretch.step), most
             step += stretch.step
-            until = stretch.stop if event is None else min(stretch.stop, step + _steps_to(event[0] - step * SECOND, stretch.step))
+            until = stretch.stop if event is None else min(stretch.stop, step + steps_to(event[0] - step * SECOND, stretch.step))
             if until > step:
                 yield range(step, until, stretch.step), count
                 step = until
@@ -141,7 +141,7 @@ def users(events: Iterable[Event], steps: Iterable[range]) -> Iterator[tuple[ran
                     if not there[event.user]:
                         del there[event.user]
                 event = next(upcoming, None)
-            until = stretch.stop if event is None else min(stretch.stop, step + _steps_to(event[0] - now, stretch.step))
+            until = stretch.stop if event is None else min(stretch.stop, step + steps_to(event[0] - now, stretch.step))
             yield range(step, until, stretch.step), len(there)
             step = until
 
@@ -180,11 +180,11 @@ def histograms(
             for observed in start.counts:
                 count += observed
                 cumulative.append(count)
-            until = stretch.stop if observation is None else min(stretch.stop, step + _steps_to(observation[0] - now, stretch.step))
+            until = stretch.stop if observation is None else min(stretch.stop, step + steps_to(observation[0] - now, stretch.step))
             yield range(step, until, stretch.step), cumulative, start.total
             step = until
 
 
-def _steps_to(micros: int, step: int) -> int:
+def steps_to(micros: int, step: int) -> int:
     """The seconds to the first step that is not before a moment so far away."""
     return max(0, -(-micros // (step * SECOND)) * step)

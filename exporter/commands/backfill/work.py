@@ -18,6 +18,7 @@ import msgspec
 from exporter.commands.backfill.series import Base, Event
 from exporter.counting.contribution import Account, Past
 from exporter.counting.rooms import KnownRoom
+from exporter.hms.jobs import Job
 from exporter.hms.records import Session
 
 _SCHEMA = """
@@ -26,6 +27,11 @@ CREATE TABLE session (
     id TEXT PRIMARY KEY, room TEXT NOT NULL, started INTEGER NOT NULL, ended INTEGER, stays BLOB NOT NULL, account INTEGER, counted INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX session_by_start ON session (started);
+CREATE TABLE job (
+    kind TEXT, id TEXT, room TEXT NOT NULL, created INTEGER NOT NULL, record BLOB NOT NULL, known INTEGER, account INTEGER, counted INTEGER,
+    PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
+CREATE INDEX job_by_start ON job (created);
 CREATE TABLE room (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, template TEXT NOT NULL, template_id TEXT NOT NULL, region TEXT NOT NULL,
     enabled INTEGER NOT NULL, exists_there INTEGER NOT NULL
@@ -34,6 +40,7 @@ CREATE TABLE room (
 _ARRANGED = """
 DROP INDEX IF EXISTS session_by_account;
 DROP INDEX IF EXISTS session_by_end;
+DROP INDEX IF EXISTS job_by_account;
 DROP TABLE IF EXISTS account;
 DROP TABLE IF EXISTS series;
 DROP TABLE IF EXISTS event;
@@ -49,6 +56,7 @@ _INDEXES = (
     "CREATE INDEX event_in_order ON event (account, role, at, change, moment, user, number)",
     "CREATE INDEX session_by_account ON session (account, started, ended)",
     "CREATE INDEX session_by_end ON session (ended)",
+    "CREATE INDEX job_by_account ON job (kind, account, created)",
 )
 _CACHE_KIB = 32 * 1024
 
@@ -73,6 +81,29 @@ class SessionRow(msgspec.Struct, gc=False):
     stays: list[StayRow]
 
 
+class JobRow(msgspec.Struct, gc=False):
+    """A recording or stream as it is kept here; `known` tells whether the live state has it, `None` that it does not tell."""
+
+    kind: str
+    job: Job
+    known: bool | None = None
+
+    @property
+    def room_id(self) -> str:
+        """The room that it is of."""
+        return self.job.room_id
+
+    @property
+    def started(self) -> int:
+        """From when on there is something of it (µs): when it was asked for."""
+        return self.job.created
+
+    @property
+    def ended(self) -> int | None:
+        """When its record became the last one (µs); `None` while it is open."""
+        return None if self.job.ended is None else self.job.changed
+
+
 class Series(msgspec.Struct, gc=False):
     """A set of counters: of an account's sessions (`role` is empty), or of its peers in one role; there since `first` (µs)."""
 
@@ -83,6 +114,7 @@ class Series(msgspec.Struct, gc=False):
 
 _encode_stays = msgspec.msgpack.Encoder().encode
 _decode_stays = msgspec.msgpack.Decoder(list[StayRow]).decode
+_decode_job = msgspec.msgpack.Decoder(Job).decode
 _decode_spans = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
 
 
@@ -158,13 +190,15 @@ class Work:
             return None
         return int.from_bytes(blake2b(user_id.encode(errors="replace"), digest_size=8, key=self._key).digest(), signed=True)
 
-    def session_count(self) -> int:
-        """How many sessions have been read."""
-        return int(self._db.execute("SELECT count(*) FROM session").fetchone()[0])
+    def count(self) -> int:
+        """How many sessions and jobs have been read."""
+        return int(self._db.execute("SELECT (SELECT count(*) FROM session) + (SELECT count(*) FROM job)").fetchone()[0])
 
     def unnamed_rooms(self) -> list[str]:
-        """Rooms that have sessions and are not known yet."""
-        rows = self._db.execute("SELECT DISTINCT room FROM session WHERE room NOT IN (SELECT id FROM room)")
+        """Rooms that have sessions or jobs and are not known yet."""
+        rows = self._db.execute(
+            "SELECT room FROM (SELECT room FROM session UNION SELECT room FROM job) WHERE room NOT IN (SELECT id FROM room)"
+        )
         return [row[0] for row in rows]
 
     def put_rooms(self, rooms: Iterable[KnownRoom]) -> None:
@@ -182,6 +216,18 @@ class Work:
             return None
         found_id, name, template, template_id, region, enabled, exists = row
         return KnownRoom(found_id, name, template, template_id, region, bool(enabled), bool(exists), 1)
+
+    def put_jobs(self, rows: Iterable[JobRow]) -> None:
+        """Recordings and streams; one that is there already is replaced."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO job (kind, id, room, created, record, known) VALUES (?, ?, ?, ?, ?, ?)",
+            ((row.kind, row.job.id, row.room_id, row.started, _encode_stays(row.job), row.known) for row in rows),
+        )
+
+    def jobs(self) -> Iterator[JobRow]:
+        """All recordings and streams, in order of when they were asked for."""
+        for kind, record, known in self._db.execute("SELECT kind, record, known FROM job ORDER BY created"):
+            yield JobRow(kind, _decode_job(record), None if known is None else bool(known))
 
     def sessions(self) -> Iterator[SessionRow]:
         """All sessions, in order of their starts."""
@@ -211,6 +257,10 @@ class Work:
     def belongs(self, owners: Iterable[tuple[int, bool, str]]) -> None:
         """Sessions (their ids last) belong to these accounts; whether the live counters count them."""
         self._db.executemany("UPDATE session SET account = ?, counted = ? WHERE id = ?", owners)
+
+    def jobs_belong(self, owners: Iterable[tuple[int, bool, str, str]]) -> None:
+        """Jobs (their kinds and ids last) belong to these accounts; whether the live counters count them."""
+        self._db.executemany("UPDATE job SET account = ?, counted = ? WHERE kind = ? AND id = ?", owners)
 
     def put_events(self, rows: Iterable[tuple[int, str, int, int, int, int | None, int]]) -> None:
         """Events, each with its account and role before it."""
@@ -249,6 +299,18 @@ class Work:
         """What begins and ends in a series, in order of time, ends first."""
         query = "SELECT at, change, moment, user, number FROM event WHERE account = ? AND role = ? ORDER BY at, change"
         return map(Event._make, self._db.execute(query, (account, role)))
+
+    def first_jobs(self, kind: str) -> dict[int, int]:
+        """When the first job of a kind was asked for (µs), by account."""
+        query = "SELECT account, min(created) FROM job WHERE kind = ? AND account IS NOT NULL GROUP BY account"
+        return dict(self._db.execute(query, (kind,)))
+
+    def jobs_of(self, kind: str, account: int | None = None, *, counted: bool = True) -> Iterator[Job]:
+        """An account's jobs of a kind, or those of all accounts, in order of time: all, or those that the live counters leave out."""
+        whose, values = ("account IS NOT NULL", (kind,)) if account is None else ("account = ?", (kind, account))
+        only = "" if counted else " AND counted = 0"
+        query = f"SELECT record FROM job WHERE kind = ? AND {whose}{only} ORDER BY created"  # noqa: S608 (our own words)
+        return (_decode_job(record) for (record,) in self._db.execute(query, values))
 
     def stretches(self, account: int) -> Iterator[tuple[int, int | None]]:
         """An account's sessions: from when to when, in order of their starts."""

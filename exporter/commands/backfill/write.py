@@ -12,23 +12,22 @@ from typing import NamedTuple
 
 import msgspec
 
+from exporter.commands.backfill.jobs_write import JobsWriter
+from exporter.commands.backfill.lines import VALUE_BYTES, Block, Naming, chunks, heading, same
 from exporter.commands.backfill.plan import Plan
 from exporter.commands.backfill.series import Event, Tally, histograms, oldest_starts, peaks, tallies, users
 from exporter.commands.backfill.work import Series, SessionRow, Work
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, Histogram
 from exporter.counting.contribution import Account
 from exporter.counting.scope import Scope
-from exporter.publish.families import ACCOUNT_FAMILIES, WORKSPACE_FAMILIES, header
+from exporter.publish.families import ACCOUNT_FAMILIES, WORKSPACE_FAMILIES
 from exporter.publish.family import Family
 from exporter.publish.writing import escape, seconds
 from exporter.times import SECOND
 
 _END = b"# EOF\n"
-_CHUNK_LINES = 20_000
 _KEEP_EVERY = 32 * 1024 * 1024
 """Bytes after which it is noted how far writing has come."""
-_VALUE_BYTES = 9
-"""A value's usual length: for sizes foretold."""
 
 _Count = Callable[[Iterable[Event], Iterable[range]], Iterator[tuple[range, int]]]
 _Reading = Callable[[Tally, int], str]
@@ -79,25 +78,17 @@ class Written(msgspec.Struct):
     size: int = 0
 
 
-class _Block(NamedTuple):
-    """A part of the file: `lines` samples of about `width` bytes."""
-
-    chunks: Callable[[], Iterator[bytes]]
-    series: int = 0
-    lines: int = 0
-    width: int = 0
-
-
 class Writer:
     """Writes what a work file holds of a workspace, as it is planned."""
 
     def __init__(self, work: Work, plan: Plan, scope: Scope) -> None:
         self._work = work
         self._grid = plan.grid
-        self._scope = scope
         self._bots = frozenset(plan.bots)
-        self._workspace = f'workspace="{escape(plan.workspace)}"'
-        self._extra = "".join(f',{name}="{escape(value)}"' for name, value in plan.labels.items())
+        self._naming = Naming(work, plan.workspace, plan.labels, scope)
+        self._workspace = self._naming.workspace
+        self._prefix = self._naming.prefix
+        self._jobs = JobsWriter(work, self._naming, plan.start, plan.step, plan.jobs)
 
     def forecast(self) -> Forecast:
         """What it will come to, without writing it."""
@@ -132,19 +123,20 @@ class Writer:
 
     # -- what is written, in which order ------------------------------------------------------------------------------
 
-    def _blocks(self) -> Iterator[_Block]:
+    def _blocks(self) -> Iterator[Block]:
         for family in FAMILIES:
-            yield _Block(partial(_heading, family))
+            yield Block(partial(heading, family))
             if family.name in _HISTOGRAMS:
                 yield from self._histograms(family)
                 continue
             for number, account in self._work.accounts():
                 yield from self._account(family, number, account)
+        yield from self._jobs.blocks()
 
-    def _account(self, family: Family, number: int, account: Account) -> Iterator[_Block]:
+    def _account(self, family: Family, number: int, account: Account) -> Iterator[Block]:
         work = self._work
         spans = work.spans(number)
-        labels = self._labels(account)
+        labels = self._naming.labels(account)
         for series in work.series(number):
             steps = self._grid.steps((max(first, series.first), last) for first, last in spans if last >= series.first)
             lines = sum(map(len, steps))
@@ -155,33 +147,23 @@ class Writer:
                     yield self._counter(family.name, labels, number, series, steps, _SESSION_COUNTERS[family.name])
                 elif family.name == _START:
                     prefix = self._prefix(family.name, labels)
-                    yield _Block(partial(self._starts, prefix, number, steps), 1, 0, 0)
+                    yield Block(partial(self._starts, prefix, number, steps), 1, 0, 0)
                 elif family.name in (_PEAK, _USERS):
                     prefix = self._prefix(family.name, labels)
                     count = peaks if family.name == _PEAK else users
-                    yield _Block(partial(self._together, prefix, number, steps, count), 1, lines, len(prefix) + 13)
+                    yield Block(partial(self._together, prefix, number, steps, count), 1, lines, len(prefix) + 13)
                 elif family.name == _INFO:
                     yield from self._info(account, labels, steps)
             elif family.name in _ROLE_COUNTERS:
                 of_role = f'{labels},role="{escape(series.role)}"'
                 yield self._counter(family.name, of_role, number, series, steps, _ROLE_COUNTERS[family.name])
 
-    def _labels(self, account: Account) -> str:
-        if account.kind == "group":
-            return f'{self._workspace},room="{escape(account.id)}"'
-        room = self._work.room(account.id)
-        label = self._scope.ids.get(account.id) or (room.name if room is not None else "") or account.id
-        return f'{self._workspace},room_id="{escape(account.id)}",room="{escape(label)}"'
-
-    def _prefix(self, name: str, labels: str) -> str:
-        return f"{name}{{{labels}{self._extra}}} "
-
     # -- one series ---------------------------------------------------------------------------------------------------
 
-    def _counter(self, name: str, labels: str, number: int, series: Series, steps: list[range], reading: _Reading) -> _Block:
+    def _counter(self, name: str, labels: str, number: int, series: Series, steps: list[range], reading: _Reading) -> Block:
         prefix = self._prefix(name, labels)
-        width = len(prefix) + 12 + (_VALUE_BYTES if name in _TIMES else 3)
-        return _Block(partial(self._tallies, prefix, number, series, steps, reading, moving=name in _TIMES), 1, sum(map(len, steps)), width)
+        width = len(prefix) + 12 + (VALUE_BYTES if name in _TIMES else 3)
+        return Block(partial(self._tallies, prefix, number, series, steps, reading, moving=name in _TIMES), 1, sum(map(len, steps)), width)
 
     def _tallies(self, prefix: str, number: int, series: Series, steps: list[range], reading: _Reading, *, moving: bool) -> Iterator[bytes]:
         def lines() -> Iterator[list[str]]:
@@ -189,35 +171,35 @@ class Writer:
                 if moving and tally.active:
                     yield [f"{prefix}{reading(tally, step)} {step}\n" for step in run]
                 else:
-                    yield _same(prefix, reading(tally, run.start), run)
+                    yield same(prefix, reading(tally, run.start), run)
 
-        return _chunks(lines())
+        return chunks(lines())
 
     def _starts(self, prefix: str, number: int, steps: list[range]) -> Iterator[bytes]:
         found = oldest_starts(self._work.stretches(number), steps)
-        return _chunks([f"{prefix}{seconds(started)} {step}\n"] for step, started in found)
+        return chunks([f"{prefix}{seconds(started)} {step}\n"] for step, started in found)
 
     def _together(self, prefix: str, number: int, steps: list[range], count: _Count) -> Iterator[bytes]:
         """What is counted over all roles of people."""
         people = (series.role for series in self._work.series(number) if series.role and series.role not in self._bots)
         roles = (self._work.events(number, role) for role in people)
         events = merge(*roles, key=itemgetter(0, 1))  # not by more: a user may be unknown
-        return _chunks(_same(prefix, str(value), run) for run, value in count(events, steps))
+        return chunks(same(prefix, str(value), run) for run, value in count(events, steps))
 
-    def _info(self, account: Account, labels: str, steps: list[range]) -> Iterator[_Block]:
+    def _info(self, account: Account, labels: str, steps: list[range]) -> Iterator[Block]:
         room = self._work.room(account.id) if account.kind == "room" else None
         if room is not None and room.exists:
             told = {"template": room.template, "template_id": room.template_id, "region": room.region}
             more = "".join(f',{name}="{escape(value)}"' for name, value in told.items())
             prefix = self._prefix(_INFO, f'{labels}{more},enabled="{"true" if room.enabled else "false"}"')
-            yield _Block(partial(self._ones, prefix, steps), 1, sum(map(len, steps)), len(prefix) + 13)
+            yield Block(partial(self._ones, prefix, steps), 1, sum(map(len, steps)), len(prefix) + 13)
 
     def _ones(self, prefix: str, steps: list[range]) -> Iterator[bytes]:
-        return _chunks(_same(prefix, "1", run) for run in steps)
+        return chunks(same(prefix, "1", run) for run in steps)
 
     # -- distributions ------------------------------------------------------------------------------------------------
 
-    def _histograms(self, family: Family) -> Iterator[_Block]:
+    def _histograms(self, family: Family) -> Iterator[Block]:
         kind = _HISTOGRAMS[family.name]
         for role, first in self._work.firsts().items():
             if bool(role) != (kind == "peer_duration"):
@@ -226,7 +208,7 @@ class Writer:
             labels = f'{self._workspace},role="{escape(role)}"' if role else self._workspace
             count = len(HISTOGRAM_BOUNDS[kind]) + 3
             width = len(self._prefix(family.name, labels)) + 29
-            yield _Block(partial(self._histogram, family.name, labels, kind, role, steps), count, count * sum(map(len, steps)), width)
+            yield Block(partial(self._histogram, family.name, labels, kind, role, steps), count, count * sum(map(len, steps)), width)
 
     def _histogram(self, name: str, labels: str, kind: str, role: str, steps: list[range]) -> Iterator[bytes]:
         scale = 1 if kind == "session_peers" else SECOND
@@ -246,7 +228,7 @@ class Writer:
                 heads = [f"{prefix}{value} " for prefix, value in zip(prefixes, values, strict=True)]
                 yield [f"{head}{step}\n" for step in run for head in heads]
 
-        return _chunks(lines())
+        return chunks(lines())
 
     def _observations(self, sessions: Iterable[SessionRow], kind: str, role: str) -> Iterator[tuple[int, int]]:
         """What is observed when sessions end, as (moment, value)."""
@@ -261,27 +243,6 @@ class Writer:
                 for stay in session.stays:
                     if stay.role == role:
                         yield ended, (max(stay.joined, ended) if stay.left is None else stay.left) - stay.joined
-
-
-def _heading(family: Family) -> Iterator[bytes]:
-    yield header(family, openmetrics=True)
-
-
-def _same(prefix: str, value: str, run: range) -> list[str]:
-    head = f"{prefix}{value} "
-    return [f"{head}{step}\n" for step in run]
-
-
-def _chunks(groups: Iterable[list[str]]) -> Iterator[bytes]:
-    """Lines joined to chunks of a size that is worth writing."""
-    lines: list[str] = []
-    for group in groups:
-        lines += group
-        if len(lines) >= _CHUNK_LINES:
-            yield "".join(lines).encode()
-            lines = []
-    if lines:
-        yield "".join(lines).encode()
 
 
 def _make_durable(number: int, flush: Callable[[], None]) -> None:
