@@ -5,7 +5,7 @@ All times are the API's, in integer microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -151,7 +151,16 @@ class Tracked:
 
     def people(self, bots: frozenset[str]) -> int:
         """How many of the connected peers are people, which those in the roles `bots` are not."""
-        return self.connected - sum(line.rate for role in bots if (line := self.lines.get(role)) is not None)
+        count = self.connected
+        for role in bots:
+            line = self.lines.get(role)
+            if line is not None:
+                count -= line.rate
+        return count
+
+    def of_these(self, roles: frozenset[str]) -> frozenset[str]:
+        """Those of the roles that a peer of this session holds or held."""
+        return roles.intersection(self.lines)
 
     def session_seconds(self, now: int) -> int:
         """Wall-clock time up to `now`, in microseconds."""
@@ -172,8 +181,14 @@ def _segments(key: str, stay: Stay, past: Past, end: int | None) -> Iterator[tup
     yield stay.role, start, left
 
 
-def presences(memory: Memory, end: int | None, bots: frozenset[str]) -> Iterator[tuple[int, int | None]]:
+def presences(memory: Memory, end: int | None, bots: frozenset[str]) -> Iterable[tuple[int, int | None]]:
     """From when to when (`None`: still) people were connected.  A peer is one as long as its role is none of `bots`."""
+    if not bots:
+        return [(stay.joined, end if stay.left is None else stay.left) for stay in memory.stays.values()]
+    return _without(bots, memory, end)
+
+
+def _without(bots: frozenset[str], memory: Memory, end: int | None) -> Iterator[tuple[int, int | None]]:
     for key, stay in memory.stays.items():
         if key in memory.past:
             for role, start, stop in _segments(key, stay, memory.past, end):

@@ -77,7 +77,7 @@ class Ledger:
                 self.windows[account] = Window(state.read_at)
             if account in self.windows:
                 for tracked in (*state.sessions.values(), *state.ended.values()):
-                    self.windows[account].look_at(tracked.id, presences(tracked.recall(), tracked.ended, bots))
+                    self.windows[account].look_at(tracked.id, presences(tracked.recall(), tracked.ended, tracked.of_these(bots)))
 
     # -- sessions -------------------------------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ class Poll:
         tracked.users = session.users
         self._know_by(tracked, digest if session.ended is None else None)
         if tracked.account is not None and (session.ended is None or session.ended > self._window_start):
-            present = presences(Memory(session.stays, past), session.ended, ledger.bots)
+            present = presences(Memory(session.stays, past), session.ended, tracked.of_these(ledger.bots))
             self._window(tracked.account).look_at(tracked.id, present)
         if had_ended or tracked.ended is not None:
             ledger.move(tracked)
@@ -149,7 +149,7 @@ class Poll:
                 ledger.untrack(tracked)
                 continue
             ledger.assign(tracked, account)
-            self._window(account).look_at(tracked.id, presences(tracked.recall(), tracked.ended, ledger.bots))
+            self._window(account).look_at(tracked.id, presences(tracked.recall(), tracked.ended, tracked.of_these(ledger.bots)))
 
     def _counts(self, tracked: Tracked, name: str | None) -> bool:
         if tracked.ended is None:
@@ -260,7 +260,7 @@ class Poll:
         window = self._window(state.account)
         for tracked in state.sessions.values():
             window.stand(tracked.id, tracked.people(bots))
-            users.update(*(found for role, found in tracked.users.items() if role not in bots))
+            users.update(*[found for role, found in tracked.users.items() if role not in bots])
             for role, line in tracked.lines.items():
                 peers[role] += line.rate
         return Gauges(

@@ -9,7 +9,7 @@ users' ids, to count distinct users.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -62,7 +62,7 @@ class Stay(msgspec.Struct, array_like=True, gc=False):
     role: str
 
 
-Users = Mapping[str, frozenset[int]]
+Users = Mapping[str, Set[int]]
 """Keyed hashes of user ids, by role."""
 
 
@@ -221,7 +221,7 @@ def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: l
     # The innermost loop of a poll, for a hundred thousand peers: times are converted in place.
     epoch, microsecond = EPOCH, MICROSECOND
     stays: dict[str, Stay] = {}
-    users: dict[str, list[str | int | None]] = {}
+    users: dict[str, set[int]] = {}
     equals: dict[str, int] = {}
     earliest = started - DAY
     for number, (key, peer) in enumerate(peers):
@@ -234,11 +234,14 @@ def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: l
             _leave_out(rejections, session, name, number, "it joins at an impossible time, or leaves at one")
             continue
         role = peer.role or "unknown"
-        if left is None:
-            users.setdefault(role, []).append(peer.user_id)
+        if left is None and (user := peer.user_id):
+            found = users.get(role)
+            if found is None:
+                found = users[role] = set()
+            found.add(hash(user))
         # An old record in a list has no id: its moment of joining identifies it, with its place among those of the same moment.
         stays[peer.id or key or _unused(f"@{joined}", stays, equals)] = Stay(joined, left, role)
-    return stays, {role: frozenset([hash(user) for user in found if user]) for role, found in users.items()}
+    return stays, users
 
 
 def _unused(name: str, stays: dict[str, Stay], equals: dict[str, int]) -> str:
