@@ -160,7 +160,9 @@ class Rooms:
         if state.runs or (account.kind == "room" and account.id in self.scope.ids):
             return False
         since = self._shown.get(account.id, 0) if account.kind == "room" else 0
-        return max(state.last_active, since) + round(self.limits.room_idle_expiry * SECOND) < now
+        # What was found in the past only lately is shown as long as a session that has just ended.
+        found = max((tracked.seen_ended or 0 for tracked in state.ended.values()), default=0)
+        return max(state.last_active, since, found) + round(self.limits.room_idle_expiry * SECOND) < now
 
     def rest(self, account: Account) -> None:
         """An idle account has no series until something begins in it; it stays in memory."""
