@@ -134,6 +134,12 @@ def _load_last_week(promtool: str, folder: Path, exporter: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
+_ABSENT = re.compile(
+    r"recording|live_stream|external_stream|asset|deliver|client_error|webhook|peer_leaves|join_failure|usage_seconds|meter="
+)
+"""What these workspaces have none of, so that queries about it are silent: `tests/grafana` asks them of made-up series."""
+
+
 class Asked(NamedTuple):
     """A query and where it stands."""
 
@@ -272,13 +278,20 @@ def test_the_shipped_configuration_in_the_real_programs(picture: Picture) -> Non
     assert [(rule["name"], rule["lastError"]) for rule in rules if rule["health"] != "ok"] == []
 
     one_room = {**_VARIABLES, "workspace": "scripted", "room": _pattern(_SPECIAL_ROOM)}
-    assert picture.silent(queries_of_panels(_VARIABLES)) == []
-    assert picture.silent(queries_of_panels(one_room, within="$room")) == []
-    assert picture.silent(documented_queries()) == []
+    assert [query for query in picture.silent(queries_of_panels(_VARIABLES)) if not _ABSENT.search(query.expr)] == []
+    assert [query for query in picture.silent(queries_of_panels(one_room, within="$room")) if not _ABSENT.search(query.expr)] == []
+    assert [query for query in picture.silent(documented_queries()) if not _ABSENT.search(query.expr)] == []
     # Once from the series of the rooms, as above, and once from the recorded ones alone.
     # Last week was not recorded here, and minutes are only after five of them: prometheus/tests has these.
     recorded = queries_of_panels({**_VARIABLES, "unrecorded": ""}, within="$unrecorded")
-    assert picture.silent(query for query in recorded if "offset 1w" not in query.expr and ":increase5m" not in query.expr) == []
+    assert (
+        picture.silent(
+            query
+            for query in recorded
+            if "offset 1w" not in query.expr and ":increase5m" not in query.expr and not _ABSENT.search(query.expr)
+        )
+        == []
+    )
     for expr in looked_up():
         picture.values(filled(expr, _VARIABLES))
     for query in variable_queries():
