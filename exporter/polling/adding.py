@@ -104,7 +104,7 @@ class AddingPoller(CollectingPoller):
                 turn = Turn(config.collect.interval, config.poll.interval)
                 known = before.get(name)
                 if known is not None:
-                    turn.good_until, turn.read_at = known.turn.good_until, known.turn.read_at
+                    turn.carry_on(known.turn)
                 self._adding[name] = Adding(self.name, make(self) if known is None else known.adder, turn)
 
     def _restore_beside(self) -> None:

@@ -39,9 +39,9 @@ _SHARE = 0.9
 """The part of a poll's interval within which collectors are read: the next poll must not have to wait for them."""
 _LEAST = 0.1
 """The part of it that must be left for a collector to begin."""
+_ENOUGH = 0.25
+"""The part of a poll's interval that a read must have had for it to fail because the poll's time is over."""
 _GAP_INTERVALS = 3
-_TELL_AGAIN = 60.0
-"""Seconds between two lines of a fault that keeps changing."""
 
 
 class CollectingPoller(WorkspacePoller):
@@ -129,9 +129,7 @@ class CollectingPoller(WorkspacePoller):
                 self._turn(site, asking, started)
                 read = True
         for site in self._sites.values():
-            while site.read and site.reader.behind and not asking.is_over and site.turn.state == "ok" and not self.api.stopped.is_set():
-                self._turn_to_the_past(site, asking, started)
-                read = True
+            read |= self._read_past_beside(site, asking, started)
         if read and not self.api.stopped.is_set():
             self._tell_beside()
             self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
@@ -154,6 +152,7 @@ class CollectingPoller(WorkspacePoller):
     def _turn(self, site: Site, asking: Asking, started: float) -> None:
         """Reads one collector; whatever goes wrong concerns that one alone."""
         self._enter(site)
+        begun = self._monotonic()
         interval = max(self._config.collect.interval, self._config.poll.interval)
         gap = max(HOUR, round(_GAP_INTERVALS * interval * SECOND))
         try:
@@ -167,20 +166,36 @@ class CollectingPoller(WorkspacePoller):
         fault = self._settled(site)
         if isinstance(error, Forbidden | NotFound):
             site.turn.silenced(started, str(error))
+        elif fault is None and error is not None and self._had_little(asking, begun):
+            return  # it stays due, and comes before those that left it so little
         elif error is not None or fault is not None:
             site.turn.failed(started, str(error or fault))
         else:
             site.turn.succeeded(started, self._monotonic(), time.time(), quiet=site.quiet())
+            if site.reader.behind:
+                return  # it succeeds when its past can be read too
         self._tell_of(site)
 
-    def _turn_to_the_past(self, site: Site, asking: Asking, started: float) -> None:
-        error = site.reader.read_past(asking)
-        if self.api.stopped.is_set():
-            return
-        fault = self._settled(site)
-        if error is not None or fault is not None:
-            site.turn.failed(started, str(error or fault))
+    def _had_little(self, asking: Asking, begun: float) -> bool:
+        """Whether a read that began then was cut short by the end of the poll's time: that says nothing about 100ms."""
+        return asking.is_over and asking.until - begun < _ENOUGH * self._config.poll.interval
+
+    def _read_past_beside(self, site: Site, asking: Asking, started: float) -> bool:
+        """Reads what is left of one collector's past, as far as the time allows; returns whether anything was read."""
+        read = False
+        while site.read and site.reader.behind and not asking.is_over and site.turn.state == "ok" and not self.api.stopped.is_set():
+            begun = self._monotonic()
+            error = site.reader.read_past(asking)
+            if self.api.stopped.is_set():
+                return read
+            fault = self._settled(site)
+            if error is not None and asking.is_over and (read or self._had_little(asking, begun)):
+                error = None
+            if error is not None or fault is not None:
+                site.turn.failed(started, str(error or fault))
             self._tell_of(site)
+            read = True
+        return read
 
     def _enter(self, site: Site) -> None:
         """The collector learns of the configuration: from then on its rooms count, whether it can be read or not."""
@@ -319,21 +334,7 @@ class CollectingPoller(WorkspacePoller):
         return {meter: used[0].at(used[1], now) for meter, used in found if meter is not None and used is not None}
 
     def _tell_of(self, site: AtWork) -> None:
-        """A line in the log when something begins, changes or ends."""
-        turn, now = site.turn, self._monotonic()
-        about = {"workspace": self.name, "collector": site.name}
-        if turn.reason is None:
-            if site.told is not None:
-                event("info", "a collector succeeds again", **about)
-            site.told = None
-        elif turn.state == "silent":
-            if site.told is None or site.told[0] != turn.reason:
-                more = f"it is left alone for a day or until a reload; collect.{site.name}: false turns it off"
-                event("warn", "a collector may not be read", **about, reason=turn.reason, more=more)
-            site.told = turn.reason, now
-        elif site.told is None or (site.told[0] != turn.reason and now - site.told[1] >= _TELL_AGAIN):
-            event("warn", "a collector failed", **about, reason=turn.reason)
-            site.told = turn.reason, now
+        site.tell(self.name, self._monotonic())
 
     def _odd(self, name: str, text: str) -> None:
         site = self._sites.get(name)

@@ -135,7 +135,8 @@ class ListReader(Generic[I]):
         """Everything from the newest to the oldest record shown has been read; what is not, of the new, becomes the past."""
         coverage = self._collected.coverage
         # Records may stand a little out of order: the last minutes of what was shown are read again.
-        bottom = oldest if oldest == -FOREVER else oldest + MARGIN
+        # None is later than now: what is newer will be shown by the next read.
+        bottom = oldest if oldest == -FOREVER else min(oldest + MARGIN, now + 1)
         unread = (horizon, bottom - 1) if horizon is not None and bottom > horizon + 2 * MARGIN else None
         coverage.complete(now, unread=unread)
         self._read_down_to(bottom, now, cursor, now)
@@ -200,6 +201,8 @@ class ListReader(Generic[I]):
                 if count >= _PAGES_AT_ONCE or asking.is_over or not coverage.tasks:
                     return None
         except ApiError as error:
+            if count and asking.is_over:
+                return None  # the poll's time has cut it short, and the next one goes on
             if isinstance(error, TooMuch | NotFound) and task.cursor and not count:
                 task.cursor = ""  # what it named is gone: the list is read again from its beginning
                 coverage.changed_tasks.add(task.number)

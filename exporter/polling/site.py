@@ -7,11 +7,15 @@ from typing import Any
 
 from exporter.counting.collected import Collected
 from exporter.counting.usage import MeterUse
+from exporter.logs import event
 from exporter.polling.listed import ListReader, RoomsOfInterest
 from exporter.polling.turns import QUIET_AFTER, Turn
 from exporter.publish.beside import Listed
 from exporter.publish.collected import CollectedText
 from exporter.publish.exposition import Section
+
+_TELL_AGAIN = 60.0
+"""Seconds between two lines of a fault that keeps changing."""
 
 
 class AtWork:
@@ -21,6 +25,22 @@ class AtWork:
         self.name = name
         self.turn = turn
         self.told: tuple[str, float] | None = None
+
+    def tell(self, workspace: str, now: float) -> None:
+        """A line in the log when something begins, changes or ends."""
+        turn, about = self.turn, {"workspace": workspace, "collector": self.name}
+        if turn.reason is None:
+            if self.told is not None:
+                event("info", "a collector succeeds again", **about)
+            self.told = None
+        elif turn.state == "silent":
+            if self.told is None or self.told[0] != turn.reason:
+                more = f"it is left alone for a day or until a reload; collect.{self.name}: false turns it off"
+                event("warn", "a collector may not be read", **about, reason=turn.reason, more=more)
+            self.told = turn.reason, now
+        elif self.told is None or (self.told[0] != turn.reason and now - self.told[1] >= _TELL_AGAIN):
+            event("warn", "a collector failed", **about, reason=turn.reason)
+            self.told = turn.reason, now
 
 
 class Site(AtWork):

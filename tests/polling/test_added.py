@@ -339,6 +339,16 @@ def test_one_that_the_workspace_may_not_read_is_left_alone_for_a_day(
     assert shown(bench) == world.beside_truth(T0, bench.now)
 
 
+def test_a_reload_leaves_them_up(benches: Any, world: World) -> None:
+    call(world, world.room(name="hall"), -200, -100)
+    bench = benches()
+    for _ in range(3):
+        bench.poll(60)
+    assert {name: bench.value("hms_collector_up", collector=name) for name in ROUTES} == dict.fromkeys(ROUTES, 1)
+    bench.configure(None)
+    assert {name: bench.value("hms_collector_up", collector=name) for name in ROUTES} == dict.fromkeys(ROUTES, 1)
+
+
 def _of(fault: Fault, route: str) -> Fault:
     return Fault(kind=fault.kind, status=fault.status, route=route)
 

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from exporter.hms.jobs import ACTIVE
 from exporter.simulator import Fault, World
 from exporter.simulator.jobs import Kind
 from exporter.simulator.seeds import MARK
-from exporter.times import SECOND
+from exporter.times import DAY, SECOND
 from lab.beside import BesideBench
 from tests.harness import MEMORY, at
 
@@ -370,6 +370,41 @@ def test_one_that_hangs_ends_before_the_next_poll(benches: Any, world: World) ->
     bench.poll()
     assert bench.monotonic() - began < 1
     assert bench.up()
+
+
+def test_a_list_that_broke_off_at_new_jobs_is_not_read_over_and_over(benches: Any, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """What the broken list left unread ends now: a stretch that reached into the future could be read by no call."""
+    room = world.room(name="r")
+    world.record(room, at(-50)).start(at(-40))
+    bench = benches()
+    bench.poll()
+    for number in range(250):
+        world.record(room, at(29 + number / 1000))
+    bench.server.faults.add(Fault(kind="status", status=500, route="/recordings", match="start="))
+    bench.poll(30)
+    assert bench.value("hms_collector_up", collector="recordings") == 0
+    bench.server.faults.clear()
+    before = bench.server.calls["/recordings"]
+    logging.getLogger("exporter").propagate = True
+    caplog.clear()
+    for _ in range(3):
+        bench.poll(30)
+        assert bench.value("hms_collector_up", collector="recordings") == 1
+    assert bench.value("hms_recordings_requested_total") == 251
+    assert bench.server.calls["/recordings"] - before <= 12
+    assert [found.getMessage() for found in caplog.records].count("a collector failed") == 0
+
+
+def test_the_end_of_a_polls_time_is_no_fault_of_the_past_that_is_being_read(benches: Any, world: World) -> None:
+    room = world.room(name="r", created_at=at(-30 * DAY / SECOND))
+    for number in range(1500):
+        world.record(room, at(-3600 - number)).start(at(-3599 - number)).stop(at(-3598 - number)).complete(at(-3597 - number))
+    bench = benches(interval=1.0, since=timedelta(days=1), collect=CollectConfig(live_streams=False, external_streams=False, interval=1.0))
+    bench.server.faults.add(Fault(kind="stall", seconds=0.15, route="/recordings"))
+    for _ in range(12):
+        bench.poll(1)
+        assert bench.value("hms_collector_up", collector="recordings") == 1
+    assert bench.value("hms_recordings_completed_total") == 1500
 
 
 # -- rooms --------------------------------------------------------------------------------------------------------
