@@ -1,7 +1,7 @@
 """Draws the pictures of the dashboards in docs/images: `make pictures`.
 
-It runs the demo's made-up company for some minutes, with two weeks of its past in a Prometheus, and draws each dashboard by
-Grafana's own panel components in a browser.  It needs node, npm (which fetches what package-lock.json pins, 600 MB into
+It runs the demo's made-up company for some minutes, with a week of its past in a Prometheus (see past.py), and draws each
+dashboard by Grafana's own panel components in a browser.  It needs node, npm (which fetches what package-lock.json pins, 600 MB into
 build/pictures), chromium, and Prometheus with promtool from `make tools`.  None of these is needed for anything else.
 """
 
@@ -11,7 +11,6 @@ import argparse
 import functools
 import http.server
 import json
-import re
 import shutil
 import socket
 import subprocess
@@ -20,15 +19,14 @@ import tempfile
 import threading
 import time
 import urllib.parse
-import urllib.request
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
-from exporter.simulator import Company, SimulatedApi
+from exporter.simulator import Company, SimulatedApi, WebhookSender
+from exporter.times import HOUR, MINUTE
 from grafana.build import rendered
 from scripts import stack
 
@@ -36,8 +34,11 @@ HERE = Path(__file__).parent
 BUILD = stack.REPOSITORY / "build" / "pictures"
 IMAGES = stack.REPOSITORY / "docs" / "images"
 
-_PAST = timedelta(days=15)
-_WEEK = timedelta(days=7)
+_PAST_MINUTES = 6
+"""About what it takes to make the past."""
+_COMPANIES = 300
+"""From which the one for the pictures is chosen."""
+_HEADER, _TOKEN = "x-hms-token", "of-no-use-elsewhere"
 
 
 class Picture(NamedTuple):
@@ -52,6 +53,7 @@ class Picture(NamedTuple):
 PICTURES = (
     Picture("overview"),
     Picture("room", theme="light", room="open-house"),
+    Picture("recordings"),
     Picture("usage"),
     Picture("exporter", theme="light", live=True),
 )
@@ -61,7 +63,9 @@ def main() -> int:
     """Builds the page, makes the data, and draws."""
     parser = argparse.ArgumentParser(prog="python -m grafana.pictures", description="Draws the dashboards for the documentation.")
     parser.add_argument("--minutes", type=float, default=10, help="how long the demo runs before it is drawn (default: 10)")
-    minutes = parser.parse_args().minutes
+    parser.add_argument("--days", type=float, default=8.1, help="how many days of its past there are (default: 8.1; less is faster)")
+    given = parser.parse_args()
+    minutes: float = given.minutes
     programs = {name: stack.program(name) for name in ("node", "npm", "chromium", "prometheus", "promtool")}
     if missing := [name for name, path in programs.items() if path is None]:
         sys.stderr.write(f"pictures: {', '.join(missing)}: not found; `make tools` fetches Prometheus, the others are Debian packages\n")
@@ -69,7 +73,7 @@ def main() -> int:
     found = {name: str(path) for name, path in programs.items()}
     _build_page(found["npm"])
     with tempfile.TemporaryDirectory(prefix="hms-exporter-pictures-") as name, stack.Processes(Path(name)) as processes:
-        prometheus = _start_company(Path(name), processes, found, minutes)
+        prometheus = _start_company(Path(name), processes, found, minutes, given.days)
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Silent, directory=str(BUILD)))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         for picture in PICTURES:
@@ -105,35 +109,37 @@ def _build_page(npm: str) -> None:
     (BUILD / "index.html").write_text(f'{head}<div id="root"></div><script src="page.js"></script>', encoding="utf-8")
 
 
-def _start_company(folder: Path, processes: stack.Processes, programs: dict[str, str], minutes: float) -> str:
+def _start_company(folder: Path, processes: stack.Processes, programs: dict[str, str], minutes: float, days: float) -> str:
     """The demo's company with its past in a Prometheus; returns Prometheus's address."""
-    now = datetime.now(UTC)
-    company = Company(1, int(now.timestamp() * 1_000_000))
+    now = time.time_ns() // 1000
+    seed = _seed(now + round((_PAST_MINUTES + minutes) * MINUTE))
+    company = Company(seed, now)
     api = SimulatedApi([company])
     api.start()
-    exporter, prometheus = _free_address(), _free_address()
-    config = {
-        "workspaces": [{"name": "demo", "access_key": company.access_key, "secret": company.secret}],
-        "api": {"base_url": api.base_url, "max_requests_per_second": 200},
-        "poll": {"interval": "5s", "since": (now - _PAST).strftime("%Y-%m-%dT00:00:00Z")},
-        "storage": {"path": str(folder / "state.db")},
-        "budgets": [{"name": "everything", "period": "month", "peer_minutes": 2_500_000}],
-        "prices": {"currency": "USD", "per_peer_minute": {"default": 0.004, "viewer": 0.001}, "free_peer_minutes": 10_000},
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    command, config_file = [sys.executable, "-m", "exporter"], f"--config.file={folder}/config.yaml"
-    processes.start("exporter", [*command, "run", config_file, f"--web.listen-address={exporter}"])
-    processes.wait("exporter", f"http://{exporter}/-/healthy")
-    while 'hms_exporter_catch_up_ratio{workspace="demo"} 1.0\n' not in _page(f"http://{exporter}/metrics"):
-        time.sleep(1)
-    # Backfill stops three hours ago; the company's week before has no such end, so the past is drawn from there.
-    labels = ["--label=job=hms-exporter", f"--label=instance={exporter}"]
-    span = [f"--from={now - _PAST - _WEEK:%Y-%m-%d}", f"--to={now - _WEEK:%Y-%m-%dT%H:%M:%SZ}"]
-    past = [*command, "backfill", config_file, *span, "--step=1m", *labels, f"--output={folder}/past.om"]
+    exporter, webhooks, prometheus = _free_address(), _free_address(), _free_address()
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(_config(company, api.base_url, webhooks, folder, datetime.now(UTC) - timedelta(days=days))), encoding="utf-8"
+    )
+    sys.stdout.write("simulating the days before, some minutes\n")
+    sys.stdout.flush()
+    past = [
+        sys.executable,
+        "-m",
+        "grafana.pictures.past",
+        str(folder),
+        str(seed),
+        str(now),
+        f'job="hms-exporter",instance="{exporter}"',
+        str(days),
+    ]
     subprocess.run(past, check=True, stdin=subprocess.DEVNULL)  # noqa: S603 (our own command)
-    _a_week_later(folder / "past.om", folder / "shifted.om", _page(f"http://{exporter}/metrics"))
-    blocks = [programs["promtool"], "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=162h"]
-    subprocess.run([*blocks, f"{folder}/shifted.om", f"{folder}/prometheus"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 (our own command)
+    run = [sys.executable, "-m", "exporter", "run", f"--config.file={folder}/config.yaml", f"--web.listen-address={exporter}"]
+    processes.start("exporter", run)
+    processes.wait("exporter", f"http://{exporter}/-/healthy")
+    sender = WebhookSender(company, f"http://{webhooks}/webhooks/demo", headers={_HEADER: _TOKEN})
+    sender.start()
+    blocks = [programs["promtool"], "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=54h"]
+    subprocess.run([*blocks, f"{folder}/past.om", f"{folder}/prometheus"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 (our own command)
     settings = stack.prometheus_config(exporter, prometheus, "127.0.0.1:9")
     settings["global"] = {"scrape_interval": "5s", "evaluation_interval": "5s"}
     processes.start(
@@ -144,37 +150,37 @@ def _start_company(folder: Path, processes: stack.Processes, programs: dict[str,
     return prometheus
 
 
-def _a_week_later(source: Path, target: Path, live: str) -> None:
-    """The same samples a week later, with counters that go on into those of the `live` page as if nothing had been left out."""
-    last = {_series(sample): value for sample, value, _ in _samples(source)}
-    counts_on = {}
-    for line in live.splitlines():
-        name, _, value = line.rpartition(" ")
-        if not line.startswith("#") and re.match(r"\w+_(total|sum|count|bucket)\b", line) and (series := _series(name)) in last:
-            counts_on[series] = float(value) - last[series]
-    with source.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as out:
-        for line in lines:
-            if line.startswith("#"):
-                out.write(line)
-                continue
-            sample, value, moment = line.rsplit(" ", 2)
-            more = _WEEK.total_seconds() if sample.startswith("hms_session_start_timestamp") else counts_on.get(_series(sample), 0)
-            out.write(f"{sample} {float(value) + more!r} {float(moment) + _WEEK.total_seconds():.3f}\n")
+def _seed(moment: int) -> int:
+    """The company in which, at that moment, a recording was asked for minutes ago and does not start; the first, if in none."""
+    for seed in range(1, _COMPANIES):
+        jobs = Company(seed, moment).beside.jobs_since(moment - HOUR, moment)
+        waiting = (job for job in jobs if job.exists(moment) and job.standing(moment).status == "starting")
+        if any(4 * MINUTE < moment - job.created_at < 25 * MINUTE for job in waiting):
+            return seed
+    return 1
 
 
-@functools.cache
-def _series(sample: str) -> tuple[str, frozenset[str]]:
-    """A series whatever the order of its labels, without those of the target."""
-    name, _, labels = sample.partition("{")
-    return name, frozenset(label for label in re.findall(r'(\w+="[^"]*")', labels) if not label.startswith(("job=", "instance=")))
-
-
-def _samples(source: Path) -> Iterator[tuple[str, float, str]]:
-    with source.open(encoding="utf-8") as lines:
-        for line in lines:
-            if not line.startswith("#"):
-                sample, value, moment = line.rsplit(" ", 2)
-                yield sample, float(value), moment
+def _config(company: Company, base_url: str, webhooks: str, folder: Path, since: datetime) -> dict[str, object]:
+    return {
+        "workspaces": [{"name": "demo", "access_key": company.access_key, "secret": company.secret}],
+        "api": {"base_url": base_url, "max_requests_per_second": 200},
+        "poll": {"interval": "5s", "since": since.strftime("%Y-%m-%dT%H:%M:%SZ")},
+        "collect": {"recording_assets": True, "webhook_deliveries": True, "client_errors": True, "interval": "15s"},
+        "storage": {"path": str(folder / "state.db")},
+        "webhooks": {"listen_address": webhooks, "headers": {_HEADER: _TOKEN}},
+        "budgets": [
+            {"name": "everything", "period": "month", "peer_minutes": 2_500_000},
+            {"name": "recordings", "period": "month", "recording_minutes": 50_000},
+        ],
+        "prices": {
+            "currency": "USD",
+            "per_peer_minute": {"default": 0.004, "viewer": 0.001},
+            "free_peer_minutes": 10_000,
+            "per_recording_minute": 0.0135,
+            "per_live_stream_minute": 0.04,
+            "per_external_stream_minute": 0.0135,
+        },
+    }
 
 
 def _draw(picture: Picture, chromium: str, prometheus: str, pages: str, minutes: float) -> None:
@@ -191,11 +197,6 @@ def _draw(picture: Picture, chromium: str, prometheus: str, pages: str, minutes:
     address = f"{pages}/index.html?{urllib.parse.urlencode(asked)}"
     subprocess.run([chromium, *flags, *size, address], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603 (our own command)
     sys.stdout.write(f"{out.relative_to(stack.REPOSITORY)}: {out.stat().st_size // 1024} KB\n")
-
-
-def _page(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - http, on this machine
-        return str(answer.read().decode())
 
 
 def _free_address() -> str:
