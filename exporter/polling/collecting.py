@@ -24,7 +24,7 @@ from exporter.hms.errors import ApiError, Forbidden, NotFound
 from exporter.logs import event
 from exporter.polling.listed import Asking, RoomsOfInterest
 from exporter.polling.poller import WorkspacePoller
-from exporter.polling.site import AtWork, Site
+from exporter.polling.site import AtWork, Site, use_of_meters
 from exporter.polling.turns import Turn
 from exporter.publish.beside import LISTED
 from exporter.publish.collected import up_sections
@@ -323,15 +323,7 @@ class CollectingPoller(WorkspacePoller):
         return {**sections, COLLECTOR_UP.name: up}
 
     def _meters(self, now: int) -> Mapping[Meter, MeterUse]:
-        """What is used of the meters that are collected, as of a moment (µs); only what the store has taken."""
-        for site in self._sites.values():
-            collected = site.collected
-            if site.durable and collected.now is not None:
-                of_accounts, elsewhere = collected.usage()
-                counted = {account: sums for account, sums in of_accounts.items() if collected.holdings[account].tallies}
-                site.used = MeterUse(counted, elsewhere), collected.now
-        found = ((site.collected.kind.meter, site.used) for site in self._sites.values())
-        return {meter: used[0].at(used[1], now) for meter, used in found if meter is not None and used is not None}
+        return use_of_meters(self._sites.values(), now)
 
     def _tell_of(self, site: AtWork) -> None:
         site.tell(self.name, self._monotonic())

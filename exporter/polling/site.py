@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from exporter.config.money import Meter
 from exporter.counting.collected import Collected
 from exporter.counting.usage import MeterUse
 from exporter.logs import event
@@ -64,3 +65,15 @@ class Site(AtWork):
         """Whether nothing is open, and the newest change is long ago."""
         collected = self.collected
         return not any(kept.open for kept in collected.kept.values()) and (collected.now or 0) - collected.newest > QUIET_AFTER
+
+
+def use_of_meters(sites: Collection[Site], now: int) -> Mapping[Meter, MeterUse]:
+    """What is used of the meters that are collected, as of a moment (µs); only what the store has taken."""
+    for site in sites:
+        collected = site.collected
+        if site.durable and collected.now is not None:
+            of_accounts, elsewhere = collected.usage()
+            counted = {account: sums for account, sums in of_accounts.items() if collected.holdings[account].tallies}
+            site.used = MeterUse(counted, elsewhere), collected.now
+    found = ((site.collected.kind.meter, site.used) for site in sites)
+    return {meter: used[0].at(used[1], now) for meter, used in found if meter is not None and used is not None}
