@@ -1,0 +1,141 @@
+"""Recordings and streams, counted by the real program while it is killed: exact in the end, and no counter ever seen to fall."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from exporter.simulator import Room, SimulatedApi, World
+from exporter.simulator.jobs import Job
+from exporter.simulator.jobs_truth import jobs_truth_of
+from exporter.times import SECOND
+from tests.e2e.program import Program, Samples, Scraper, configure, present, run, running, some, wait_until
+from tests.postgres import server
+
+KINDS = ("recording", "live_stream", "external_stream")
+COUNTS = ("requested", "started", "completed", "failed")
+OF_A_KIND = 25
+LASTS = 15
+"""Seconds in which jobs begin and end."""
+
+Counts = dict[tuple[str, str, str], int]
+"""By the name of a kind, a room's id and what is counted; times in milliseconds."""
+
+
+class JobScraper(Scraper):
+    """Notes every counter of jobs that falls."""
+
+    def _look(self, samples: Samples) -> None:
+        self.scrapes += 1
+        for key, value in samples.items():
+            if key.name.startswith(tuple(f"hms_{name}" for name in KINDS)) and key.name.endswith("_total"):
+                if value < self._highest.get(key, 0):
+                    self.falls.append((key, self._highest[key], value))
+                self._highest[key] = value
+
+
+def scripted(world: World, rooms: list[Room], begin: int) -> dict[str, list[Job]]:
+    """Jobs asked for before and after `begin`, short and long ones, all over a little after `LASTS` seconds; by kind."""
+    chance = random.Random(12)
+    made: dict[str, list[Job]] = {}
+
+    def moment(low: int, high: int) -> int:
+        return chance.randint(low // 1000, high // 1000) * 1000
+
+    for kind, ask in zip(KINDS, (world.record, world.stream, world.push), strict=True):
+        made[kind] = []
+        for number in range(OF_A_KIND):
+            asked = begin + moment(-3 * SECOND, (LASTS - 2) * SECOND)
+            job = ask(chance.choice(rooms), asked)
+            made[kind].append(job)
+            started = asked + moment(0, SECOND // 2)
+            if number % 5 == 0:
+                job.fail(max(begin + SECOND, started))  # it never starts
+                continue
+            stopped = max(begin + SECOND, started + moment(SECOND // 20, 4 * SECOND))
+            over = stopped + moment(SECOND // 100, SECOND)
+            job.start(started).stop(stopped)
+            if number % 7 == 0:
+                job.fail(over)
+            else:
+                job.complete(over)
+    return made
+
+
+def truth(jobs: Mapping[str, list[Job]], now: int) -> Counts:
+    """What the counters must say."""
+    found: Counts = {}
+    for kind, of_kind in jobs.items():
+        of = jobs_truth_of(of_kind, now)
+        for key in of.requested:
+            found |= {(kind, key[1], name): getattr(of, name)[key] for name in COUNTS}
+            found[kind, key[1], "time"] = of.us[key] // 1000
+    return found
+
+
+def counted(samples: Samples) -> Counts:
+    """What they say."""
+    found: Counts = {}
+    for kind in KINDS:
+        for what in (*COUNTS, "time"):
+            metric, scale = (f"hms_{kind}_seconds_total", 1000) if what == "time" else (f"hms_{kind}s_{what}_total", 1)
+            for labels, value in some(samples, metric).items():
+                found[kind, dict(labels)["room_id"], what] = round(value * scale)
+    return found
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The section `storage` of the configuration."""
+    if request.param == "SQLite":
+        yield {"path": str(tmp_path / "state.db")}
+        return
+    with server() as postgres:
+        yield {"url": postgres.database("jobs")}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_killed_at_random_moments_it_counts_every_job_once(
+    tmp_path: Path, world: World, api: SimulatedApi, storage: dict[str, str]
+) -> None:
+    """Some jobs pass while the program is down; in the end a copy of the state says what the state says."""
+    rooms = [world.room(name=f"hall-{number}") for number in range(3)]
+    chance = random.Random(1)
+    config = configure(tmp_path, api, collect={"interval": "1s"})
+
+    def store_in(where: dict[str, str]) -> None:
+        config.write_text(json.dumps({**json.loads(config.read_text()), "storage": where}))
+
+    store_in(storage)
+    with running(tmp_path, f"--config.file={config}") as program, JobScraper(program) as scraper:
+        wait_until(lambda: program.value("hms_up") == 1)
+        begin = present()
+        with world.lock:
+            jobs = scripted(world, rooms, begin)
+        try:
+            while api.clock() < begin + LASTS * SECOND:
+                time.sleep(chance.uniform(0.2, 2.5))
+                scraper.program.kill()
+                time.sleep(chance.choice((0, 0, 2)))
+                scraper.program = Program(tmp_path, f"--config.file={config}")
+            wanted = truth(jobs, begin + (LASTS + 30) * SECOND)
+            wait_until(lambda: counted(scraper.program.metrics()) == wanted, 60, "the jobs are not what they truly were")
+            assert scraper.program.stop() == 0
+            (tmp_path / "from").write_text(storage.get("url") or storage["path"])
+            copied = run(tmp_path, "state", "copy", "@from", str(tmp_path / "copy.db"))
+            assert copied.returncode == 0, copied.stderr
+            store_in({"path": str(tmp_path / "copy.db")})
+            scraper.program = Program(tmp_path, f"--config.file={config}")
+            wait_until(lambda: scraper.program.value("hms_up") == 1)
+            scraper.program.polled()
+            assert counted(scraper.program.metrics()) == wanted
+        finally:
+            scraper.program.kill()
+    assert scraper.falls == []
+    assert scraper.scrapes > 50
