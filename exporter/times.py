@@ -38,7 +38,7 @@ def rfc3339(at: int, digits: int | None = None) -> str:
 
 
 def whole_seconds(micros: int) -> int:
-    """A length of time in seconds, rounded up: it is longer than so many whole seconds if, and only if, `micros` are."""
+    """A length of time in seconds, rounded up.  Comparing it with a whole number of seconds gives the same answer as comparing `micros`."""
     return -(-micros // SECOND)
 
 

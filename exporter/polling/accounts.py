@@ -66,7 +66,7 @@ class Accounts:
                 self.ledger.open(account)
 
     def close_idle(self, now: int) -> list[Account]:
-        """Idle rooms and groups lose their series; takes those of which nothing is left to do out of memory, and returns them."""
+        """Takes the series of idle rooms and groups away.  Those with nothing left to count also leave the memory, and are returned."""
         closed = []
         for account in self.rooms.idle(self.ledger.accounts, now):
             state = self.ledger.accounts[account]

@@ -1,7 +1,7 @@
-"""Reads a list that has no filter by time, newest first: what is new, what is open, and page by page the past.
+"""Reads a list without a time filter, newest first: new items, open items, and the past page by page.
 
-The first page shows what is new; it is gone on with until everything has been seen that was open at the read before, or until
-asking for what is left one by one costs no more.  What is older is the past: a cursor moves down through it, beside the polls.
+The first page shows what is new.  Further pages are read until every item that was open at the previous read has been seen, or
+until requesting the rest by id costs no more.  Older items are the past: a cursor moves down through it, beside the polls.
 """
 
 from __future__ import annotations

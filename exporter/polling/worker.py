@@ -24,7 +24,7 @@ from exporter.publish.status import WorkspaceStatus
 from exporter.state.store import Store
 
 _CALLS_OF = 20
-"""Polls of which the calls are averaged: what is collected beside sessions is not read with each."""
+"""The calls of this many polls are averaged, because collectors do not read with every poll."""
 
 
 class Worker:

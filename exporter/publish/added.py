@@ -11,7 +11,7 @@ from exporter.publish.family import Family
 
 @dataclass(frozen=True, kw_only=True)
 class SumFamily(Family):
-    """A family of which every counter in `Sums` with this name is a series; `labels` are what its own labels are called."""
+    """A family with one series for each counter in `Sums` that has this name; `labels` are the names of its own labels."""
 
     counted_as: str
     labels: tuple[str, ...]

@@ -162,7 +162,7 @@ class Overview(NamedTuple):
 
     @classmethod
     def of(cls, rooms: Rooms, tracked: int) -> Overview:
-        """As they are; so many are tracked."""
+        """The counts of these rooms; `tracked` of them have series."""
         return cls(configured=len(rooms.scope.ids), tracked=tracked, missing=rooms.missing, overflowed=len(rooms.overflowed))
 
 

@@ -279,7 +279,7 @@ class CounterRow(NamedTuple):
 
 
 class OverRow(NamedTuple):
-    """A session that is over, and of which something is still to be read."""
+    """A session that has ended and whose client errors are still to be read."""
 
     workspace: str
     id: str
