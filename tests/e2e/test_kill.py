@@ -104,7 +104,8 @@ def test_without_file_descriptors_polls_fail_and_recover_once_there_are_some(tmp
         soft, hard = resource.prlimit(exporter.pid, resource.RLIMIT_NOFILE)
         # Not one more than are open: neither a connection to the API nor one from a scraper can be made.
         resource.prlimit(exporter.pid, resource.RLIMIT_NOFILE, (3, hard))
-        api.faults.add(Fault(kind="reset", times=1))
+        api.faults.add(Fault(kind="reset", times=1, route="/sessions"))
+        until(lambda: "poll failed" in exporter.log.read_text())
         time.sleep(3)
         resource.prlimit(exporter.pid, resource.RLIMIT_NOFILE, (soft, hard))
         pages = scraper.watcher.pages

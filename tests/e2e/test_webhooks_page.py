@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import http.client
 import json
 import os
 import re
@@ -11,7 +13,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import requests
@@ -38,7 +39,7 @@ http {{
 """
 
 
-@contextmanager
+@contextlib.contextmanager
 def exporter(folder: Path, api: SimulatedApi, **more: str) -> Iterator[Program]:
     """An exporter with the page's own configuration, on a free port."""
     [text] = blocks(section(PAGE, "Switch it on"), "yaml")
@@ -54,7 +55,7 @@ def webhooks_address(program: Program) -> str:
     return str(found[1])
 
 
-@contextmanager
+@contextlib.contextmanager
 def nginx(folder: Path, target: str) -> Iterator[str]:
     """A real nginx with the page's block before the exporter; its address."""
     executable = require("nginx")
@@ -87,6 +88,15 @@ def test_a_signed_webhook_passes_the_pages_proxy_and_what_is_too_large_or_elsewh
         headers = {"x-hms-token": TOKEN, "x-100ms-signature": signature, "Content-Type": "application/json"}
         return requests.post(f"http://{proxy}{path}", data=body, headers=headers, timeout=10).status_code
 
+    def announce(path: str, size: int) -> int:
+        """The answer to a body of this size before it is sent: one that is sent may meet a connection that is closed already."""
+        connection = http.client.HTTPConnection(proxy, timeout=10)
+        connection.putrequest("POST", path)
+        connection.putheader("Content-Length", str(size))
+        connection.endheaders()
+        with contextlib.closing(connection):
+            return connection.getresponse().status
+
     with exporter(tmp_path, api, signature_secret="${HMS_SIGNATURE}") as program, nginx(tmp_path, webhooks_address(program)) as proxy:
         body = json.dumps({"id": "e1", "type": "room.end.success", "data": {"room_name": "Zoë"}}, ensure_ascii=False).encode()
         assert send("/webhooks/default", body) == 200
@@ -94,7 +104,7 @@ def test_a_signed_webhook_passes_the_pages_proxy_and_what_is_too_large_or_elsewh
         large = b'{"id": "e2", "type": "room.end.success", "data": {"x": "' + b"x" * (64 * 1024 - 60) + b'"}}'
         assert len(large) <= 64 * 1024
         assert send("/webhooks/default", large) == 200
-        assert send("/webhooks/default", large + b" " * 1024) == 413
+        assert announce("/webhooks/default", len(large) + 1024) == 413
         assert send("/webhooks/other", body) == 404
         assert send("/metrics", body) == 404
         wait_until(lambda: total(program.metrics(), "hms_webhooks_received_total", type="room.end.success") == 2)

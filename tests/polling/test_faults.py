@@ -614,7 +614,8 @@ def run_at_random(folder: Path, seed: int, polls: int) -> None:
             empty_data=rng.choice(("null", "list")),
             final_last=rng.choice(("id", "empty", "absent")),
         )
-        assert good(bench)
+        # On a loaded machine an answer may take longer than this short timeout.
+        assert any(good(bench) for _ in range(20))
         for _ in range(polls):
             bench.server.faults.clear()
             for fault in rng.sample(RANDOM, rng.randrange(4)):
