@@ -46,7 +46,7 @@ test: lint .venv/.dev ## lint, types and all tests
 	$(VENV) -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 quick: .venv/.dev ## the tests that take no more than a moment
-	$(VENV) -m pytest -n auto --maxprocesses 4 -m "not slow" $(ARGS)
+	HMS_EXAMPLES=$${HMS_EXAMPLES:-20} $(VENV) -m pytest -n auto --maxprocesses 4 -m "not slow" $(ARGS)
 
 lint: .venv/.dev ## style, format and types
 	$(VENV) -m ruff check .

@@ -21,6 +21,8 @@ from tests.postgres import Server, server
 from tests.state.test_migrations import kept
 from tests.state.test_store import contents, fill
 
+pytestmark = pytest.mark.slow  # with a PostgreSQL of its own
+
 _numbers = itertools.count()
 
 

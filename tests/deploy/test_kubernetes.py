@@ -114,6 +114,7 @@ def test_probes_ask_for_health_and_not_whether_100ms_answers(probe: str) -> None
 # -- as rendered --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_kubernetes_and_the_operator_accept_what_kustomize_renders(folder: Path, version: str) -> None:

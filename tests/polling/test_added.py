@@ -22,6 +22,7 @@ from exporter.state.store import Store, StoreError
 from exporter.times import DAY, EPOCH, HOUR, MICROSECOND, MINUTE, SECOND
 from lab.beside import BesideBench
 from tests.harness import MEMORY, T0, at
+from tests.marks import first_quick
 
 ALL = CollectConfig(
     recordings=False,
@@ -291,7 +292,9 @@ def test_a_call_that_the_route_does_not_know_has_no_errors_in_the_end(benches: A
 
 @pytest.mark.parametrize("name", ROUTES)
 @pytest.mark.parametrize(
-    "fault", [Fault(kind="status", status=500), Fault(kind="wrong_types"), Fault(kind="reset")], ids=["500", "garbage", "reset"]
+    "fault",
+    first_quick([Fault(kind="status", status=500), Fault(kind="wrong_types"), Fault(kind="reset")]),
+    ids=["500", "garbage", "reset"],
 )
 def test_each_fails_alone_and_makes_good_what_it_missed(benches: Any, world: World, name: str, fault: Fault) -> None:
     room = world.room(name="hall")
@@ -312,7 +315,7 @@ def test_each_fails_alone_and_makes_good_what_it_missed(benches: Any, world: Wor
 
 
 @pytest.mark.parametrize("name", ROUTES)
-@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize("status", first_quick([403, 404]))
 def test_one_that_the_workspace_may_not_read_is_left_alone_for_a_day(
     benches: Any, world: World, name: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -393,7 +396,7 @@ def _script(world: World, room: Room, rng: random.Random, begin: int, end: int) 
         world.client_event(room, session.created_at + 2)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", first_quick(range(4)))
 def test_totals_equal_the_truth_through_restarts_faults_and_downtime(benches: Any, world: World, seed: int) -> None:
     rng = random.Random(seed)
     rooms = [world.room(name=name) for name in ("hall", "attic")]
