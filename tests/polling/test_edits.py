@@ -75,8 +75,7 @@ def by_reload(bench: Bench, rooms: Rooms) -> None:
 
 
 def by_restart(bench: Bench, rooms: Rooms) -> None:
-    bench.workspace = replace(bench.workspace, rooms=None if rooms is None else tuple(rooms))
-    bench.config = replace(bench.config, workspaces=(bench.workspace,))
+    bench.write(rooms)
     bench.restart()
 
 
