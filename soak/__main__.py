@@ -59,7 +59,10 @@ def _report_days(result: Days) -> int:
 
 
 def _report_kills(result: Kills) -> int:
-    _say(f"\n{result.kills} kills in {result.lasted / 60:.1f} minutes: {result.sessions} sessions, {result.scrapes} scrapes\n")
+    _say(
+        f"\n{result.kills} kills in {result.lasted / 60:.1f} minutes, {result.reloads} of them into a reload:"
+        f" {result.sessions} sessions, {result.scrapes} scrapes\n"
+    )
     return _verdict(result.findings, result.falls)
 
 

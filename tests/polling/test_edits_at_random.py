@@ -61,12 +61,24 @@ class Told:
         self.begun: dict[str, int] = {}
         self.in_force: tuple[list[Entry] | None, Since] | None = None
         """What the last durable poll began with."""
+        self._polls: list[tuple[int, list[Entry] | None, Since]] = []
 
     def polled(self, now: int, entries: list[Entry] | None, since: Since) -> None:
         """A poll at this moment is durable."""
-        for room_id, name in self.names.items():
-            if _covers(entries, room_id, name):
-                self.begun.setdefault(room_id, _moment(since, now))
+        self._polls.append((now, entries, since))
+        for room_id in self.names:
+            self._cover(room_id, now, entries, since)
+
+    def first_heard(self, room_id: str, name: str) -> None:
+        """The room has another name before 100ms has been asked for it: only that one decides, for the polls before as well."""
+        self.names[room_id] = name
+        self.begun.pop(room_id, None)
+        for poll in self._polls:
+            self._cover(room_id, *poll)
+
+    def _cover(self, room_id: str, now: int, entries: list[Entry] | None, since: Since) -> None:
+        if _covers(entries, room_id, self.names[room_id]):
+            self.begun.setdefault(room_id, _moment(since, now))
 
     def counted(self, sessions: list[Session]) -> list[Session]:
         """The sessions that count."""
@@ -208,7 +220,7 @@ class Play:
         room.rename(name, at=bench.now)
         for workspace, told in self.told_of.items():
             if told is not self.told and not self.knows(room.id, workspace):
-                told.names[room.id] = name  # which is then the first that it hears
+                told.first_heard(room.id, name)
         self.log.append(f"{bench.now - T0} rename {room.id} {name}")
         self.learn()
 
