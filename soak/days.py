@@ -146,7 +146,7 @@ def live(
             bench.server.faults.clear()
             if rng.random() < 0.05:
                 bench.server.faults.add(rng.choice(_FAULTS))
-            if rng.random() < 0.0005 and edits.other is None:  # nobody remembers what is not followed
+            if rng.random() < 0.0005:
                 bench.state_file.unlink()
             found = bench.poll()
             polls += 1

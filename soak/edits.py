@@ -44,7 +44,8 @@ class OtherName:
         self._first = self._last = 0
         """When it was polled first, and when with success first."""
         self._polls = 0
-        """Good ones in a row."""
+        """Good ones in a row, without a pause."""
+        self._polled = 0
 
     def check(self, account: Account, life: Life, found: Mapping[str, float], now: int) -> int:
         """Holds the page after a poll against the truth: rooms that have been quiet for a while, once polls have been good for as long.
@@ -53,7 +54,8 @@ class OtherName:
         """
         up, ratio = (found[f'{name}{{workspace="{self.name}"}}'] for name in ("hms_up", "hms_exporter_catch_up_ratio"))
         self._first = self._first or now
-        self._polls = self._polls + 1 if up == ratio == 1 else 0
+        paused = now - self._polled > _QUIET  # what is found then waits for its name until the next poll
+        self._polls, self._polled = self._polls + 1 if up == ratio == 1 and not paused else 0, now
         self._last = self._last or (now if up == 1 else 0)
         if self._polls >= _GOOD_POLLS:
             before = account.rooms
