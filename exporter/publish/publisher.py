@@ -86,7 +86,7 @@ class Publisher:
             expires = state.fresh + lifetime if state.gauges is not None else 0.0
             shown[expires].add(lines)
             if created:
-                beginnings[expires].add(text.openmetrics(state, lines))
+                beginnings[expires].add(text.openmetrics(lines))
             tracked += account.id != "_other"
             if state.gauges is not None and expires > now:
                 alive = True
@@ -141,7 +141,8 @@ class Publisher:
         """The usage that no account's own lines tell: of rooms without series, of recordings and streams, in money, and of budgets."""
         if ledger.now is None:
             return {}
-        usage = usage_of(ledger, rooms, self.metered(ledger.now), ledger.now)
+        is_added_up = self._config.prices is not None or bool(self._budgets)
+        usage = usage_of(ledger, rooms, self.metered(ledger.now), ledger.now, whole=is_added_up)
         self._board.tell(self._name, spent_by_budget(usage, self._budgets, ledger, rooms))
         return {name: [Section(text)] for name, text in usage_lines(self._name, usage, self._config.prices, rooms.label).items()}
 

@@ -74,53 +74,48 @@ class AccountText:
     In a room in which nobody came or went, only times change.  That is the usual case.
     """
 
-    __slots__ = ("_bots", "_created", "_key", "_moved", "_of_role", "_of_room", "_starts", "_texts", "_version")
+    __slots__ = ("_bots", "_created", "_key", "_moved", "_of", "_starts", "_texts", "_version")
 
     def __init__(self, bots: frozenset[str] = frozenset()) -> None:
         """Peers in the roles `bots` are no people."""
         self._bots = bots
         self._created: tuple[tuple[object, ...] | None, dict[int, list[bytes]]] = (None, {})
         self._key: tuple[object, ...] | None = None
+        self._of: AccountView
         self._version = self._moved = -1
-        self._of_room = ""
-        self._of_role: list[tuple[str, str]] = []
         self._texts: Sequence[bytes] = ()
         self._starts: list[list[bytes]] = []
         """Of the moving families, while a session runs."""
 
     def lines(self, workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> AccountLines:
         """The lines; `label` is what the account is called."""
-        key = (workspace, label, known, len(state.roles))
+        key = (workspace, label, known, state, len(state.roles))
         if key != self._key:
-            self._key = key
-            self._version = -1
             labels = account_labels(workspace, label, state.account)
-            self._of_room = f"{{{labels}}} "
-            self._of_role = [(role, f'{{{labels},role="{escape(role)}"}} ') for role in sorted(state.roles)]
-            self._starts = []
-        runs, is_new = bool(state.sessions), state.version != self._version
-        if not (runs or self._starts or is_new or state.moved != self._moved):
-            return AccountLines(self._texts, ())
-        of = AccountView(state, known, self._of_room, [(role, state.roles[role], labels) for role, labels in self._of_role], self._bots)
-        texts = list(self._texts)
+            roles = [(role, state.roles[role], f'{{{labels},role="{escape(role)}"}} ') for role in sorted(state.roles)]
+            self._of = AccountView(state, known, f"{{{labels}}} ", roles, self._bots)
+            self._key, self._version, self._starts = key, -1, []
+        of, runs, is_new = self._of, bool(state.sessions), state.version != self._version
         if is_new:
-            texts = [b"" if isinstance(family, MovingFamily) else family.text(of) for family in ACCOUNT_FAMILIES]
-        if not runs:
-            self._starts = []
-        elif not self._starts:
+            self._texts = [b"" if isinstance(family, MovingFamily) else family.text(of) for family in ACCOUNT_FAMILIES]
+        if runs and not self._starts:
             self._starts = [[start.encode() for start in family.starts(of)] for _, family in _MOVING]
-        for at, family in _MOVING:
-            texts[at] = b"" if runs else family.text(of)
-        self._texts, self._version, self._moved = texts, state.version, state.moved
-        moving = zip(self._starts, _MOVING, strict=True) if runs else ()
-        return AccountLines(texts, [Moving(starts, family.micros(of), []) for starts, (_, family) in moving])
+            self._texts = _with_moving(self._texts, [b""] * len(_MOVING))
+        elif not runs and (is_new or self._starts or state.moved != self._moved):
+            self._starts = []
+            self._texts = _with_moving(self._texts, [family.text(of) for _, family in _MOVING])
+        self._version, self._moved = state.version, state.moved
+        if not runs:
+            return AccountLines(self._texts, ())
+        moving = zip(self._starts, _MOVING, strict=True)
+        return AccountLines(self._texts, [Moving(starts, family.micros(of), []) for starts, (_, family) in moving])
 
-    def openmetrics(self, state: AccountState, lines: AccountLines) -> AccountLines:
+    def openmetrics(self, lines: AccountLines) -> AccountLines:
         """These lines, the last ones, with those that tell when each counter began, which only OpenMetrics has."""
         kept, created = self._created
         if kept is not self._key:
-            roles = [(labels, state.roles[role].born) for role, labels in self._of_role]
-            of_room = [(self._of_room, state.born)]
+            roles = [(labels, totals.born) for _, totals, labels in self._of.roles]
+            of_room = [(self._of.labels, self._of.state.born)]
             created = {at: [created_line(f.name, *of).encode() for of in (roles if f.by_role else of_room)] for at, f in _COUNTERS}
             self._created = self._key, created
         texts = [_interleaved(text, created[at]) if text and at in created else text for at, text in enumerate(lines.texts)]
@@ -129,6 +124,14 @@ class AccountText:
             for of, (at, _) in zip(lines.moving, _MOVING, strict=False)
         ]
         return AccountLines(texts, moving)
+
+
+def _with_moving(texts: Sequence[bytes], moving: Sequence[bytes]) -> list[bytes]:
+    """The texts with these of the moving families."""
+    found = list(texts)
+    for (at, _), text in zip(_MOVING, moving, strict=True):
+        found[at] = text
+    return found
 
 
 def _interleaved(text: bytes, after: Sequence[bytes]) -> bytes:

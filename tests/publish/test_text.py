@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram, RoleTotals, SessionTotals
+from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram, SessionTotals
 from exporter.counting.contribution import Account, Memory, Tracked, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
@@ -153,7 +153,9 @@ def test_only_what_moves_is_rendered_anew_while_time_alone_goes_on(runs: bool, f
         state.sessions["s"] = running_session()
     before = shown(text, state)[family.name]
     state.totals = SessionTotals(published_started=1, published_ended=1, published_seconds=SECOND)
-    state.roles["host"] = RoleTotals(published_joined=1, published_left=1, published_seconds=SECOND)
+    host = state.roles["host"]
+    host.published_joined = host.published_left = 1
+    host.published_seconds = SECOND
     state.moved += 1
     moves = shown(text, state)[family.name] != before
     assert moves == isinstance(family, MovingFamily) == ("_seconds_" in family.name)
