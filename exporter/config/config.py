@@ -8,10 +8,11 @@ and secrets open files.  All durations are seconds, as floats.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from exporter.config import readers as values
 from exporter.config import strict_yaml
 from exporter.config.money import METERS, Budget, Meter, Prices, budgets, prices
 from exporter.config.readers import ListenAddress, format_duration, listen_address, parse_duration
-from exporter.config.secrets import Secret, SecretHeaders, headers, headers_file, secret, secret_file
+from exporter.config.secrets import DatabaseUrl, Secret, SecretHeaders, headers, headers_file, secret_setting
 from exporter.config.strict_yaml import ConfigError
 from exporter.config.value import Value, optional, read_file, read_flag, required, section, setting
 from exporter.config.workspaces import OVERFLOW_ROOM, KeyPair, ManagementToken, RoomById, RoomsByName, WorkspaceConfig, workspaces
@@ -67,33 +68,16 @@ class CollectConfig:
     interval: float = setting(60.0, values.duration("1s", "1h"))
 
 
-_DATABASE = "a postgresql:// URL"
-
-
-def _is_database(url: str) -> bool:
-    return url.startswith(("postgresql://", "postgres://"))
-
-
-def _database_url(value: Value) -> Secret:
-    found = secret(value)
-    if not _is_database(found.reveal()):
-        raise value.error(f"expected {_DATABASE}")
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class StorageConfig:
     """The `storage` section: the state file, relative to the working directory, or with a `url` a PostgreSQL database instead."""
 
     path: Path = setting(Path("hms-exporter.db"), values.file_path)
-    url: Secret | None = setting(None, _database_url, file=secret_file)
+    url: Secret | None = secret_setting(DatabaseUrl)
 
     def database(self) -> str | None:
         """The database's URL, which is a secret; `None` for a state file.  Raises `ConfigError` when its file holds none."""
-        found = None if self.url is None else self.url.reveal()
-        if self.url is not None and found is not None and not _is_database(found):
-            raise ConfigError(f"{self.url.where}: expected {_DATABASE}")
-        return found
+        return None if self.url is None else self.url.reveal()
 
 
 def _storage(value: Value) -> StorageConfig:
@@ -121,7 +105,7 @@ class WebhooksConfig:
 
     listen_address: ListenAddress = setting(ListenAddress("", 10101), listen_address)
     headers: SecretHeaders | None = setting(None, headers, file=headers_file)
-    signature_secret: Secret | None = setting(None, secret, file=secret_file)
+    signature_secret: Secret | None = secret_setting()
 
 
 def _webhooks(value: Value) -> WebhooksConfig:
@@ -143,8 +127,8 @@ class LimitsConfig:
 class LogConfig:
     """How the log is written."""
 
-    level: Literal["debug", "info", "warn", "error"] = setting("info", values.choice("debug", "info", "warn", "error"))
-    format: Literal["logfmt", "json"] = setting("logfmt", values.choice("logfmt", "json"))
+    level: Literal["debug", "info", "warn", "error"] = setting("info", values.words("debug", "info", "warn", "error"))
+    format: Literal["logfmt", "json"] = setting("logfmt", values.words("logfmt", "json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,20 +165,21 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     if path is None and not os.path.lexists(_DEFAULT_FILE):
         return _environment_alone(environ)
     path = path or _DEFAULT_FILE
-    try:
-        text = read_file(path, _MAX_FILE_BYTES)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    config = parse(text, environ, str(path))
-    given = [getattr(workspace.credentials, key.name) for workspace in config.workspaces for key in fields(workspace.credentials)]
-    if config.webhooks is not None:
-        given += [config.webhooks.headers, config.webhooks.signature_secret]
-    for found in given:
-        if found is not None:
-            found.reveal()
-    if config.storage.database() is not None and find_spec("psycopg") is None:
+    config = parse(read_file(path, _MAX_FILE_BYTES), environ, str(path))
+    for found in _secrets(config):
+        found.reveal()
+    if config.storage.url is not None and find_spec("psycopg") is None:
         raise ConfigError(f"{path}: storage.url: expected psycopg to be installed: pip install 'hms-exporter[postgres]'")
     return config
+
+
+def _secrets(part: object) -> Iterator[Secret | SecretHeaders]:
+    """The secrets anywhere in a part of the configuration."""
+    if isinstance(part, Secret | SecretHeaders):
+        yield part
+    else:
+        inner = [getattr(part, key.name) for key in fields(part)] if is_dataclass(part) else part if isinstance(part, tuple) else ()
+        yield from chain.from_iterable(map(_secrets, inner))
 
 
 def parse(text: str, environ: Mapping[str, str], source: str) -> Config:
@@ -202,7 +187,7 @@ def parse(text: str, environ: Mapping[str, str], source: str) -> Config:
 
     `${NAME}` and `${NAME:-default}` are filled in from `environ`.  No file is opened.  Raises `ConfigError` at the first fault.
     """
-    root = Value(strict_yaml.read(text, source), source, "", environ)
+    root = Value(strict_yaml.read(text, source), source, environ=environ)
     if root.is_null:
         root.mapping(())  # says that a mapping was expected
     config = section(Config)(root)
