@@ -35,7 +35,7 @@ _DEFAULT_FILE = Path("config.yaml")
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiConfig:
     """The `api` section: requests to 100ms; `timeout` is for a whole request, in seconds."""
 
@@ -47,7 +47,7 @@ class ApiConfig:
     max_retries: int = setting(3, values.integer(0, 20))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PollConfig:
     """The `poll` section: the interval in seconds, and the start of counting (a `timedelta` back, or a time in UTC)."""
 
@@ -55,7 +55,7 @@ class PollConfig:
     since: Literal["start"] | timedelta | datetime = setting("start", values.since)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CollectConfig:
     """The `collect` section: which data are read besides sessions, and how often (`interval` in seconds)."""
 
@@ -87,7 +87,7 @@ def _storage(value: Value) -> StorageConfig:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebConfig:
     """The exporter's HTTP pages; `config_file` is the exporter toolkit's web configuration (TLS, passwords)."""
 
@@ -99,7 +99,7 @@ class WebConfig:
     telemetry_path: str = setting("/metrics", values.url_path, flag_only=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebhooksConfig:
     """The `webhooks` section: where webhooks are received, and how they are authenticated.  Both methods apply if both are given."""
 
@@ -115,7 +115,7 @@ def _webhooks(value: Value) -> WebhooksConfig:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """The `limits` section: how many discovered rooms a workspace may have, and how long (in seconds) an idle one stays."""
 
@@ -123,7 +123,7 @@ class LimitsConfig:
     room_idle_expiry: float = setting(86400.0, values.duration("1s", values.LONGEST))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """How the log is written."""
 

@@ -116,12 +116,14 @@ class TestSettings:
                 WorkspaceConfig("one", KeyPair(Secret("k"), Secret("s"))),
                 WorkspaceConfig("two", ManagementToken(Secret("t"))),
             ),
-            api=ApiConfig("https://api.example.com:8443/v2", timeout=90.0, page_size=20, max_requests_per_second=0.5, max_retries=0),
-            poll=PollConfig(3600.0, timedelta(days=30)),
+            api=ApiConfig(
+                base_url="https://api.example.com:8443/v2", timeout=90.0, page_size=20, max_requests_per_second=0.5, max_retries=0
+            ),
+            poll=PollConfig(interval=3600.0, since=timedelta(days=30)),
             storage=StorageConfig(Path("/var/lib/hms/state.db")),
-            web=WebConfig((ListenAddress("::1", 0),), enable_lifecycle=True),
-            limits=LimitsConfig(0, 7 * 86400.0),
-            log=LogConfig("debug", "json"),
+            web=WebConfig(listen_address=(ListenAddress("::1", 0),), enable_lifecycle=True),
+            limits=LimitsConfig(max_rooms=0, room_idle_expiry=7 * 86400.0),
+            log=LogConfig(level="debug", format="json"),
         )
 
     def test_a_section_whose_keys_are_all_commented_out_is_the_default(self) -> None:
@@ -163,7 +165,7 @@ class TestSettings:
 
     def test_plain_http_elsewhere_must_be_asked_for_by_name(self) -> None:
         text = f"{WORKSPACE}api: {{base_url: 'http://gateway:8080/v2', allow_plain_http: true}}"
-        assert parsed(text).api == ApiConfig("http://gateway:8080/v2", allow_plain_http=True)
+        assert parsed(text).api == ApiConfig(base_url="http://gateway:8080/v2", allow_plain_http=True)
 
 
 class TestYaml:
@@ -341,7 +343,7 @@ class TestBesideSessions:
         config = parsed(text, TOKEN=CANARY)
         assert config.collect == CollectConfig(recordings=False, client_errors=True, interval=300.0)
         assert config.bots.roles == frozenset()
-        assert config.web == WebConfig((ListenAddress("", 1), ListenAddress("::1", 2)), created_timestamps=True)
+        assert config.web == WebConfig(listen_address=(ListenAddress("", 1), ListenAddress("::1", 2)), created_timestamps=True)
         assert config.webhooks is not None
         assert config.webhooks.headers is not None
         assert config.webhooks.headers.reveal() == {"x-hms-token": CANARY}
@@ -395,8 +397,8 @@ class TestFlags:
             "--log.level": "warn",
         }
         changed = with_flags(DEFAULTS, flags)
-        assert changed.web == WebConfig((ListenAddress("127.0.0.1", 0),), config_file=Path("web.yml"))
-        assert (changed.storage, changed.log) == (StorageConfig(Path("x${Y}.db")), LogConfig("warn", "logfmt"))
+        assert changed.web == WebConfig(listen_address=(ListenAddress("127.0.0.1", 0),), config_file=Path("web.yml"))
+        assert (changed.storage, changed.log) == (StorageConfig(Path("x${Y}.db")), LogConfig(level="warn", format="logfmt"))
         assert with_flags(changed, {}) == changed
 
     @pytest.mark.parametrize(
