@@ -50,7 +50,8 @@ def benches(world: World) -> Iterator[Any]:
         def make(rooms: Any = None, **options: Any) -> BesideBench:
             own = Path(folder) / str(len(made))
             own.mkdir()
-            made.append(BesideBench(own, options.pop("world", world), rooms, collect=ALL, **options))
+            collect = options.pop("collect", ALL)
+            made.append(BesideBench(own, options.pop("world", world), rooms, collect=collect, **options))
             return made[-1]
 
         yield make
@@ -353,24 +354,155 @@ def _of(fault: Fault, route: str) -> Fault:
     return Fault(kind=fault.kind, status=fault.status, route=route)
 
 
-def test_one_that_a_poll_has_little_time_left_for_waits_for_the_next_and_does_not_fail(
-    benches: Any, world: World, monkeypatch: pytest.MonkeyPatch
+# -- the time of a poll -----------------------------------------------------------------------------------------------
+
+EVERYTHING = replace(ALL, recordings=True, live_streams=True, external_streams=True, interval=1.0)
+ALL_ROUTES = {"recordings": "/recordings", "live_streams": "/live-streams", "external_streams": "/external-streams", **ROUTES}
+OFF = dict.fromkeys(ALL_ROUTES, False)
+
+
+def slow_sessions(bench: BesideBench, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on so much of each poll passes until sessions have been read."""
+    present = type(bench.poller)._poll_present
+
+    def takes_time(*arguments: Any) -> Any:
+        found = present(bench.poller, *arguments)
+        bench.uptime += seconds
+        return found
+
+    monkeypatch.setattr(bench.poller, "_poll_present", takes_time)
+
+
+def states(bench: BesideBench) -> dict[str, str]:
+    return {collector.name: collector.state for collector in bench.poller.status.collectors}
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """What the log has said of collectors."""
+    return [
+        (record.getMessage(), fields["collector"]) for record in caplog.records if "collector" in (fields := getattr(record, "fields", {}))
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL_ROUTES)
+def test_one_that_the_end_of_a_polls_time_cuts_short_waits_for_the_next_and_does_not_fail(
+    benches: Any, world: World, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _script(world, world.room(name="hall"), random.Random(3), -3600, 0)
-    bench = benches(since=LONG_AGO)
-    asking = bench.poller._asking
-
-    def nearly_over(started: float) -> Any:
-        return asking(started)._replace(until=bench.monotonic() + 1)
-
-    monkeypatch.setattr(bench.poller, "_asking", nearly_over)
+    """The answer would come after 1.5 s, and sessions leave 0.9 s of each poll."""
+    room = world.room(name="hall")
+    bench = benches(interval=4.0, collect=replace(ALL, **{**OFF, name: True}, interval=4.0))
     bench.poll()
-    assert not [request.path for request in bench.server.requests if request.path in ROUTES.values()]
-    assert {collector.state for collector in bench.poller.status.collectors} == {"waiting"}
+    for second in range(1, 300, 50):
+        world.asset(world.record(room, at(second)), "chat", at(second), duration=1, size=1)
+        session = call(world, room, second, second + 10)
+        world.client_event(session, at(second + 1))
+        world.delivery(room, at(second))
+    bench.poll(600)
+    slow_sessions(bench, 2.7, monkeypatch)
+    bench.server.faults.add(Fault(kind="stall", seconds=1.5, route=ALL_ROUTES[name]))
+    before = asked(bench, ALL_ROUTES[name])
+    for _ in range(2):
+        bench.poll(120)
+        assert bench.up()
+        assert states(bench)[name] != "failing"
+    assert asked(bench, ALL_ROUTES[name]) > before
+    bench.server.faults.clear()
     monkeypatch.undo()
-    for _ in range(4):
+    for _ in range(3):
         bench.poll(60)
-    assert {collector: bench.value("hms_collector_up", collector=collector) for collector in ROUTES} == dict.fromkeys(ROUTES, 1)
+    assert states(bench) == {name: "ok"}
+    assert [message for message, _ in told(caplog) if message == "a collector failed"] == []
+    if name in ROUTES:
+        found, truth = shown(bench), world.beside_truth(T0, bench.now)
+        assert {"recording_assets": +found.assets, "client_errors": +found.errors, "webhook_deliveries": +found.deliveries}[name] == {
+            "recording_assets": +truth.assets,
+            "client_errors": +truth.errors,
+            "webhook_deliveries": +truth.deliveries,
+        }[name]
+
+
+@pytest.mark.slow
+def test_one_whose_answers_never_come_within_a_polls_time_fails_in_the_end(benches: Any, caplog: pytest.LogCaptureFixture) -> None:
+    bench = benches(interval=0.5, collect=replace(ALL, **{**OFF, "webhook_deliveries": True}, interval=0.5), since=LONG_AGO)
+    bench.server.faults.add(Fault(kind="stall", seconds=1.0, route="/analytics/webhooks"))
+    bench.poll()
+    bench.poll(1)
+    assert told(caplog) == []
+    bench.poll(1)
+    assert told(caplog) == [("a collector failed", "webhook_deliveries")]
+    assert bench.value("hms_collector_up", collector="webhook_deliveries") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interval", [1.0, 3.0], ids=["each poll", "each third poll"])
+def test_collectors_that_need_more_time_than_a_poll_has_take_turns(
+    benches: Any, world: World, interval: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A read of any takes 0.3 s, and a poll has 0.9 s: the first ones in the order do not keep the last ones waiting for ever."""
+    room = world.room(name="hall")
+    for make in (world.record, world.stream, world.push):
+        make(room, at(-1)).start(at(0))
+    world.asset(world.record(room, at(-1)), "chat", at(0), duration=1, size=1)
+    bench = benches(interval=1.0, collect=replace(EVERYTHING, interval=interval))
+    bench.poll()
+    for number in range(60):
+        session = call(world, room, number * 30, number * 30 + 20)
+        world.client_event(session, session.created_at + 1)
+        world.delivery(room, session.created_at)
+    for route in ALL_ROUTES.values():
+        bench.server.faults.add(Fault(kind="stall", seconds=0.3, route=route))
+    read: dict[str, set[float | None]] = {name: set() for name in ALL_ROUTES}
+    bench.now = at(600)
+    for _ in range(20):
+        bench.poll(1)
+        bench.clock.leap(30)
+        for collector in bench.poller.status.collectors:
+            read[collector.name].add(collector.read_at)
+    assert [message for message, _ in told(caplog) if message == "a collector failed"] == []
+    assert {name: len(times - {None}) >= 3 for name, times in read.items()} == dict.fromkeys(ALL_ROUTES, True), read
+
+
+def test_where_sessions_leave_a_little_of_each_poll_collectors_take_it_in_the_end(
+    benches: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Less than a tenth of the interval is left each time, in which none begins that is not late."""
+    bench = benches(interval=30.0)
+    slow_sessions(bench, 25.5, monkeypatch)
+    bench.poll()
+    assert states(bench) == dict.fromkeys(ROUTES, "waiting")
+    assert not [request for request in bench.server.requests if request.path in ROUTES.values()]
+    for _ in range(6):
+        bench.poll(10)
+    assert states(bench) == dict.fromkeys(ROUTES, "ok")
+    assert "a collector failed" not in {message for message, _ in told(caplog)}
+
+
+def test_where_sessions_leave_nothing_the_log_says_once_that_collectors_wait(
+    benches: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    bench = benches(interval=30.0)
+    bench.poll()
+    assert states(bench) == dict.fromkeys(ROUTES, "ok")
+    slow_sessions(bench, 29.0, monkeypatch)
+    for _ in range(20):
+        bench.poll(30)
+    assert sorted(told(caplog)) == sorted(("a collector waits", name) for name in ROUTES)
+    assert {name: bench.value("hms_collector_up", collector=name) for name in ROUTES} == dict.fromkeys(ROUTES, 0)
+    monkeypatch.undo()
+    bench.poll(30)
+    assert sorted(told(caplog)[3:]) == sorted(("a collector succeeds again", name) for name in ROUTES)
+    assert {name: bench.value("hms_collector_up", collector=name) for name in ROUTES} == dict.fromkeys(ROUTES, 1)
+
+
+def test_where_sessions_outlast_their_interval_collectors_have_the_rest_of_the_next_one(
+    benches: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = benches(interval=30.0)
+    slow_sessions(bench, 40.0, monkeypatch)
+    bench.poll()
+    assert states(bench) == dict.fromkeys(ROUTES, "ok")
 
 
 # -- exact ------------------------------------------------------------------------------------------------------------
