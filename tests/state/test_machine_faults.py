@@ -729,10 +729,8 @@ def restored(path: Path) -> object:
         store.close()
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def full_state(folder: Path) -> Path:
     """A state file with something in every table."""
-    folder = tmp_path_factory.mktemp("sound")
     made = world()
     hall = made.rooms[0]
     first = made.open(hall.id, T0 - 20 * SECOND)
@@ -759,7 +757,12 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     with contextlib.closing(sqlite3.connect(path)) as db:
         for (table,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] > 0, table
-    return path.read_bytes()
+    return path
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return full_state(tmp_path_factory.mktemp("sound")).read_bytes()
 
 
 def flipped(sound: bytes, offsets: range, mask: int, folder: Path) -> tuple[int, list[str]]:
