@@ -505,6 +505,53 @@ def test_where_sessions_outlast_their_interval_collectors_have_the_rest_of_the_n
     assert states(bench) == dict.fromkeys(ROUTES, "ok")
 
 
+# -- what it costs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_calls_of_each_hour_with_default_intervals(benches: Any, world: World) -> None:
+    """Nothing for two hours; then half an hour in which everything happens; then nothing again, and a job that stays open."""
+    hours = 7
+    hall, attic = world.room(name="hall"), world.room(name="attic")
+    happens = range(2 * 3600, 2 * 3600 + 1800, 300)
+    for second in happens:
+        session = call(world, hall, second, second + 200)
+        world.client_event(session, session.created_at + 1)
+        for ask in (world.record, world.stream, world.push):
+            job = ask(hall, at(second)).start(at(second + 5)).stop(at(second + 200)).complete(at(second + 210))
+            if ask == world.record:
+                world.asset(job, "chat", at(second + 220), duration=1, size=1)
+        world.delivery(hall, at(second))
+    world.stream(attic, at(6 * 3600)).start(at(6 * 3600 + 5))
+    bench = benches(interval=30.0, collect=replace(EVERYTHING, interval=60.0))
+    calls: list[dict[str, int]] = []
+    for hour in range(hours):
+        bench.server.calls.clear()
+        while bench.now < at((hour + 1) * 3600):
+            bench.poll(30)
+        calls.append({name: bench.server.calls[route] for name, route in ALL_ROUTES.items()} | {"by id": _by_id(bench)})
+    seen = {name: [of[name] for of in calls] for name in calls[0]}
+    rarely, often = range(5, 8), range(48, 62)
+    for name in ("recordings", "live_streams", "external_streams", "recording_assets"):
+        assert seen[name][0] in rarely
+        assert seen[name][1] in rarely
+        assert seen[name][2] in often, (name, seen)
+        assert seen[name][3] in range(25, 40), "until an hour after the last change"
+        assert seen[name][4] in rarely
+        assert seen[name][6] in (often if name == "live_streams" else rarely)
+    assert [number // 2 in rarely for number in seen["webhook_deliveries"]] == [True, True, False, False, True, True, True], seen
+    assert seen["webhook_deliveries"][2] in range(96, 124), "two calls a read"
+    assert seen["client_errors"] == [0, 0, len(happens), 0, 0, 0, 0], "one for each call that has ended"
+    assert seen["by id"] == [0] * hours
+
+
+def _by_id(bench: BesideBench) -> int:
+    return sum(count for route, count in bench.server.calls.items() if route.endswith("/<id>") and route.split("/")[1] in _LISTS)
+
+
+_LISTS = {route.strip("/") for route in ALL_ROUTES.values()}
+
+
 # -- exact ------------------------------------------------------------------------------------------------------------
 
 
