@@ -1,4 +1,4 @@
-"""A workspace's poller that also reads what is collected beside sessions: after them, within what a poll has left of its time.
+"""A workspace's poller that also reads the collectors: after the sessions, in the time that a poll has left.
 
 Each collector fails alone: it has its own interval, its own back-off and its own line in the log, and touches neither `hms_up`
 nor a session.
@@ -36,16 +36,16 @@ from exporter.state.store import Store, StoreError
 from exporter.times import HOUR, SECOND
 
 _SHARE = 0.9
-"""The part of a poll's interval within which collectors are read: the next poll must not have to wait for them."""
+"""The part of a poll's interval in which collectors are read, so that the next poll does not wait for them."""
 _LEAST = 0.1
-"""The part of it that must be left for a collector to begin."""
+"""The part of a poll's interval that must be left for a collector to begin."""
 _ENOUGH = 0.25
-"""The part of a poll's interval that a read must have had for it to fail because the poll's time is over."""
+"""A read that is cut short by the end of the poll's time fails only if it had at least this part of a poll's interval."""
 _GAP_INTERVALS = 3
 
 
 class CollectingPoller(WorkspacePoller):
-    """As `WorkspacePoller`, and reads what `collect` asks for after each poll, as far as that is due."""
+    """A `WorkspacePoller` that also reads the due collectors of `collect` after each poll."""
 
     def __init__(self, workspace: WorkspaceConfig, config: Config, store: Store, *arguments: Any, **more: Any) -> None:
         """The arguments are those of `WorkspacePoller`."""
@@ -78,7 +78,7 @@ class CollectingPoller(WorkspacePoller):
         return RoomsOfInterest(lambda room_id: self.rooms.covers(room_id), self.accounts.name_of, self.rejected, partial(self._odd, name))
 
     def restore(self) -> None:
-        """What the state holds, published at once.  Raises `StoreError`."""
+        """Publishes the stored state at once.  Raises `StoreError`."""
         self._restore_beside()
         super().restore()
         self._enter_accounts()
@@ -100,7 +100,7 @@ class CollectingPoller(WorkspacePoller):
                 site.restored = True
 
     def _enter_accounts(self) -> None:
-        """The accounts of what is not settled come into the memory, and are shown like others."""
+        """Loads the accounts of items that are not settled, which are shown like others."""
         for site in self._sites.values():
             for kept in site.collected.kept.values():
                 if kept.account is not None:
@@ -114,7 +114,7 @@ class CollectingPoller(WorkspacePoller):
     # -- a poll ---------------------------------------------------------------------------------------------------
 
     def poll(self) -> None:
-        """A poll of everything, and then of what is collected beside sessions.  Never raises."""
+        """Polls all sessions, and then the collectors.  Never raises."""
         started = self._monotonic()
         super().poll()
         self._guarded(lambda: self._collect(started))
@@ -136,13 +136,13 @@ class CollectingPoller(WorkspacePoller):
             self._read_names_beside(asking.until)
 
     def _asking(self, started: float) -> Asking:
-        """What is left of a poll for what is read beside it."""
+        """The time and the connection that a poll leaves for collectors."""
         until = started + _SHARE * self._config.poll.interval
         self._beside_client.end_by(time.monotonic() + until - self._monotonic())
         return Asking(self._beside_client, until, self._pause, self._monotonic)
 
     def _has_time(self, asking: Asking) -> bool:
-        """Whether another collector may begin: what would be cut short waits for the next poll, and does not fail."""
+        """Whether another collector may begin: one that would be cut short waits for the next poll, and does not fail."""
         return asking.until - self._monotonic() >= _LEAST * self._config.poll.interval
 
     def _pause(self) -> None:
@@ -150,7 +150,7 @@ class CollectingPoller(WorkspacePoller):
             self._give_way()
 
     def _turn(self, site: Site, asking: Asking, started: float) -> None:
-        """Reads one collector; whatever goes wrong concerns that one alone."""
+        """Reads one collector; an error concerns it alone."""
         self._enter(site)
         begun = self._monotonic()
         interval = max(self._config.collect.interval, self._config.poll.interval)
@@ -167,21 +167,21 @@ class CollectingPoller(WorkspacePoller):
         if isinstance(error, Forbidden | NotFound):
             site.turn.silenced(started, str(error))
         elif fault is None and error is not None and self._had_little(asking, begun):
-            return  # it stays due, and comes before those that left it so little
+            return  # it stays due, and goes first at the next poll
         elif error is not None or fault is not None:
             site.turn.failed(started, str(error or fault))
         else:
             site.turn.succeeded(started, self._monotonic(), time.time(), quiet=site.quiet())
             if site.reader.behind:
-                return  # it succeeds when its past can be read too
+                return  # it succeeds only when its past can be read too
         self._tell_of(site)
 
     def _had_little(self, asking: Asking, begun: float) -> bool:
-        """Whether a read that began then was cut short by the end of the poll's time: that says nothing about 100ms."""
+        """Whether a read that began at `begun` was cut short by the end of the poll's time, which says nothing about 100ms."""
         return asking.is_over and asking.until - begun < _ENOUGH * self._config.poll.interval
 
     def _read_past_beside(self, site: Site, asking: Asking, started: float) -> bool:
-        """Reads what is left of one collector's past, as far as the time allows; returns whether anything was read."""
+        """Reads more of one collector's past, as far as the time allows; returns whether anything was read."""
         read = False
         while site.read and site.reader.behind and not asking.is_over and site.turn.state == "ok" and not self.api.stopped.is_set():
             begun = self._monotonic()
@@ -198,7 +198,7 @@ class CollectingPoller(WorkspacePoller):
         return read
 
     def _enter(self, site: Site) -> None:
-        """The collector learns of the configuration: from then on its rooms count, whether it can be read or not."""
+        """Tells the collector the configuration: from then on its rooms count, whether it can be read or not."""
         if site.entered:
             return
         assert self._poll is not None
@@ -209,7 +209,7 @@ class CollectingPoller(WorkspacePoller):
     # -- what it has read -----------------------------------------------------------------------------------------
 
     def _settled(self, site: Site) -> str | None:
-        """Gives new items their accounts, works out the totals and stores them; what went wrong, in words."""
+        """Assigns accounts to new items, works out the totals and stores them; returns the error, in words."""
         site.durable = False
         fault = self._guarded(lambda: self._settle_beside(site))
         site.durable = fault is None
@@ -235,7 +235,7 @@ class CollectingPoller(WorkspacePoller):
         state.commit(self._store, self.name, collected)
 
     def _owners_of(self, collected: Collected[Any]) -> dict[str, Account | None]:
-        """Who owns the series of the rooms of new items, where that is decided; `None`: the room is not followed."""
+        """The accounts of the new items' rooms, where that is decided; `None` for a room that is not followed."""
         name_of, coverage = self.accounts.name_of, collected.coverage
         rooms = [room_id for room_id in collected.unassigned_rooms() if not coverage.is_undecided(room_id, name_of(room_id))]
         if not rooms:
@@ -248,7 +248,7 @@ class CollectingPoller(WorkspacePoller):
         found = {room_id: owners.get(room_id) for room_id in rooms}
         for room_id, account in found.items():
             if account is None and coverage.has_covered(room_id, name_of(room_id)):
-                found[room_id] = room_account(room_id)  # of an entry that has been taken out meanwhile: it counts, unseen
+                found[room_id] = room_account(room_id)  # its entry was removed meanwhile: it counts, but is not shown
         return found
 
     def _open_holdings(self) -> None:
@@ -256,7 +256,7 @@ class CollectingPoller(WorkspacePoller):
             state.open_accounts(self._store, self.name, site.collected, self.ledger.accounts)
 
     def _mark_accounts(self) -> None:
-        """Rooms in which something goes on are in use, as those in which a session does."""
+        """Marks rooms with a running item as in use, like rooms with a running session."""
         for of in self.ledger.accounts.values():
             of.kept_by, of.run_by = set(), set()
         for site in self._sites.values():
@@ -280,13 +280,13 @@ class CollectingPoller(WorkspacePoller):
     # -- rooms ----------------------------------------------------------------------------------------------------
 
     def rooms_in_question(self) -> list[str]:
-        """Rooms that 100ms should be asked about now: also those of what waits for their names."""
+        """Rooms to ask 100ms about now, including those of items that wait for a name."""
         found = super().rooms_in_question()
         waiting = [i for site in self._sites.values() for i in site.collected.unassigned_rooms()]
         return list(dict.fromkeys([*found, *self.rooms.wanted(waiting, self.api.now())])) if waiting else found
 
     def learn(self, answers: Sequence[KnownRoom]) -> None:
-        """Answers about rooms: counts what waited for them, and publishes it under its name."""
+        """Takes answers about rooms: counts the items that waited for them, and publishes them under the rooms' names."""
         before = {room.id: self.accounts.name_of(room.id) for room in answers}
         super().learn(answers)
         for site in self._sites.values():
@@ -301,7 +301,7 @@ class CollectingPoller(WorkspacePoller):
                 self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
 
     def _read_names_beside(self, until: float) -> None:
-        """A room's series wait for its name: those of a room found here do not wait for the next poll."""
+        """Reads the names of rooms that collectors have just found, so that their series do not wait for the next poll."""
         wanted = [room_id for room_id in self.rooms_in_question() if room_id not in self.rooms.known]
         if wanted and self._monotonic() < until:
             answers = self._names.read(wanted, until, self._until_pressed)
@@ -311,7 +311,7 @@ class CollectingPoller(WorkspacePoller):
     # -- telling --------------------------------------------------------------------------------------------------
 
     def _sections_beside(self, labels: Mapping[Account, str]) -> Mapping[str, Sequence[Section]]:
-        """What is published of all collectors: only what the store has taken."""
+        """The published text of all collectors: only what has been stored."""
         created = self._config.web.created_timestamps
         sections: dict[str, Sequence[Section]] = {}
         up: list[Section] = []
