@@ -1,4 +1,4 @@
-"""The names of what is added up beside sessions."""
+"""The families of the adders' counters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporter.publish.family import Family
 
 @dataclass(frozen=True, kw_only=True)
 class SumFamily(Family):
-    """A family with one series for each counter in `Sums` that has this name; `labels` are the names of its own labels."""
+    """A family with one series for each counter in `Sums` with this name; `labels` are the names of its own labels."""
 
     counted_as: str
     labels: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The names of what is published of recording assets."""
+"""The families of recording assets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metric families that are made of the ledger: each with its name, type, HELP and lines.
+"""The metric families made from the ledger, each with its name, type, HELP and lines.
 
 A family is one entry of a table below.  Adding an entry publishes it: nothing else lists the families or their order.
 """
@@ -23,11 +23,11 @@ from exporter.publish.family import Family
 from exporter.publish.writing import escape, histogram_lines, seconds
 from exporter.times import SECOND
 
-# -- of a room or group -----------------------------------------------------------------------------------------------
+# -- rooms and groups -------------------------------------------------------------------------------------------------
 
 
 class AccountView(NamedTuple):
-    """An account and its labels, written once for all its lines: with braces, and a space at the end."""
+    """An account and its labels, which are rendered once for all lines, with braces and a space at the end."""
 
     state: AccountState
     known: KnownRoom | None
@@ -35,21 +35,21 @@ class AccountView(NamedTuple):
     roles: Sequence[tuple[str, RoleTotals, str]]
     """Each role with its totals and the labels of its series."""
     bots: frozenset[str]
-    """Those of the roles whose peers are no people: their time is no usage."""
+    """The roles whose peers are not people: their time does not count as usage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccountFamily(Family):
-    """A family with `lines` for every room or group, one line a role if `by_role`."""
+    """A family with `lines` for every room or group, one for each role if `by_role`."""
 
     lines: Callable[[AccountView], str]
     by_role: bool = False
     moves: bool = False
-    """Whether its values rise with time alone, while nobody comes or goes."""
+    """Whether its values grow with time alone, even if nobody joins or leaves."""
 
 
 def _momentary(name: str, text: str, value: Callable[[Gauges], object]) -> AccountFamily:
-    """A gauge of the last poll: absent before the first one, and where the value is `None`."""
+    """A gauge of the last poll, absent before the first one and if the value is `None`."""
 
     def lines(of: AccountView) -> str:
         found = None if of.state.gauges is None else value(of.state.gauges)
@@ -77,7 +77,7 @@ def _peers_active(of: AccountView) -> str:
 
 
 def _peer_seconds(of: AccountView) -> str:
-    # This runs at each poll for every role of every running session: calling `seconds` would take longer than all the rest.
+    # This runs at each poll for every role of every running session: calling `seconds` would take longer than everything else here.
     return "".join([f"hms_peer_seconds_total{labels}{totals.published_seconds / SECOND!r}\n" for _, totals, labels in of.roles])
 
 
@@ -94,13 +94,13 @@ def _room_info(of: AccountView) -> str:
 
 def _usage(of: AccountView) -> str:
     if of.state.account == OVERFLOW:
-        return ""  # it is part of the workspace's own line, `elsewhere`
+        return ""  # its time is part of the workspace's own line, `elsewhere`
     people = [(labels, totals) for role, totals, labels in of.roles if role not in of.bots]
     return "".join([period_lines("hms_usage_peer_seconds", labels, totals.usage_day, totals.usage_month) for labels, totals in people])
 
 
 def period_lines(name: str, labels: str, day: int, month: int) -> str:
-    """The lines of a day's and a month's usage (µs); `labels` have their braces, and a space at the end."""
+    """The lines of a day's and a month's usage (µs); `labels` include braces and a space at the end."""
     start = f'{name}{labels[:-2]},period="'
     return f'{start}day"}} {day / SECOND!r}\n{start}month"}} {month / SECOND!r}\n'
 
@@ -149,11 +149,11 @@ ACCOUNT_FAMILIES = (
 )
 
 
-# -- of a workspace ---------------------------------------------------------------------------------------------------
+# -- workspaces -------------------------------------------------------------------------------------------------------
 
 
 class Overview(NamedTuple):
-    """How many rooms a workspace has, by what is known of them."""
+    """A workspace's numbers of rooms: configured, tracked, missing, overflowed."""
 
     configured: int
     tracked: int
@@ -162,12 +162,12 @@ class Overview(NamedTuple):
 
     @classmethod
     def of(cls, rooms: Rooms, tracked: int) -> Overview:
-        """The counts of these rooms; `tracked` of them have series."""
+        """The numbers of these rooms; `tracked` of them have series."""
         return cls(configured=len(rooms.scope.ids), tracked=tracked, missing=rooms.missing, overflowed=len(rooms.overflowed))
 
 
 class WorkspaceView(NamedTuple):
-    """A workspace and its labels, without braces; `created` asks for when its histograms began."""
+    """A workspace and its labels, without braces; `created` adds when its histograms began."""
 
     labels: str
     ledger: Ledger
@@ -183,7 +183,7 @@ class WorkspaceFamily(Family):
 
 
 def _histogram(name: str, text: str, kept_as: str, scale: int) -> WorkspaceFamily:
-    """One histogram of the workspace, there from the start, at 0."""
+    """One histogram of the workspace, present from the start, at 0."""
 
     def lines(of: WorkspaceView) -> str:
         found = of.ledger.histograms.get((kept_as, ""), Histogram(HISTOGRAM_BOUNDS[kept_as]))
@@ -229,7 +229,7 @@ COST_FAMILY = Family("hms_usage_cost", "gauge", "What this month's usage costs s
 UP_FAMILY = Family("hms_up", "gauge", "Whether the last poll read everything it wanted (1) or not (0).")
 
 
-# -- of a budget, of webhooks -----------------------------------------------------------------------------------------
+# -- budgets and webhooks ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +258,7 @@ BUDGET_FAMILIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class WebhookFamily(Family):
-    """A family with one series for every counter of webhooks of the name `counted_as`; `label` is the name of its own label."""
+    """A family with one series for every counter of webhooks named `counted_as`; `label` is the name of its own label."""
 
     counted_as: str
     label: str
@@ -311,11 +311,11 @@ FAMILIES: tuple[Family, ...] = (
     *WORKSPACE_FAMILIES,
     *WEBHOOK_FAMILIES,
 )
-"""All of them, in the order of the page."""
+"""All families, in the order of the page."""
 
 
 def header(family: Family, *, openmetrics: bool) -> bytes:
-    """The HELP and TYPE lines of a family; OpenMetrics names a counter without its `_total`."""
+    """The HELP and TYPE lines of a family; in OpenMetrics a counter's name has no `_total`."""
     name = family.name
     if openmetrics and family.kind == "counter":
         name = name.removesuffix("_total")

@@ -1,4 +1,4 @@
-"""The names of what is published of recordings and streams."""
+"""The families of recordings and streams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _starting_since(holding: Holding[Any]) -> Iterator[tuple[str, str]]:
 
 
 def job_families(one: str, many: str, words: str) -> tuple[Family, ...]:
-    """The families of a kind of job; `one` and `many` are what metrics call it, `words` what people do."""
+    """The families of a kind of job; `one` and `many` are its singular and plural in metric names, `words` its name in HELP."""
     return (
         CollectedGauge(f"hms_{many}_active", "gauge", f"{words} that are under way, by status.", expires=True, values=_active),
         CollectedGauge(

@@ -1,7 +1,7 @@
-"""The lines of accounts and workspaces, by family: finished bytes for the exposition.
+"""The lines of accounts and workspaces by family: finished bytes for the exposition.
 
-An account's lines are rendered anew only when something of it has changed: most of a large exposition stays the same from one
-poll to the next.
+An account's lines are rendered again only when it has changed, because most of a large exposition stays the same from one poll
+to the next.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _COUNTERS = tuple((at, family) for at, family in enumerate(ACCOUNT_FAMILIES) if 
 
 
 def _interleaved(text: bytes, after: Sequence[bytes]) -> bytes:
-    """The lines, each followed by another one: OpenMetrics keeps the lines of a series together."""
+    """Merges two lists of lines alternately, because OpenMetrics keeps the lines of a series together."""
     return b"".join(part for line, more in zip(text.splitlines(keepends=True), after, strict=True) for part in (line, more))
 
 
 class AccountText:
-    """An account's lines, kept from poll to poll and rendered anew only as far as something has changed.
+    """An account's lines, cached from poll to poll; only changed families are rendered again.
 
-    In a room in which nobody came or went, only the families that move with time change.  That is the usual case.
+    Usually nobody joins or leaves a room between two polls; then only the families that move with time change.
     """
 
     __slots__ = ("_bots", "_created", "_key", "_lines", "_moved", "_of_role", "_of_room", "_version")
 
     def __init__(self, bots: frozenset[str] = frozenset()) -> None:
-        """Peers in the roles `bots` are no people."""
+        """Peers in the roles `bots` are not people."""
         self._bots = bots
         self._created: tuple[tuple[object, ...] | None, list[list[bytes]]] = (None, [])
         self._key: tuple[object, ...] | None = None
@@ -49,7 +49,7 @@ class AccountText:
         self._lines: tuple[bytes, ...] = ()
 
     def lines(self, workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> tuple[bytes, ...]:
-        """One text for each of `ACCOUNT_FAMILIES`; `label` is what the account is called."""
+        """One text for each of `ACCOUNT_FAMILIES`; `label` is the account's name."""
         key = (workspace, label, known, len(state.roles))
         if key != self._key:
             self._key = key
@@ -70,7 +70,7 @@ class AccountText:
         return self._lines
 
     def openmetrics(self, state: AccountState) -> tuple[bytes, ...]:
-        """The last lines with those that tell when each counter began, which only OpenMetrics has."""
+        """The last lines with those that show when each counter began, which only OpenMetrics has."""
         kept, created = self._created
         if kept is not self._key:
             roles = [(labels, state.roles[role].born) for role, labels in self._of_role]
@@ -90,12 +90,12 @@ class AccountText:
 
 
 def account_lines(workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> tuple[bytes, ...]:
-    """An account's lines, one text for each of `ACCOUNT_FAMILIES`, as they are at the moment."""
+    """An account's current lines, one text for each of `ACCOUNT_FAMILIES`."""
     return AccountText().lines(workspace, label, state, known)
 
 
 def workspace_lines(workspace: str, ledger: Ledger, overview: Overview, *, created: bool = False) -> dict[str, bytes]:
-    """A workspace's lines by family; `created`: with when the histograms began."""
+    """A workspace's lines by family; `created` adds when the histograms began."""
     of = WorkspaceView(f'workspace="{escape(workspace)}"', ledger, overview, created)
     return {family.name: family.lines(of).encode() for family in WORKSPACE_FAMILIES}
 
