@@ -67,17 +67,17 @@ class Response:
 
 Handler = Callable[[Request], Awaitable[Response]]
 Refused = Callable[[Request, int], None]
-"""Is told of a request that was refused before a handler saw it, and with which status."""
+"""Is called with a request that was refused before a handler saw it, and with the status."""
 
 
 class Tls(Protocol):
-    """Which TLS to speak, asked again for each connection."""
+    """The TLS settings, read again for each connection."""
 
     def context(self) -> ssl.SSLContext:
         """The context for a connection that begins now."""
 
     def admits(self, certificate: Mapping[str, Any] | None) -> bool:
-        """Whether a client with this certificate, as `ssl.SSLSocket.getpeercert` gives it, may ask."""
+        """Whether a client with this certificate, as from `ssl.SSLSocket.getpeercert`, is allowed."""
 
 
 def sheltered(handler: Handler) -> Handler:
@@ -103,7 +103,7 @@ def text_response(status: int, text: str, headers: Mapping[str, str] | None = No
 
 
 def phrase(status: int) -> str:
-    """The usual words for a status; none for one that is not registered."""
+    """The reason phrase of a status; empty for one that is not registered."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
