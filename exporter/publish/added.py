@@ -21,7 +21,7 @@ CLIENT_ERROR_FAMILIES = (
     SumFamily(
         "hms_client_errors_total",
         "counter",
-        "Errors that clients reported of sessions that have ended, by type and 100ms's code.",
+        "Errors that clients reported in ended sessions, by type and 100ms's code.",
         counted_as=ERRORS,
         labels=("type", "error_code"),
     ),
@@ -37,7 +37,7 @@ DELIVERY_FAMILIES = (
     SumFamily(
         "hms_webhook_deliveries_total",
         "counter",
-        "Webhooks that 100ms has sent, by what became of them, as 100ms itself tells.",
+        "Webhooks that 100ms has sent, by outcome, as 100ms reports it.",
         counted_as=DELIVERIES,
         labels=("status",),
     ),

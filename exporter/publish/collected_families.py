@@ -9,7 +9,7 @@ from typing import Any
 from exporter.counting.holdings import Holding
 from exporter.publish.family import Family
 
-COLLECTOR_UP = Family("hms_collector_up", "gauge", "Whether the last read of what is collected beside sessions was whole (1) or not (0).")
+COLLECTOR_UP = Family("hms_collector_up", "gauge", "Whether the collector's last read was complete (1) or not (0).")
 
 
 @dataclass(frozen=True, kw_only=True)

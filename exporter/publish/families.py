@@ -122,7 +122,7 @@ ACCOUNT_FAMILIES = (
     AccountFamily("hms_peers_active", "gauge", "Peers connected at the last poll.", expires=True, lines=_peers_active, by_role=True),
     _momentary(
         "hms_peers_active_peak",
-        "Most people connected at one moment since the poll before, worked out from their times of joining and leaving.",
+        "Most people connected at one moment since the previous poll, computed from join and leave times.",
         lambda gauges: gauges.peak,
     ),
     _momentary("hms_users_active", "Distinct user ids among the people connected at the last poll.", lambda gauges: gauges.users),
@@ -144,7 +144,7 @@ ACCOUNT_FAMILIES = (
         by_role=True,
         moves=True,
     ),
-    AccountFamily("hms_room_info", "gauge", "What 100ms says of the room; always 1.", lines=_room_info),
+    AccountFamily("hms_room_info", "gauge", "The room as 100ms describes it; always 1.", lines=_room_info),
     USAGE_FAMILY,
 )
 

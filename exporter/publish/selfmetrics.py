@@ -49,14 +49,14 @@ class SelfMetrics:
 
     def _add_families_of_polls(self) -> None:
         by = ["workspace"]
-        self.polls = self._add(Counter, "hms_exporter_polls", "Polls ended, whole or not.", by)
+        self.polls = self._add(Counter, "hms_exporter_polls", "Polls ended, complete or not.", by)
         self.failures = self._add(Counter, "hms_exporter_poll_failures", "Polls that did not read everything they wanted.", by)
-        self.skipped = self._add(Counter, "hms_exporter_polls_skipped", "Polls not begun because the one before was still running.", by)
+        self.skipped = self._add(Counter, "hms_exporter_polls_skipped", "Polls skipped because the previous one was still running.", by)
         self.duration = self._add(Histogram, "hms_exporter_poll_duration_seconds", "How long polls take.", by, buckets=_POLL_SECONDS)
         self.last_success = self._add(
             Gauge,
             "hms_exporter_last_success_timestamp_seconds",
-            "When the last poll ended that read everything, as Unix time; 0 before the first.",
+            "When the last complete poll ended, as Unix time; 0 before the first.",
             by,
         )
         self.catch_up = self._add(
@@ -81,9 +81,7 @@ class SelfMetrics:
         )
         self.retries = self._add(Counter, "hms_exporter_api_retries", "Requests tried again.", by)
         self.throttled = self._add(Counter, "hms_exporter_api_throttled_seconds", "Time waited because 100ms asked for it.", by)
-        self.rejected = self._add(
-            Counter, "hms_exporter_records_rejected", "Records that made no sense and were left out.", ["workspace", "kind"]
-        )
+        self.rejected = self._add(Counter, "hms_exporter_records_rejected", "Invalid records that were left out.", ["workspace", "kind"])
         self.token_expiry = self._add(
             Gauge, "hms_exporter_token_expiry_timestamp_seconds", "When the management token expires, as Unix time.", by
         )
