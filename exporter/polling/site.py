@@ -36,7 +36,7 @@ class AtWork:
             self.told = None
         elif turn.state == "silent":
             if self.told is None or self.told[0] != turn.reason:
-                more = f"it is left alone for a day or until a reload; collect.{self.name}: false turns it off"
+                more = f"it is not read for a day or until a reload; collect.{self.name}: false turns it off"
                 event("warn", "a collector may not be read", **about, reason=turn.reason, more=more)
             self.told = turn.reason, now
         elif self.told is None or (self.told[0] != turn.reason and now - self.told[1] >= _TELL_AGAIN):

@@ -125,7 +125,7 @@ def _read(config: Config, workspace: WorkspaceConfig, plan: Plan, work: Work, sc
         rejected = 0
         reader = Reader(work, client, api, scope, config.storage, plan.workspace)
         for name in plan.unread:
-            event("warn", "left out, for the exporter has not read any of them yet", collector=name)
+            event("warn", "left out, because the exporter has not read any of them yet", collector=name)
         for jobs in plan.jobs:
             progress.begin(f"reading {jobs.name.replace('_', ' ')}")
             rejected += reader.leave_out(jobs, plan.start, progress.tell)
@@ -137,7 +137,7 @@ def _read(config: Config, workspace: WorkspaceConfig, plan: Plan, work: Work, sc
         client.close()
         api.stop()
     if rejected:
-        event("warn", "records that made no sense were left out", records=rejected)
+        event("warn", "invalid records were left out", records=rejected)
     work.note(read=b"1")
 
 

@@ -152,7 +152,7 @@ class Reader:
         try:
             return self.read(plan, start, told)
         except (Forbidden, NotFound) as error:
-            event("warn", "left out, for it may not be read", collector=plan.name, reason=error)
+            event("warn", "left out, because the workspace may not read it", collector=plan.name, reason=error)
             return 0
 
     def _read(self, plan: JobsPlan, start: int, position: _Position, told: Callable[[int, int], None]) -> None:
