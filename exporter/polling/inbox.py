@@ -182,7 +182,7 @@ class Inbox:
                 failure("webhooks could not be counted")
             if stopped:
                 return
-            time.sleep(_RETRY_SECONDS if self._fails else _GATHER_SECONDS)
+            time.sleep(_RETRY_SECONDS if self._fails else _GATHER_SECONDS)  # to gather more events for one write
 
     def _store_all(self, events: dict[str, list[Event]], rejected: dict[str, Counter[str]]) -> None:
         stored, fault = [], None

@@ -20,7 +20,7 @@ from exporter.times import DAY, SECOND
 ACCESS_KEY: Final = "demo-access-key"
 """Not a secret: it opens only the simulated API."""
 
-SECRET: Final = "demo-secret-that-opens-only-the-simulator"  # noqa: S105 -- not a secret either
+SECRET: Final = "demo-secret-that-opens-only-the-simulator"  # noqa: S105 -- it opens only the simulated API
 """Not a secret: it opens only the simulated API."""
 
 PAST_DAYS: Final = 40

@@ -122,7 +122,7 @@ class Store:
             states = {}
             for row in db.select(ACCOUNT, _IN_USE, (workspace, active_since)):
                 states[row.kind, row.id] = _account(row)
-            of_them = f"(workspace, kind, id) IN (SELECT workspace, kind, id FROM account WHERE {_IN_USE})"  # noqa: S608 (our own)
+            of_them = f"(workspace, kind, id) IN (SELECT workspace, kind, id FROM account WHERE {_IN_USE})"  # noqa: S608 (our own words)
             for role in db.select(ROLE, of_them, (workspace, active_since)):
                 _add_role(states[role.kind, role.id], role)
             return list(states.values())

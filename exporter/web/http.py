@@ -91,7 +91,7 @@ def sheltered(handler: Handler) -> Handler:
         except Exception as error:  # noqa: BLE001 - an error in one answer must not end the server
             # The error's text may hold a secret: neither the client nor the log gets it.
             where = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("a request failed: %s in %s, line %s", type(error).__name__, where.name, where.lineno)  # noqa: TRY400 - one line
+            log.error("a request failed: %s in %s, line %s", type(error).__name__, where.name, where.lineno)  # noqa: TRY400 - one line, without the error's text
             return text_response(HTTPStatus.INTERNAL_SERVER_ERROR, phrase(HTTPStatus.INTERNAL_SERVER_ERROR))
 
     return answer

@@ -322,7 +322,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
 
 def test_a_standby_takes_over_at_once_when_the_active_one_ends(postgres: Server, name: str) -> None:
     with pair(postgres, name) as (first, second):
-        time.sleep(2.5)
+        time.sleep(2.5)  # longer than a standby needs for two looks
         assert (first.active, second.active) == (True, False)
         first.candidate.stop()
         assert second.wait_active() < 3
@@ -363,14 +363,14 @@ def test_a_lock_that_the_active_one_lost_a_moment_ago_gives_no_right_to_publish_
             here = "database = (SELECT oid FROM pg_database WHERE datname = %s)"
             ours = f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND {here}"
             postgres.sql(name, f"SELECT pg_terminate_backend(({ours}))", (name,))
-            wait_until(lambda active=active: not active.active)  # type: ignore[misc]
+            wait_until(lambda active=active: not active.active)  # type: ignore[misc]  # bound now
             wait_until(lambda: first.active or second.active)
             assert time.monotonic() - took < 15
 
 
 def test_a_standby_waits_as_long_as_the_active_one_works(postgres: Server, name: str) -> None:
     with pair(postgres, name) as (first, second):
-        time.sleep(SILENCE + 4)
+        time.sleep(SILENCE + 4)  # longer than a holder may be silent
         assert (first.active, second.active) == (True, False)
 
 
@@ -405,7 +405,7 @@ def test_without_a_database_it_waits_and_says_so_once(caplog: pytest.LogCaptureF
         port = free.getsockname()[1]
     candidate = Candidate(lambda: f"postgresql://postgres:canary@127.0.0.1:{port}/state", lambda: None)
     candidate.start()
-    time.sleep(3)
+    time.sleep(3)  # time for several attempts
     assert candidate.waiting_for == "the database"
     candidate.stop()
     waiting = [record.getMessage() for record in caplog.records if "waiting for the database" in record.getMessage()]
