@@ -35,12 +35,6 @@ TAKE_OVER = 15.0
 """Seconds within which a standby must have taken over."""
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
-
 class Pair:
     """Two programs, each with a line of its own to the database; what both publish is watched all the time."""
 
