@@ -221,9 +221,9 @@ class Bench:
         self.clock.leap(seconds)
         reader = self.poller._names  # noqa: SLF001 (whether names are read is decided for each poll)
         if not self.names:
-            self.poller._names = NoNames(self.api.client(), self.api.now, self.poller.rejected)  # noqa: SLF001
+            self.poller._names = NoNames(self.api.client(), self.api.now, self.poller.rejected)  # noqa: SLF001 (as above)
         self.poller.poll()
-        self.poller._names = reader  # noqa: SLF001
+        self.poller._names = reader  # noqa: SLF001 (as above)
         return self.look()
 
     def look(self) -> dict[str, float]:

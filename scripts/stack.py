@@ -130,7 +130,7 @@ class Processes:
                 with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - http, on this machine
                     return
             except (urllib.error.URLError, OSError):
-                time.sleep(0.05)
+                time.sleep(0.05)  # until it answers
         raise RuntimeError(f"{name} does not answer at {url}:\n{self.last_words(name)}")
 
     def last_words(self, name: str) -> str:

@@ -66,7 +66,7 @@ class Footprint(NamedTuple):
         """At this moment."""
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         state = sum(path.stat().st_size for path in state_file.parent.glob(f"{state_file.name}*"))
-        return cls(pages * os.sysconf("SC_PAGESIZE"), state, len(os.listdir("/proc/self/fd")), threading.active_count())  # noqa: PTH208 (a count)
+        return cls(pages * os.sysconf("SC_PAGESIZE"), state, len(os.listdir("/proc/self/fd")), threading.active_count())  # noqa: PTH208 (only the number of entries is needed)
 
 
 class Days(NamedTuple):

@@ -1,6 +1,6 @@
-"""A workspace's poller that also adds up what leaves nothing to follow: deliveries of webhooks, errors at clients.
+"""A workspace's poller that also adds up data that is counted once and never changes: webhook deliveries, client errors.
 
-They are collectors like the others, each failing alone; they are read after those, from what a poll has left of its time.
+They are collectors like the others, and each fails alone; they are read after those, in the time that a poll has left.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ class Adder(Protocol):
 
     @property
     def families(self) -> Sequence[SumFamily]:
-        """What is published of it."""
+        """The families published for it."""
 
     @property
     def behind(self) -> bool:
-        """Whether more is to be read at once."""
+        """Whether there is more to read at once."""
 
     def beginning(self, additions: Additions, since: int) -> dict[str, int]:
-        """What is to be remembered from the first poll on, in which counting begins at `since` (µs)."""
+        """The marks to remember at the first poll, where counting begins at `since` (µs)."""
 
     def read(self, asking: Asking, additions: Additions, now: int) -> ApiError | None:
-        """Reads what is due and stores it.  Returns what went wrong with a part of it; raises `ApiError` and `StoreError`."""
+        """Reads and stores the due data.  Returns the error of a part that failed; raises `ApiError` and `StoreError`."""
 
     def quiet(self, additions: Additions, now: int) -> bool:
-        """Whether it can be read more rarely."""
+        """Whether it can be read less often."""
 
 
 _ADDERS: Mapping[str, Callable[[AddingPoller], Adder]] = {
     Deliveries.name: lambda poller: Deliveries(poller.name),
     ClientErrors.name: lambda poller: ClientErrors(poller.rejected),
 }
-"""What is added up, by its key in `collect`."""
+"""The data that is added up, by its key in `collect`."""
 
 
 class Adding(AtWork):
-    """One of them at work in a workspace."""
+    """One adder at work in a workspace."""
 
     def __init__(self, workspace: str, adder: Adder, turn: Turn) -> None:
         super().__init__(adder.name, turn)
@@ -71,14 +71,14 @@ class Adding(AtWork):
 
 
 class _Outcome(NamedTuple):
-    """What went wrong, if anything did; `whole` tells that it concerns everything that is read."""
+    """The error of a read, if any; `whole` says that it concerns everything the adder reads."""
 
     error: ApiError | None
     whole: bool = True
 
 
 class AddingPoller(CollectingPoller):
-    """As `CollectingPoller`, and reads what is added up."""
+    """A `CollectingPoller` that also reads the data of the adders."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         """The arguments are those of `WorkspacePoller`."""
@@ -115,7 +115,7 @@ class AddingPoller(CollectingPoller):
         super()._enter_accounts()
 
     def _follow(self) -> None:
-        """What the rooms and groups in use have counted is in memory."""
+        """Keeps the sums of the rooms and groups in use in memory."""
         if ClientErrors.name in self._adding:
             self._added.begin()
             self._added.follow(self.ledger.accounts)

@@ -1,4 +1,4 @@
-"""A workspace's poller that also reads what is collected beside sessions: after them, within what a poll has left of its time.
+"""A workspace's poller that also reads the collectors: after the sessions, in the time that a poll has left.
 
 Each collector fails alone: it has its own interval, its own back-off and its own line in the log, and touches neither `hms_up`
 nor a session.
@@ -41,7 +41,7 @@ _GAP_INTERVALS = 3
 
 
 class CollectingPoller(WorkspacePoller):
-    """As `WorkspacePoller`, and reads what `collect` asks for after each poll, as far as that is due."""
+    """A `WorkspacePoller` that also reads the due collectors of `collect` after each poll."""
 
     def __init__(self, workspace: WorkspaceConfig, config: Config, store: Store, *arguments: Any, **more: Any) -> None:
         """The arguments are those of `WorkspacePoller`."""
@@ -76,7 +76,7 @@ class CollectingPoller(WorkspacePoller):
         return RoomsOfInterest(lambda room_id: self.rooms.covers(room_id), self.accounts.name_of, self.rejected, partial(self._odd, name))
 
     def restore(self) -> None:
-        """What the state holds, published at once.  Raises `StoreError`."""
+        """Publishes the stored state at once.  Raises `StoreError`."""
         self._restore_beside()
         super().restore()
         self._enter_accounts()
@@ -98,7 +98,7 @@ class CollectingPoller(WorkspacePoller):
                 site.restored = True
 
     def _enter_accounts(self) -> None:
-        """The accounts of what is not settled come into the memory, and are shown like others."""
+        """Loads the accounts of items that are not settled, which are shown like others."""
         for site in self._sites.values():
             for kept in site.collected.kept.values():
                 if kept.account is not None:
@@ -112,7 +112,7 @@ class CollectingPoller(WorkspacePoller):
     # -- a poll ---------------------------------------------------------------------------------------------------
 
     def poll(self) -> None:
-        """A poll of everything, and then of what is collected beside sessions.  Never raises."""
+        """Polls all sessions, and then the collectors.  Never raises."""
         started = self._monotonic()
         super().poll()
         self._guarded(lambda: self._collect(started))
@@ -200,7 +200,7 @@ class CollectingPoller(WorkspacePoller):
                 read = self._unshown = True
 
     def _enter(self, site: Site) -> None:
-        """The collector learns of the configuration: from then on its rooms count, whether it can be read or not."""
+        """Tells the collector the configuration: from then on its rooms count, whether it can be read or not."""
         if site.entered:
             return
         assert self._poll is not None
@@ -211,7 +211,7 @@ class CollectingPoller(WorkspacePoller):
     # -- what it has read -----------------------------------------------------------------------------------------
 
     def _settled(self, site: Site) -> str | None:
-        """Gives new items their accounts, works out the totals and stores them; what went wrong, in words."""
+        """Assigns accounts to new items, works out the totals and stores them; returns the error, in words."""
         site.durable = False
         fault = self._guarded(lambda: self._settle_beside(site))
         site.durable = fault is None
@@ -237,7 +237,7 @@ class CollectingPoller(WorkspacePoller):
         state.commit(self._store, self.name, collected)
 
     def _owners_of(self, collected: Collected[Any]) -> dict[str, Account | None]:
-        """Who owns the series of the rooms of new items, where that is decided; `None`: the room is not followed."""
+        """The accounts of the new items' rooms, where that is decided; `None` for a room that is not followed."""
         name_of, coverage = self.accounts.name_of, collected.coverage
         rooms = [room_id for room_id in collected.unassigned_rooms() if not coverage.is_undecided(room_id, name_of(room_id))]
         if not rooms:
@@ -250,7 +250,7 @@ class CollectingPoller(WorkspacePoller):
         found = {room_id: owners.get(room_id) for room_id in rooms}
         for room_id, account in found.items():
             if account is None and coverage.has_covered(room_id, name_of(room_id)):
-                found[room_id] = room_account(room_id)  # of an entry that has been taken out meanwhile: it counts, unseen
+                found[room_id] = room_account(room_id)  # its entry was removed meanwhile: it counts, but is not shown
         return found
 
     def _open_holdings(self) -> None:
@@ -258,7 +258,7 @@ class CollectingPoller(WorkspacePoller):
             state.open_accounts(self._store, self.name, site.collected, self.ledger.accounts)
 
     def _mark_accounts(self) -> None:
-        """Rooms in which something goes on are in use, as those in which a session does."""
+        """Marks rooms with a running item as in use, like rooms with a running session."""
         for of in self.ledger.accounts.values():
             of.kept_by, of.run_by = set(), set()
         for site in self._sites.values():
@@ -282,13 +282,13 @@ class CollectingPoller(WorkspacePoller):
     # -- rooms ----------------------------------------------------------------------------------------------------
 
     def rooms_in_question(self) -> list[str]:
-        """Rooms that 100ms should be asked about now: also those of what waits for their names."""
+        """Rooms to ask 100ms about now, including those of items that wait for a name."""
         found = super().rooms_in_question()
         waiting = [i for site in self._sites.values() for i in site.collected.unassigned_rooms()]
         return list(dict.fromkeys([*found, *self.rooms.wanted(waiting, self.api.now())])) if waiting else found
 
     def learn(self, answers: Sequence[KnownRoom]) -> None:
-        """Answers about rooms: counts what waited for them, and publishes it under its name."""
+        """Takes answers about rooms: counts the items that waited for them, and publishes them under the rooms' names."""
         before = {room.id: self.accounts.name_of(room.id) for room in answers}
         super().learn(answers)
         for site in self._sites.values():
@@ -303,7 +303,7 @@ class CollectingPoller(WorkspacePoller):
                 self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
 
     def _read_names_beside(self, until: float) -> None:
-        """A room's series wait for its name: those of a room found here do not wait for the next poll."""
+        """Reads the names of rooms that collectors have just found, so that their series do not wait for the next poll."""
         wanted = [room_id for room_id in self.rooms_in_question() if room_id not in self.rooms.known]
         if wanted and self._monotonic() < until:
             answers = self._names.read(wanted, until, self._until_pressed)
@@ -313,7 +313,7 @@ class CollectingPoller(WorkspacePoller):
     # -- telling --------------------------------------------------------------------------------------------------
 
     def _sections_beside(self, labels: Mapping[Account, str]) -> Mapping[str, Sequence[Section]]:
-        """What is published of all collectors: only what the store has taken."""
+        """The published text of all collectors: only what has been stored."""
         created = self._config.web.created_timestamps
         sections: dict[str, Sequence[Section]] = {}
         up: list[Section] = []

@@ -52,7 +52,7 @@ class TimeLeft(NamedTuple):
 
 
 class AtWork:
-    """One collector at work in a workspace: its turns, and what the log has last told of it."""
+    """One collector at work in a workspace: its turns, and the last log line about it."""
 
     def __init__(self, name: str, turn: Turn) -> None:
         self.name = name
@@ -60,7 +60,7 @@ class AtWork:
         self.told: tuple[str, float] | None = None
 
     def tell(self, workspace: str, now: float) -> None:
-        """A line in the log when something begins, changes or ends."""
+        """Logs when a fault begins, changes or ends."""
         turn, about = self.turn, {"workspace": workspace, "collector": self.name}
         if turn.reason is None:
             if self.told is not None:
@@ -68,7 +68,7 @@ class AtWork:
             self.told = None
         elif turn.state == "silent":
             if self.told is None or self.told[0] != turn.reason:
-                more = f"it is left alone for a day or until a reload; collect.{self.name}: false turns it off"
+                more = f"it is not read for a day or until a reload; collect.{self.name}: false turns it off"
                 event("warn", "a collector may not be read", **about, reason=turn.reason, more=more)
             self.told = turn.reason, now
         elif self.told is None or (self.told[0] != turn.reason and now - self.told[1] >= _TELL_AGAIN):
@@ -77,7 +77,7 @@ class AtWork:
 
 
 class Site(AtWork):
-    """One that reads a list: what it has counted, how it reads, its text."""
+    """A collector that reads a list: its counters, its reader, its text."""
 
     def __init__(self, workspace: str, listed: Listed, rooms: RoomsOfInterest, turn: Turn) -> None:
         super().__init__(listed.kind.name, turn)
@@ -85,22 +85,22 @@ class Site(AtWork):
         self.reader = ListReader(self.collected, rooms)
         self.text = CollectedText(workspace, listed.families)
         self.restored = self.entered = self.read = False
-        """Whether what is stored has come back; whether it knows the configuration in force; whether it was read since then."""
+        """Whether its stored data is loaded; whether it knows the current configuration; whether it was read since then."""
         self.durable = True
-        """Whether the store has taken all that it has counted: nothing else may be shown."""
+        """Whether all its counts are stored: only then they may be shown."""
         self.shown: Mapping[str, Sequence[Section]] = {}
         self.used: tuple[MeterUse, int] | None = None
-        """What of it is billed by the minute, and as of when (µs)."""
+        """Its use that is billed by the minute, and as of when (µs)."""
         self.odd: set[str] = set()
 
     def quiet(self) -> bool:
-        """Whether nothing is open, and the newest change is long ago."""
+        """Whether nothing is open and nothing has changed for long."""
         collected = self.collected
         return not any(kept.open for kept in collected.kept.values()) and (collected.now or 0) - collected.newest > QUIET_AFTER
 
 
 def use_of_meters(sites: Collection[Site], now: int) -> Mapping[Meter, MeterUse]:
-    """What is used of the meters that are collected, as of a moment (µs); only what the store has taken."""
+    """The use of the collected meters at a moment (µs); only what is stored."""
     for site in sites:
         collected = site.collected
         if site.durable and collected.now is not None:

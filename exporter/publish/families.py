@@ -1,4 +1,4 @@
-"""The metric families that are made of the ledger: each with its name, type, HELP and lines.
+"""The metric families made from the ledger, each with its name, type, HELP and lines.
 
 A family is one entry of a table below.  Adding an entry publishes it: nothing else lists the families or their order.
 """
@@ -23,11 +23,11 @@ from exporter.publish.family import Family
 from exporter.publish.writing import escape, histogram_lines, seconds, time_lines
 from exporter.times import SECOND
 
-# -- of a room or group -----------------------------------------------------------------------------------------------
+# -- rooms and groups -------------------------------------------------------------------------------------------------
 
 
 class AccountView(NamedTuple):
-    """An account and its labels, written once for all its lines: with braces, and a space at the end."""
+    """An account and its labels, which are rendered once for all lines, with braces and a space at the end."""
 
     state: AccountState
     known: KnownRoom | None
@@ -35,12 +35,12 @@ class AccountView(NamedTuple):
     roles: Sequence[tuple[str, RoleTotals, str]]
     """Each role with its totals and the labels of its series."""
     bots: frozenset[str]
-    """Those of the roles whose peers are no people: their time is no usage."""
+    """The roles whose peers are not people: their time does not count as usage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccountFamily(Family):
-    """A family with `lines` for every room or group, one line a role if `by_role`."""
+    """A family with `lines` for every room or group, one for each role if `by_role`."""
 
     lines: Callable[[AccountView], str]
     by_role: bool = False
@@ -67,7 +67,7 @@ class MovingFamily(Family):
 
 
 def _momentary(name: str, text: str, value: Callable[[Gauges], object]) -> AccountFamily:
-    """A gauge of the last poll: absent before the first one, and where the value is `None`."""
+    """A gauge of the last poll, absent before the first one and if the value is `None`."""
 
     def lines(of: AccountView) -> str:
         found = None if of.state.gauges is None else value(of.state.gauges)
@@ -138,7 +138,7 @@ ACCOUNT_FAMILIES: tuple[AccountFamily | MovingFamily, ...] = (
     AccountFamily("hms_peers_active", "gauge", "Peers connected at the last poll.", expires=True, lines=_peers_active, by_role=True),
     _momentary(
         "hms_peers_active_peak",
-        "Most people connected at one moment since the poll before, worked out from their times of joining and leaving.",
+        "Most people connected at one moment since the previous poll, computed from join and leave times.",
         lambda gauges: gauges.peak,
     ),
     _momentary("hms_users_active", "Distinct user ids among the people connected at the last poll.", lambda gauges: gauges.users),
@@ -161,16 +161,16 @@ ACCOUNT_FAMILIES: tuple[AccountFamily | MovingFamily, ...] = (
         micros=lambda of: [totals.published_seconds for _, totals, _ in of.roles],
         by_role=True,
     ),
-    AccountFamily("hms_room_info", "gauge", "What 100ms says of the room; always 1.", lines=_room_info),
+    AccountFamily("hms_room_info", "gauge", "The room as 100ms describes it; always 1.", lines=_room_info),
     USAGE_FAMILY,
 )
 
 
-# -- of a workspace ---------------------------------------------------------------------------------------------------
+# -- workspaces -------------------------------------------------------------------------------------------------------
 
 
 class Overview(NamedTuple):
-    """How many rooms a workspace has, by what is known of them."""
+    """A workspace's numbers of rooms: configured, tracked, missing, overflowed."""
 
     configured: int
     tracked: int
@@ -179,12 +179,12 @@ class Overview(NamedTuple):
 
     @classmethod
     def of(cls, rooms: Rooms, tracked: int) -> Overview:
-        """The counts of these rooms; `tracked` of them have series."""
+        """The numbers of these rooms; `tracked` of them have series."""
         return cls(configured=len(rooms.scope.ids), tracked=tracked, missing=rooms.missing, overflowed=len(rooms.overflowed))
 
 
 class WorkspaceView(NamedTuple):
-    """A workspace and its labels, without braces; `created` asks for when its histograms began."""
+    """A workspace and its labels, without braces; `created` adds when its histograms began."""
 
     labels: str
     ledger: Ledger
@@ -200,7 +200,7 @@ class WorkspaceFamily(Family):
 
 
 def _histogram(name: str, text: str, kept_as: str, scale: int) -> WorkspaceFamily:
-    """One histogram of the workspace, there from the start, at 0."""
+    """One histogram of the workspace, present from the start, at 0."""
 
     def lines(of: WorkspaceView) -> str:
         found = of.ledger.histograms.get((kept_as, ""), Histogram(HISTOGRAM_BOUNDS[kept_as]))
@@ -246,7 +246,7 @@ COST_FAMILY = Family("hms_usage_cost", "gauge", "What this month's usage costs s
 UP_FAMILY = Family("hms_up", "gauge", "Whether the last poll read everything it wanted (1) or not (0).")
 
 
-# -- of a budget, of webhooks -----------------------------------------------------------------------------------------
+# -- budgets and webhooks ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +275,7 @@ BUDGET_FAMILIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class WebhookFamily(Family):
-    """A family with one series for every counter of webhooks of the name `counted_as`; `label` is the name of its own label."""
+    """A family with one series for every counter of webhooks named `counted_as`; `label` is the name of its own label."""
 
     counted_as: str
     label: str
@@ -328,11 +328,11 @@ FAMILIES: tuple[Family, ...] = (
     *WORKSPACE_FAMILIES,
     *WEBHOOK_FAMILIES,
 )
-"""All of them, in the order of the page."""
+"""All families, in the order of the page."""
 
 
 def header(family: Family, *, openmetrics: bool) -> bytes:
-    """The HELP and TYPE lines of a family; OpenMetrics names a counter without its `_total`."""
+    """The HELP and TYPE lines of a family; in OpenMetrics a counter's name has no `_total`."""
     name = family.name
     if openmetrics and family.kind == "counter":
         name = name.removesuffix("_total")

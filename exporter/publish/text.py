@@ -1,4 +1,4 @@
-"""The lines of accounts and workspaces, by family: finished bytes for the exposition.
+"""The lines of accounts and workspaces by family: finished bytes for the exposition.
 
 An account's lines are rendered anew only when something of it has changed: most of a large exposition stays the same from one
 poll to the next.  Where sessions run, time goes on in any case: the times of all such accounts are written together.
@@ -135,7 +135,7 @@ def _with_moving(texts: Sequence[bytes], moving: Sequence[bytes]) -> list[bytes]
 
 
 def _interleaved(text: bytes, after: Sequence[bytes]) -> bytes:
-    """The lines, each followed by another one: OpenMetrics keeps the lines of a series together."""
+    """Merges two lists of lines alternately, because OpenMetrics keeps the lines of a series together."""
     return b"".join(part for line, more in zip(text.splitlines(keepends=True), after, strict=True) for part in (line, more))
 
 
@@ -147,7 +147,7 @@ def account_lines(workspace: str, label: str, state: AccountState, known: KnownR
 
 
 def workspace_lines(workspace: str, ledger: Ledger, overview: Overview, *, created: bool = False) -> dict[str, bytes]:
-    """A workspace's lines by family; `created`: with when the histograms began."""
+    """A workspace's lines by family; `created` adds when the histograms began."""
     of = WorkspaceView(f'workspace="{escape(workspace)}"', ledger, overview, created)
     return {family.name: family.lines(of).encode() for family in WORKSPACE_FAMILIES}
 

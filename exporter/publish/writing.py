@@ -1,4 +1,4 @@
-"""How values, labels and histograms are written, alike in the text format and in OpenMetrics."""
+"""Renders values, labels and histograms, for the text format and for OpenMetrics alike."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from exporter.times import SECOND
 
 
 def escape(value: str) -> str:
-    """A label's value with the characters escaped that both formats ask for."""
+    """A label's value, with the characters escaped that both formats require."""
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
 def account_labels(workspace: str, label: str, account: Account) -> str:
-    """The labels of an account that is called `label`, without braces."""
+    """The labels of an account named `label`, without braces."""
     room_id = f'room_id="{escape(account.id)}",' if account.kind == "room" else ""
     return f'workspace="{escape(workspace)}",{room_id}room="{escape(label)}"'
 
@@ -47,12 +47,12 @@ def time_lines(starts: Sequence[bytes], micros: Sequence[int], ends: Sequence[by
 
 
 def created_line(name: str, labels: str, born: int | None) -> str:
-    """When a counter or histogram began; empty where that is not known.  `labels` have their braces, and a space at the end."""
+    """When a counter or histogram began; empty if unknown.  `labels` include braces and a space at the end."""
     return f"{name.removesuffix('_total')}_created{labels}{seconds(born)}\n" if born else ""
 
 
 def histogram_lines(name: str, labels: str, histogram: Histogram, scale: int, *, created: bool) -> str:
-    """A histogram's lines; `labels` have no braces.  `scale` is how many units of `total` make one of the published unit."""
+    """A histogram's lines; `labels` have no braces.  `scale` is how many units of `total` make one published unit."""
     lines = "".join(_lines(name, labels, histogram, scale))
     return lines + created_line(name, f"{{{labels}}} ", histogram.born) if created else lines
 

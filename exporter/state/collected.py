@@ -1,4 +1,4 @@
-"""What collectors have counted, in the state, whatever they collect: a new kind of data needs no table of its own."""
+"""Stores and loads the collectors' data.  The tables fit every kind of data, so that a new kind needs no table of its own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ACCOUNT = f"{_OF} AND kind = ? AND id = ?"
 _COVERAGE = ".followed"
 """Ends the name of a row of its own: what is followed is large where there are many rooms, and rarely changes."""
 _MANY = 100
-"""From this many accounts on, all of a collector's are read at once."""
+"""From this many accounts, all accounts of a collector are read with one query."""
 
 Use = dict[tuple[Account, str, int], int]
 """Time of one meter (µs) by account, room id and UTC day."""
@@ -66,7 +66,7 @@ _decode_histograms = msgspec.json.Decoder(dict[str, _Distribution]).decode
 
 
 def restore(store: Store, workspace: str, collected: Collected[I]) -> None:
-    """Everything of a collector but its accounts, which come back one by one.  Raises `StoreError`."""
+    """Loads a collector except its accounts, which are loaded one by one.  Raises `StoreError`."""
     kind, coverage = collected.kind, collected.coverage
     of = (workspace, kind.name)
     decode = _decoder(kind)
@@ -101,7 +101,7 @@ def _restore_coverage(row: CollectorRow, beside: CollectorRow | None, coverage: 
 
 
 def open_accounts(store: Store, workspace: str, collected: Collected[I], accounts: Iterable[Account]) -> None:
-    """Accounts come into the memory as they were stored, or new.  Raises `StoreError`."""
+    """Loads accounts from the store, or creates new ones.  Raises `StoreError`."""
     wanted = [account for account in accounts if account not in collected.holdings]
     if not wanted:
         return
@@ -119,7 +119,7 @@ def open_accounts(store: Store, workspace: str, collected: Collected[I], account
 
 
 def commit(store: Store, workspace: str, collected: Collected[I]) -> None:
-    """Makes a read durable, whole or not at all; only then may it be published.  Raises `StoreError`."""
+    """Stores a read, completely or not at all; only then may it be published.  Raises `StoreError`."""
     changes, coverage, kind = collected.changes, collected.coverage, collected.kind
     of = (workspace, kind.name)
     with store.writing() as db:
@@ -163,11 +163,11 @@ def _stock(holding: Holding[Any]) -> bytes:
 
 
 def _decoder(kind: Kind[I]) -> Any:
-    return msgspec.msgpack.Decoder(Kept[kind.item]).decode  # type: ignore[name-defined]  # a type that is known at run time only
+    return msgspec.msgpack.Decoder(Kept[kind.item]).decode  # type: ignore[name-defined]  # a type that is known only at run time
 
 
 def meter_use(view: StateView, workspace: str, kind: Kind[I], first: int, last: int) -> Use:
-    """The time of these days that a kind's meter has counted: what is settled, and what the other jobs had taken when last read."""
+    """The time on these days of a kind's meter: the settled time, and that of the other jobs as of their last read."""
     found: Use = {}
     for row in view.rows(METER_DAY, "workspace = ? AND day BETWEEN ? AND ? AND meter = ?", (workspace, first, last, kind.meter)):
         found[Account(row.kind, row.id), row.room_id, row.day] = row.us
@@ -182,7 +182,7 @@ def meter_use(view: StateView, workspace: str, kind: Kind[I], first: int, last: 
 
 
 def reach(view: StateView, workspace: str, kind: Kind[I]) -> tuple[int | None, Coverage]:
-    """When a kind was last read (`None`: never), and what of the past has been."""
+    """When a kind was last read (`None`: never), and how far its past has been read."""
     coverage = Coverage(kind.reach_back)
     row = next(iter(view.rows(COLLECTOR, _OF, (workspace, kind.name))), None)
     if row is None:
@@ -193,18 +193,18 @@ def reach(view: StateView, workspace: str, kind: Kind[I]) -> tuple[int | None, C
 
 
 class Remembered(NamedTuple):
-    """The ids of the items that a state has counted: all of those from `since` on (µs)."""
+    """The ids of the counted items in a state: complete from `since` on (µs)."""
 
     ids: frozenset[str]
     since: int
 
     def has(self, item: Item) -> bool | None:
-        """Whether the item has been counted; `None` where the state does not tell any more."""
+        """Whether the item has been counted; `None` if the state no longer knows."""
         return item.id in self.ids if item.created >= self.since else None
 
 
 def remembered(view: StateView, workspace: str, kind: Kind[I]) -> Remembered | None:
-    """The items of a kind whose ids the state still has; `None` when it was never read."""
+    """The items of a kind whose ids the state still has; `None` if the kind was never read."""
     _, coverage = reach(view, workspace, kind)
     if coverage.horizon is None:
         return None

@@ -1,8 +1,9 @@
 """The web configuration: TLS, passwords, headers and the rate limit of the HTTP face, in the file format of Prometheus's exporter toolkit.
 
-A file that is accepted here is accepted by `promtool check web-config`.  The other way round there are exceptions, each refused
-with a message that says so: certificates and keys written into the file itself, client certificates that are asked for but not
-verified, TLS before 1.2, more than one curve.  HTTP/1.1 is all that is spoken, whatever `http2` says: it only allows HTTP/2.
+Every file that is accepted here is also accepted by `promtool check web-config`.  Some files that promtool accepts are refused
+here, with a message: those with certificates and keys in the file itself, client certificates that are requested but not
+verified, TLS before 1.2, or more than one curve.  The server speaks only HTTP/1.1, whatever `http2` says: that key only allows
+HTTP/2.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ CIPHER_SUITES = {
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
     "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
 }
-# Neither Go nor OpenSSL lets one choose among TLS 1.3's own suites: naming them permits TLS 1.3, no more.
+# Neither Go nor OpenSSL can select among the suites of TLS 1.3: naming one only permits TLS 1.3.
 TLS13_SUITES = frozenset({"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"})
 
-# The headers that the toolkit permits, and their permitted values where those are limited.
+# The headers that the toolkit permits, and their permitted values if those are limited.
 HEADERS: Mapping[str, tuple[str, ...]] = {
     "Content-Security-Policy": (),
     "Strict-Transport-Security": (),
@@ -56,7 +57,7 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
     "X-XSS-Protection": (),
 }
 
-# Above this cost one check takes several seconds, longer than a scrape may.
+# Above this cost one check takes several seconds, longer than a scrape may take.
 MAX_BCRYPT_COST = 16
 BCRYPT_HASH = re.compile(r"\$2[abxy]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 
@@ -153,7 +154,7 @@ def _tls(value: Value) -> TlsSettings:
 
 
 def _users(value: Value) -> Mapping[str, str]:
-    """The users; messages give lines in place of names and hashes, for they end up in logs."""
+    """The users; messages give lines instead of names and hashes, because they end up in logs."""
     users: dict[str, str] = {}
     if not isinstance(value.node, yaml.MappingNode):
         raise value.unexpected("a mapping of user names to bcrypt hashes")
@@ -226,7 +227,7 @@ def _rate_limit(value: Value) -> RateLimit | None:
 
 
 def _unless_empty(default: T, read: Reader[T]) -> Reader[T]:
-    """Reads a section that says nothing when it is empty."""
+    """Reads a section that may be empty."""
     return lambda value: default if value.is_empty else read(value)
 
 

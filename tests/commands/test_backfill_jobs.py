@@ -136,7 +136,7 @@ def test_a_kind_that_may_not_be_read_is_left_out_with_one_line(bench: Bench, sta
         "live_streams",
         "external_streams",
     }
-    assert capsys.readouterr().err.count("left out, for it may not be read") == 1
+    assert capsys.readouterr().err.count("left out, because the workspace may not read it") == 1
 
 
 def test_a_kind_that_is_off_is_neither_read_nor_written(bench: Bench) -> None:

@@ -93,7 +93,7 @@ def test_an_exporter_that_hangs_is_not_waited_for_longer_than_five_seconds(trick
                 connection, _ = silent.accept()
                 for _ in range(10):
                     connection.sendall(trickle)
-                    time.sleep(0.2)
+                    time.sleep(0.2)  # a trickle that never ends a header
 
             threading.Thread(target=answer, daemon=True).start()
         found = verdict(("127.0.0.1", port), seconds=0.5)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,27 +15,18 @@ from exporter.state.postgres import connect, prepare, try_lock
 from exporter.state.store import Store
 from exporter.state.tables import TABLES
 from exporter.state.view import StateView, look, look_into
-from tests.postgres import Server, server
+from tests.postgres import Server, fresh
 from tests.state.test_machine_faults import full_state
 from tests.state.test_migrations import kept
 from tests.state.test_store import contents, fill
 
 pytestmark = pytest.mark.slow  # with a PostgreSQL of its own
 
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
 
 @pytest.fixture
 def name(postgres: Server) -> str:
-    made = f"copy_{next(_numbers)}"
-    postgres.database(made)
-    return made
+    """A database of the test's own."""
+    return fresh(postgres)
 
 
 @pytest.fixture

@@ -367,7 +367,7 @@ def test_an_answer_that_is_not_a_list_of_records_is_a_failed_request(benches: An
     call(world, room.id, -10, None, ("host", -9, None))
     bench = benches()
     bench.poll()
-    bench.server.faults.add(Fault(kind=kind))  # type: ignore[arg-type]  # one of them
+    bench.server.faults.add(Fault(kind=kind))  # type: ignore[arg-type]  # one of the kinds, as text
     bench.names = False
     bench.poll(30)
     assert not bench.up()
