@@ -302,7 +302,7 @@ class TestInterruption:
         assert bench.run() == 1
         capsys.readouterr()
         assert bench.run(start=START + HOUR) == 2
-        assert "past.om.work is left of another backfill" in capsys.readouterr().err
+        assert "past.om.work belongs to another backfill" in capsys.readouterr().err
 
     def test_keeps_no_user_id(self, bench: Bench) -> None:
         bench.api.faults.add(Fault(kind="status", route="/rooms", status=500), Fault(kind="status", route="/rooms/<id>", status=500))

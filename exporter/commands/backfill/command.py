@@ -97,7 +97,7 @@ def backfill(config: Config, wanted: Wanted, out: TextIO = sys.stdout, err: Text
 def _same_as_before(work: Work, plan: Plan, output: Path) -> None:
     before, now = work.noted("plan"), msgspec.json.encode(plan)
     if before and before != now:
-        raise ConfigError(f"--output: {work.path} is left of another backfill; give the same options again, or remove it")
+        raise ConfigError(f"--output: {work.path} belongs to another backfill; give the same options again, or remove it")
     if not before:
         _part(output).unlink(missing_ok=True)
         work.note(plan=now)
