@@ -141,6 +141,7 @@ _TIME = RowPlan(
             {"joins": all_per_minute("hms_peers_joined_total"), "leaves": all_per_minute("hms_peers_left_total")},
             unit=PER_MINUTE,
             below_zero="leaves",
+            colors={"joins": "green", "leaves": "orange"},
         ),
     ],
 )

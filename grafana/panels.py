@@ -108,14 +108,15 @@ def lines(
     steps: Sequence[Step] | None = None,
     compared: str | None = None,
     below_zero: str | None = None,
-    bad: str | None = None,
+    colors: Mapping[str, str] = {},
     every: str = _SCRAPE,
     link: str | None = None,
 ) -> timeseries.Panel:
     """Curves over time; a name has the same colour in every panel.
 
     `steps` draws lines at those values; `compared` and `below_zero` are regular expressions over the names of the curves that
-    are drawn as a quiet comparison and mirrored downwards; the curve `bad` is red; `every` is the shortest step.
+    are drawn as a quiet comparison and mirrored downwards; `colors` are by the names of curves, where a colour has a meaning;
+    `every` is the shortest step.
     """
     panel = _dressed(timeseries.Panel(), title, description, queries, "lines", unit, (width, 8), steps or PLAIN, every)
     panel.line_width(1).fill_opacity(80 if bars else 30 if stacked else 10).show_points(common_models.VisibilityMode.NEVER)
@@ -133,8 +134,8 @@ def lines(
         panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL).group("A"))
     if steps:
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(common_models.GraphThresholdsStyleMode.DASHED))
-    if bad:
-        panel.override_by_name(bad, _properties({"color": {"mode": "fixed", "fixedColor": "red"}}))
+    for name, color in colors.items():
+        panel.override_by_name(name, _properties({"color": {"mode": "fixed", "fixedColor": color}}))
     if compared:
         panel.override_by_regexp(compared, _properties(_QUIET))
     if link:
@@ -150,13 +151,13 @@ def steps_of(
     unit: str = COUNT,
     width: int = 12,
     below_zero: str | None = None,
-    bad: str | None = None,
+    colors: Mapping[str, str] = {},
     every: str = _COUNTED,
 ) -> timeseries.Panel:
     """What was counted in each step of the graph, as bars."""
     stacked = below_zero is None
     return lines(
-        title, description, queries, unit=unit, width=width, bars=True, stacked=stacked, below_zero=below_zero, bad=bad, every=every
+        title, description, queries, unit=unit, width=width, bars=True, stacked=stacked, below_zero=below_zero, colors=colors, every=every
     )
 
 

@@ -21,6 +21,10 @@ _NO_WEBHOOKS = "no webhooks so far"
 _ROOM_LABELS = (Label("workspace", "Workspace"), Label("room", "Room", ROOM_OF_ROW, wide=True))
 _EACH_ROOM = "workspace, room"
 
+FAILED: Mapping[str, str] = {"failed": "red"}
+_STATUSES: Mapping[str, str] = {"starting": "yellow", "running": "green", "stopping": "orange", "post_processing": "blue"}
+"""The colours of what is under way: of yellow there should be little."""
+
 # A distribution of jobs is sparse: a rate over some minutes would be empty most of the time.
 _SPARSE = "15m"
 
@@ -101,7 +105,7 @@ _COURSE = RowPlan(
                     "failed": f"{grown(f'hms_{kind}s_failed_total', WORKSPACE)} or {zero()}",
                 },
                 below_zero="failed",
-                bad="failed",
+                colors=FAILED,
                 width=8,
                 every=_SPARSE,
             )
@@ -117,6 +121,7 @@ _COURSE = RowPlan(
                 },
                 stacked=True,
                 width=8,
+                colors=_STATUSES,
             )
             for kind, name in KINDS.items()
         ),
@@ -199,7 +204,7 @@ _MESSAGES = RowPlan(
                     "failed": _deliveries("failed"),
                 },
                 below_zero="failed",
-                bad="failed",
+                colors=FAILED,
                 width=8,
             ),
         ),

@@ -80,6 +80,7 @@ _SESSIONS = RowPlan(
             "Calls that began (up) and ended (down) in each step of the graph.",
             {"started": grown("hms_sessions_started_total"), "ended": grown("hms_sessions_ended_total")},
             below_zero="ended",
+            colors={"started": "green", "ended": "orange"},
             width=8,
         ),
     ],

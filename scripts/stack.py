@@ -42,10 +42,10 @@ def prometheus_config(exporter: str, prometheus: str, alertmanager: str, rules: 
 
 
 def program(*names: str) -> str | None:
-    """The first of these programs that is installed: below HMS_TOOLS_DIR, else in PATH."""
-    tools = os.environ.get("HMS_TOOLS_DIR")
+    """The first of these programs that is installed: where `make tools` puts it (below HMS_TOOLS_DIR, if set), else in PATH."""
+    tools = os.environ.get("HMS_TOOLS_DIR") or REPOSITORY / ".tools" / "prometheus"
     for name in names:
-        if found := (shutil.which(name, path=f"{tools}/bin") if tools else None) or shutil.which(name):
+        if found := shutil.which(name, path=f"{tools}/bin") or shutil.which(name):
             return found
     return None
 

@@ -104,7 +104,7 @@ def _config(base_url: str, company: Company, now: int, state: Path, token: str) 
         collect=CollectConfig(recording_assets=True, webhook_deliveries=True, client_errors=True, interval=_COLLECT_SECONDS),
         storage=StorageConfig(path=state),
         web=WebConfig(enable_lifecycle=True),
-        webhooks=WebhooksConfig(ListenAddress("127.0.0.1", 0), SecretHeaders({_HEADER: Secret(token)})),
+        webhooks=WebhooksConfig(listen_address=ListenAddress("127.0.0.1", 0), headers=SecretHeaders({_HEADER: Secret(token)})),
         budgets=_budgets(company, now),
         prices=_PRICES,
     )

@@ -143,6 +143,10 @@ class AccountState:
         self.held: tuple[tuple[str, int], ...] = ()
         """The published values that are held above the truth: by role (`""`: sessions), one bit for each of its three values."""
         self.touched = True
+        self._steady: tuple[int, Calendar] | None = None
+        """As of when the published times were worked out, if from then on they rise in proportion to time until a record is new."""
+        self._rising: list[tuple[RoleTotals, int]] | None = None
+        """The roles whose times rise so, and how many are connected in each; worked out when it is first needed."""
         self.version = 0
         """Increases when a published value changes, except values that only move with time."""
         self.moved = 0
@@ -152,6 +156,47 @@ class AccountState:
     def runs(self) -> bool:
         """Whether a session, a recording or a stream is running."""
         return bool(self.sessions or self.run_by)
+
+    def worked_out(self, held: tuple[tuple[str, int], ...], now: int, today: Calendar) -> None:
+        """What is published is the truth of `now`, or is held above it as told."""
+        self.held = held
+        self.touched = False
+        self.moved += 1
+        steady = not held and not self.ended
+        for tracked in self.sessions.values():
+            tracked.worked_out = now if tracked.observed == now >= tracked.linear_from and now >= tracked.started else None
+            steady &= tracked.worked_out is not None
+        self._steady = (now, today) if steady else None
+        self._rising = None
+
+    def go_on(self, now: int, today: Calendar) -> bool:
+        """Moves what is published on to `now` if nothing but time has gone on, and returns whether that is so.
+
+        Then each time rises by the time that has passed, times the sessions or peers that spend it.
+        """
+        if self._steady is None or self.touched or self._steady[1] != today:
+            return False
+        before = self._steady[0]
+        for tracked in self.sessions.values():
+            if tracked.worked_out != before or tracked.observed != now:
+                return False
+        passed = now - before
+        if passed < 0:
+            return False
+        if self._rising is None:
+            lines = [line for tracked in self.sessions.values() for line in tracked.lines.items()]
+            self._rising = [(self.roles[role], line.rate) for role, line in lines if line.rate]
+        self.totals.published_seconds += passed * len(self.sessions)
+        for of, rate in self._rising:
+            more = passed * rate
+            of.published_seconds += more
+            of.usage_day += more
+            of.usage_month += more
+        for tracked in self.sessions.values():
+            tracked.worked_out = now
+        self._steady = now, today
+        self.moved += 1
+        return True
 
     def role(self, name: str) -> RoleTotals:
         """The totals of a role, created when it is first seen."""

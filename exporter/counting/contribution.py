@@ -70,6 +70,7 @@ class Tracked:
     its end, `measured` says whether the distributions include it, `looked` whether it was read again after its end.  `read` is for
     a session that had ended when it was first seen, in a room that could not be decided about: the entries that had already read
     its start.  `before` is the time up to which it had been counted when it was last read; everything new in it is later.
+    `worked_out` is the moment of the last sums of its account that include all of it, if it is linear from then on.
     """
 
     __slots__ = (
@@ -95,6 +96,7 @@ class Tracked:
         "tried",
         "unknown",
         "users",
+        "worked_out",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +128,7 @@ class Tracked:
     def update(self, memory: Memory, ended: int | None) -> None:
         """Takes over a new record."""
         self.ended = ended
+        self.worked_out: int | None = None
         self.memory = _encode_memory(memory)
         self.lines, self.first_joined, self.linear_from = _lines(memory, ended)
         self._before: dict[int, dict[str, int]] = {}

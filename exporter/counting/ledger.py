@@ -282,7 +282,10 @@ class Ledger:
 
         Usage is the truth itself: the settled time of this day and this month, and the time of the other sessions in it.
         """
-        today = self.calendar = calendar(self.now or 0)
+        now = self.now or 0
+        today = self.calendar = calendar(now)
+        if state.go_on(now, today):
+            return
         totals = state.totals
         started, ended, seconds, roles = _truth(state, today)
         counted = (started, ended) != (totals.published_started, totals.published_ended)
@@ -313,10 +316,8 @@ class Ledger:
         now_held = tuple(held)
         if state.touched or begun or now_held != state.held:
             self.changes.accounts.add(state.account)
-        state.held = now_held
-        state.touched = False
         state.version += counted or begun
-        state.moved += 1
+        state.worked_out(now_held, now, today)
 
 
 def _held(one: bool, two: bool, three: bool) -> int:

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from exporter.config.config import Config
 from exporter.counting.contribution import Account
 from exporter.counting.poll import Poll
 from exporter.hms.client import Api
-from exporter.hms.errors import ApiError, Forbidden, NotFound
+from exporter.hms.errors import ApiError
 from exporter.polling.client_errors import SINCE, ClientErrors
 from exporter.polling.collecting import CollectingPoller
 from exporter.polling.deliveries import Deliveries
 from exporter.polling.listed import Asking
-from exporter.polling.site import AtWork
+from exporter.polling.site import AtWork, TimeLeft
 from exporter.polling.turns import Turn
 from exporter.publish.added import SumFamily
 from exporter.publish.collected import up_sections
 from exporter.publish.collected_families import COLLECTOR_UP
 from exporter.publish.exposition import Section
-from exporter.publish.status import CollectorStatus
 from exporter.publish.sums import SumsText
 from exporter.state.sums import Additions
 
@@ -140,47 +138,45 @@ class AddingPoller(CollectingPoller):
         super()._end(poll)
         self._follow()
 
-    def _collect(self, started: float) -> None:
-        super()._collect(started)
-        if not self._entered or self._poll is None:
-            return
-        asking = self._asking(started)
-        read = False
-        for adding in sorted(self._adding.values(), key=lambda adding: adding.turn.due):
-            if adding.turn.is_due(started) and self._has_time(asking) and not self.api.stopped.is_set():
-                self._add(adding, asking, started)
-                read = True
-        if read and not self.api.stopped.is_set():
-            self._tell_beside()
-            self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
+    def _at_work(self) -> list[AtWork]:
+        return [*super()._at_work(), *self._adding.values()]
 
-    def _add(self, adding: Adding, asking: Asking, started: float) -> None:
+    def _turn(self, work: AtWork, left: TimeLeft) -> None:
+        if not isinstance(work, Adding):
+            return super()._turn(work, left)
+        self._show_read()
+        return self._add(work, left)
+
+    def _add(self, adding: Adding, left: TimeLeft) -> None:
         """Reads one adder; an error concerns it alone."""
         adder, turn = adding.adder, adding.turn
+        begun = self._monotonic()
         outcome: list[_Outcome] = []
-        fault = self._guarded(lambda: outcome.append(self._read(adder, asking)))
+        fault = self._guarded(lambda: outcome.append(self._read(adder, left.asking)))
         if self.api.stopped.is_set():
             return
         error, whole = outcome[0] if outcome else _Outcome(None)
-        if isinstance(error, Forbidden | NotFound):
-            turn.silenced(started, str(error))
-        elif error is not None or fault is not None:
-            turn.failed(started, str(error or fault))
-            if not whole:  # the parts that work must not wait for the one that fails
-                turn.due = min(turn.due, started + self._config.collect.interval)
+        if error is None and fault is None:
+            turn.succeeded(left.started, self._monotonic(), time.time(), quiet=adder.quiet(self._added, self.api.now()))
         else:
-            turn.succeeded(started, self._monotonic(), time.time(), quiet=adder.quiet(self._added, self.api.now()))
-            if adder.behind:
-                turn.due = started
+            left.failed(turn, error if fault is None else fault, begun)
+            if not whole:  # the parts that work must not wait for the one that fails
+                turn.due = min(turn.due, left.started + self._config.collect.interval)
         self._tell_of(adding)
+
+    def _read_rest(self, left: TimeLeft) -> None:
+        super()._read_rest(left)
+        for adding in self._adding.values():
+            while adding.adder.behind and adding.turn.state == "ok" and not left.asking.is_over and not self.api.stopped.is_set():
+                self._show_read()
+                self._add(adding, left)
+                self._unshown = True
 
     def _read(self, adder: Adder, asking: Asking) -> _Outcome:
         """Raises `StoreError`."""
         self._added.begin()
         try:
             partly = adder.read(asking, self._added, self.api.now())
-            while adder.behind and partly is None and not asking.is_over:
-                partly = adder.read(asking, self._added, self.api.now())
         except ApiError as error:
             return _Outcome(error)
         return _Outcome(partly, whole=partly is None)
@@ -196,8 +192,3 @@ class AddingPoller(CollectingPoller):
             sections |= adding.shown
             up += up_sections(self.name, adding.name, adding.turn.good_until if adding.turn.state == "ok" else float("-inf"))
         return {**sections, COLLECTOR_UP.name: up}
-
-    def _tell_beside(self) -> None:
-        super()._tell_beside()
-        found = tuple(CollectorStatus(a.name, a.turn.state, a.turn.read_at, a.turn.reason) for a in self._adding.values())
-        self.status = replace(self.status, collectors=(*self.status.collectors, *found))

@@ -20,11 +20,11 @@ from exporter.counting.poll import Poll
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.usage import MeterUse
 from exporter.hms.client import Api
-from exporter.hms.errors import ApiError, Forbidden, NotFound
+from exporter.hms.errors import ApiError
 from exporter.logs import event
 from exporter.polling.listed import Asking, RoomsOfInterest
 from exporter.polling.poller import WorkspacePoller
-from exporter.polling.site import AtWork, Site, use_of_meters
+from exporter.polling.site import AtWork, Site, TimeLeft, use_of_meters
 from exporter.polling.turns import Turn
 from exporter.publish.beside import LISTED
 from exporter.publish.collected import up_sections
@@ -37,10 +37,6 @@ from exporter.times import HOUR, SECOND
 
 _SHARE = 0.9
 """The part of a poll's interval in which collectors are read, so that the next poll does not wait for them."""
-_LEAST = 0.1
-"""The part of a poll's interval that must be left for a collector to begin."""
-_ENOUGH = 0.25
-"""A read that is cut short by the end of the poll's time fails only if it had at least this part of a poll's interval."""
 _GAP_INTERVALS = 3
 
 
@@ -51,6 +47,8 @@ class CollectingPoller(WorkspacePoller):
         """The arguments are those of `WorkspacePoller`."""
         self._sites: dict[str, Site] = {}
         self._store = store
+        self._unshown = False
+        """Whether something has been read that is not published yet."""
         super().__init__(workspace, config, store, *arguments, **more)
         self._publisher.beside, self._publisher.metered = self._sections_beside, self._meters
 
@@ -122,80 +120,84 @@ class CollectingPoller(WorkspacePoller):
     def _collect(self, started: float) -> None:
         if not self._entered or self._poll is None:
             return
-        asking = self._asking(started)
-        read = False
-        for site in sorted(self._sites.values(), key=lambda site: site.turn.due):
-            if site.turn.is_due(started) and self._has_time(asking) and not self.api.stopped.is_set():
-                self._turn(site, asking, started)
-                read = True
-        for site in self._sites.values():
-            read |= self._read_past_beside(site, asking, started)
-        if read and not self.api.stopped.is_set():
-            self._tell_beside()
-            self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
-            self._read_names_beside(asking.until)
+        left = TimeLeft(self._asking(started), started, self._config.poll.interval)
+        for work in sorted(self._at_work(), key=lambda work: work.turn.due):
+            if not work.turn.is_due(started) or self.api.stopped.is_set():
+                continue
+            if left.suffices(work.turn):
+                self._turn(work, left)
+                self._unshown = True
+            else:
+                work.turn.waited(started)
+                self._tell_of(work)
+        self._read_rest(left)
+        self._show_read()
+        self._tell_beside()
+        if not self.api.stopped.is_set():
+            self._read_names_beside(left.asking.until)
+
+    def _at_work(self) -> list[AtWork]:
+        """The collectors, in the order in which they are read when they are due together."""
+        return list(self._sites.values())
 
     def _asking(self, started: float) -> Asking:
-        """The time and the connection that a poll leaves for collectors."""
-        until = started + _SHARE * self._config.poll.interval
+        """What is left of a poll for what is read beside it; one that has outlasted its interval has the rest of the next one too."""
+        interval = self._config.poll.interval
+        until = started + ((self._monotonic() - started) // interval + _SHARE) * interval
         self._beside_client.end_by(time.monotonic() + until - self._monotonic())
         return Asking(self._beside_client, until, self._pause, self._monotonic)
 
-    def _has_time(self, asking: Asking) -> bool:
-        """Whether another collector may begin: one that would be cut short waits for the next poll, and does not fail."""
-        return asking.until - self._monotonic() >= _LEAST * self._config.poll.interval
+    def _show_read(self) -> None:
+        """Publishes what has been read and is not shown yet."""
+        if self._unshown and not self.api.stopped.is_set():
+            self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
+        self._unshown = False
 
     def _pause(self) -> None:
         if self._pressed():
             self._give_way()
 
-    def _turn(self, site: Site, asking: Asking, started: float) -> None:
+    def _turn(self, work: AtWork, left: TimeLeft) -> None:
         """Reads one collector; an error concerns it alone."""
-        self._enter(site)
+        assert isinstance(work, Site)
+        self._enter(work)
         begun = self._monotonic()
         interval = max(self._config.collect.interval, self._config.poll.interval)
         gap = max(HOUR, round(_GAP_INTERVALS * interval * SECOND))
         try:
-            error = site.reader.read(asking, gap)
+            error = work.reader.read(left.asking, gap)
         except ApiError as unread:
             error = unread
         else:
-            site.read = True
+            work.read = True
         if self.api.stopped.is_set():
             return
-        fault = self._settled(site)
-        if isinstance(error, Forbidden | NotFound):
-            site.turn.silenced(started, str(error))
-        elif fault is None and error is not None and self._had_little(asking, begun):
-            return  # it stays due, and goes first at the next poll
-        elif error is not None or fault is not None:
-            site.turn.failed(started, str(error or fault))
-        else:
-            site.turn.succeeded(started, self._monotonic(), time.time(), quiet=site.quiet())
-            if site.reader.behind:
+        fault = self._settled(work)
+        if fault is None and error is None:
+            work.turn.succeeded(left.started, self._monotonic(), time.time(), quiet=work.quiet())
+            if work.reader.behind:
                 return  # it succeeds only when its past can be read too
-        self._tell_of(site)
+        else:
+            left.failed(work.turn, error if fault is None else fault, begun)
+        self._tell_of(work)
 
-    def _had_little(self, asking: Asking, begun: float) -> bool:
-        """Whether a read that began at `begun` was cut short by the end of the poll's time, which says nothing about 100ms."""
-        return asking.is_over and asking.until - begun < _ENOUGH * self._config.poll.interval
-
-    def _read_past_beside(self, site: Site, asking: Asking, started: float) -> bool:
-        """Reads more of one collector's past, as far as the time allows; returns whether anything was read."""
-        read = False
-        while site.read and site.reader.behind and not asking.is_over and site.turn.state == "ok" and not self.api.stopped.is_set():
-            begun = self._monotonic()
-            error = site.reader.read_past(asking)
-            if self.api.stopped.is_set():
-                return read
-            fault = self._settled(site)
-            if error is not None and asking.is_over and (read or self._had_little(asking, begun)):
-                error = None
-            if error is not None or fault is not None:
-                site.turn.failed(started, str(error or fault))
-            self._tell_of(site)
-            read = True
-        return read
+    def _read_rest(self, left: TimeLeft) -> None:
+        """Reads what is left of the past, as far as the time allows."""
+        asking, stopped = left.asking, self.api.stopped
+        for site in self._sites.values():
+            read = False
+            while site.read and site.reader.behind and not asking.is_over and site.turn.state == "ok" and not stopped.is_set():
+                begun = self._monotonic()
+                error = site.reader.read_past(asking)
+                if stopped.is_set():
+                    return
+                fault = self._settled(site)
+                if error is not None and asking.is_over and (read or left.was_little(begun)):
+                    error = None
+                if error is not None or fault is not None:
+                    site.turn.failed(left.started, str(error or fault))
+                self._tell_of(site)
+                read = self._unshown = True
 
     def _enter(self, site: Site) -> None:
         """Tells the collector the configuration: from then on its rooms count, whether it can be read or not."""
@@ -335,5 +337,5 @@ class CollectingPoller(WorkspacePoller):
             event("warn", text, workspace=self.name, collector=name)
 
     def _tell_beside(self) -> None:
-        found = tuple(CollectorStatus(s.name, s.turn.state, s.turn.read_at, s.turn.reason) for s in self._sites.values())
+        found = tuple(CollectorStatus(s.name, s.turn.state, s.turn.read_at, s.turn.reason) for s in self._at_work())
         self.status = replace(self.status, collectors=found)

@@ -96,7 +96,7 @@ class ListReader(Generic[I]):
                 elif (horizon is None or oldest < horizon) and not self._worth_another(oldest, now, count):
                     break
                 elif asking.is_over:
-                    raise ApiError(f"{route}: the poll's time is over")
+                    raise ApiError(f"{route}: the poll's time is over", transport=True)
         except ApiError as error:
             fault = error
         if self._nonsense and not self._understood:
@@ -161,7 +161,7 @@ class ListReader(Generic[I]):
                 rest.append(kept)
         for kept in sorted(rest, key=lambda kept: kept.observed):
             if asking.is_over:
-                return ApiError(f"{collected.kind.route}: the poll's time is over")
+                return ApiError(f"{collected.kind.route}: the poll's time is over", transport=True)
             try:
                 raw = asking.client.record(collected.kind.route, kept.item.id, patience, optional=True)
             except NotFound:

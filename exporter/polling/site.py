@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from exporter.config.money import Meter
 from exporter.counting.collected import Collected
 from exporter.counting.usage import MeterUse
+from exporter.hms.errors import ApiError, Forbidden, NotFound
 from exporter.logs import event
-from exporter.polling.listed import ListReader, RoomsOfInterest
+from exporter.polling.listed import Asking, ListReader, RoomsOfInterest
 from exporter.polling.turns import QUIET_AFTER, Turn
 from exporter.publish.beside import Listed
 from exporter.publish.collected import CollectedText
@@ -17,6 +18,37 @@ from exporter.publish.exposition import Section
 
 _TELL_AGAIN = 60.0
 """Minimum seconds between two log lines of a fault that keeps changing."""
+_LEAST = 0.1
+"""The part of a poll's interval that must be left for a collector to begin."""
+_ENOUGH = 0.25
+"""The part of it that a read must have had for the end of the poll's time to say anything about 100ms."""
+
+
+class TimeLeft(NamedTuple):
+    """What a poll that began at `started` has left for collectors."""
+
+    asking: Asking
+    started: float
+    interval: float
+
+    def suffices(self, turn: Turn) -> bool:
+        """Whether another collector may begin: what would be cut short waits for the next poll, and does not fail."""
+        left = self.asking.until - self.asking.monotonic()
+        return left >= _LEAST * self.interval or (left > 0 and turn.is_late(self.started))
+
+    def was_little(self, begun: float) -> bool:
+        """Whether a read that began then had too little of it."""
+        return self.asking.until - begun < _ENOUGH * self.interval
+
+    def failed(self, turn: Turn, fault: str | ApiError | None, begun: float) -> None:
+        """A turn that began then did not read everything; the end of the poll's time is no fault, unless that goes on."""
+        little = self.was_little(begun)
+        if isinstance(fault, Forbidden | NotFound):
+            turn.silenced(self.started, str(fault))
+        elif not (isinstance(fault, ApiError) and fault.transport and self.asking.is_over and turn.was_cut_short(enough=not little)):
+            turn.failed(self.started, str(fault))
+        elif little:
+            turn.waited(self.started)
 
 
 class AtWork:
@@ -40,7 +72,7 @@ class AtWork:
                 event("warn", "a collector may not be read", **about, reason=turn.reason, more=more)
             self.told = turn.reason, now
         elif self.told is None or (self.told[0] != turn.reason and now - self.told[1] >= _TELL_AGAIN):
-            event("warn", "a collector failed", **about, reason=turn.reason)
+            event("warn", "a collector waits" if turn.state == "waiting" else "a collector failed", **about, reason=turn.reason)
             self.told = turn.reason, now
 
 

@@ -15,6 +15,11 @@ SILENT_SECONDS = 86_400.0
 _SHOWN_INTERVALS = 3
 _LONGEST_BACKOFF = 8
 """A failing collector is tried again after at most this many intervals."""
+_MOST_CUTS = 3
+"""Reads in a row that the end of a poll's time may cut short, though they had time enough, until that is a fault."""
+_LATE_INTERVALS = 3
+"""Intervals for which one that is due may go without its turn until it is late."""
+NO_TIME = "polls of sessions leave it too little time"
 _SLACK = 0.05
 """The tolerance for a late poll, as a part of the poll's interval."""
 
@@ -35,6 +40,8 @@ class Turn:
         self.read_at: float | None = None
         """When it was last read completely, in seconds since the epoch."""
         self._failures = 0
+        self._cuts = 0
+        self._without_time_since: float | None = None
 
     def carry_on(self, before: Turn) -> None:
         """After a reload: data that was read stays valid as before, a failed read is tried again at once."""
@@ -46,18 +53,44 @@ class Turn:
         """Whether a poll that began at `started` should read it."""
         return started >= self.due - self._slack
 
+    def is_late(self, started: float) -> bool:
+        """Whether polls have left it no time for long: then it takes what little there is."""
+        since = self._without_time_since
+        return since is not None and started - since >= _LATE_INTERVALS * self._interval
+
+    def waited(self, started: float) -> None:
+        """It was due, and that poll left it too little time: it stays due, so its turn comes before those of others."""
+        if self._without_time_since is None:
+            self._without_time_since = started
+        if self.is_late(started) and self.state != "failing":
+            self.state, self.reason = "waiting", NO_TIME
+
+    def was_cut_short(self, *, enough: bool) -> bool:
+        """The end of a poll's time has cut it short, which says nothing about 100ms; `False` where that has gone on for too long.
+
+        `enough`: it had much of an interval.  With less it waits, however often that happens.
+        """
+        self._cuts += enough
+        return self._cuts < _MOST_CUTS
+
     def succeeded(self, started: float, now: float, wall: float, *, quiet: bool) -> None:
         """It was read completely.  `quiet` says that nothing is open and nothing has changed for long."""
         interval = self._interval * (RARELY if quiet else 1)
         self.due, self.good_until, self.read_at = started + interval, now + _SHOWN_INTERVALS * interval, wall
         self.state, self.reason, self._failures = "ok", None, 0
+        self._ended()
 
     def failed(self, started: float, reason: str) -> None:
         """The read failed: it is tried again after one interval, then two, then four, and then every eight."""
         self.due = started + self._interval * min(_LONGEST_BACKOFF, 2**self._failures)
         self.state, self.reason, self._failures = "failing", reason, self._failures + 1
+        self._ended()
 
     def silenced(self, started: float, reason: str) -> None:
         """The workspace may not read it."""
         self.due = started + SILENT_SECONDS
         self.state, self.reason = "silent", reason
+        self._ended()
+
+    def _ended(self) -> None:
+        self._cuts, self._without_time_since = 0, None

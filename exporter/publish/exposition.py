@@ -56,6 +56,13 @@ class Section:
         """The section in this format."""
         return self._openmetrics if self._openmetrics is not None and fmt is OPENMETRICS else self
 
+    def take_over(self, before: Section) -> None:
+        """Keeps of an earlier section what was worked out for the same text."""
+        if self.text == before.text:
+            self.text, self._packed = before.text, before._packed
+        if self._openmetrics is not None and before._openmetrics is not None:
+            self._openmetrics.take_over(before._openmetrics)
+
     def packed(self) -> Packed:
         """The compressed text, made once."""
         if self._packed is None:
@@ -186,6 +193,10 @@ class Exposition:
         for name in sections or ():
             if name not in _NAMES:
                 raise ValueError(f"{name} is published, but is not among FAMILIES, which give a page its headers and order")
+        shown = self._state.workspaces.get(workspace, {})
+        for name, group in (sections or {}).items():
+            for section, before in zip(group, shown.get(name, ()), strict=False):
+                section.take_over(before)
         asked = self._asked
         for fmt in {fmt for fmt, gzip in asked if gzip}:
             for section in (section for group in (sections or {}).values() for section in group):

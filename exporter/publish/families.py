@@ -20,7 +20,7 @@ from exporter.publish.added import CLIENT_ERROR_FAMILIES, DELIVERY_FAMILIES
 from exporter.publish.beside import LISTED
 from exporter.publish.collected_families import COLLECTOR_UP
 from exporter.publish.family import Family
-from exporter.publish.writing import escape, histogram_lines, seconds
+from exporter.publish.writing import escape, histogram_lines, seconds, time_lines
 from exporter.times import SECOND
 
 # -- rooms and groups -------------------------------------------------------------------------------------------------
@@ -44,8 +44,26 @@ class AccountFamily(Family):
 
     lines: Callable[[AccountView], str]
     by_role: bool = False
-    moves: bool = False
-    """Whether its values grow with time alone, even if nobody joins or leaves."""
+
+    def text(self, of: AccountView) -> bytes:
+        """An account's lines."""
+        return self.lines(of).encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovingFamily(Family):
+    """A family of times that rise while nobody comes or goes.
+
+    Each line is one of `starts`, which stay the same as long as the labels do, and the time at the same place in `micros`.
+    """
+
+    starts: Callable[[AccountView], list[str]]
+    micros: Callable[[AccountView], list[int]]
+    by_role: bool = False
+
+    def text(self, of: AccountView) -> bytes:
+        """An account's lines."""
+        return time_lines([start.encode() for start in self.starts(of)], self.micros(of))
 
 
 def _momentary(name: str, text: str, value: Callable[[Gauges], object]) -> AccountFamily:
@@ -58,8 +76,8 @@ def _momentary(name: str, text: str, value: Callable[[Gauges], object]) -> Accou
     return AccountFamily(name, "gauge", text, expires=True, lines=lines)
 
 
-def _counter(name: str, text: str, value: Callable[[AccountState], object], *, moves: bool = False) -> AccountFamily:
-    return AccountFamily(name, "counter", text, lines=lambda of: f"{name}{of.labels}{value(of.state)}\n", moves=moves)
+def _counter(name: str, text: str, value: Callable[[AccountState], object]) -> AccountFamily:
+    return AccountFamily(name, "counter", text, lines=lambda of: f"{name}{of.labels}{value(of.state)}\n")
 
 
 def _role_counter(name: str, text: str, value: Callable[[RoleTotals], object]) -> AccountFamily:
@@ -76,11 +94,6 @@ def _peers_active(of: AccountView) -> str:
     return "".join([f"hms_peers_active{labels}{gauges.peers[role]}\n" for role, _, labels in of.roles if role in gauges.peers])
 
 
-def _peer_seconds(of: AccountView) -> str:
-    # This runs at each poll for every role of every running session: calling `seconds` would take longer than everything else here.
-    return "".join([f"hms_peer_seconds_total{labels}{totals.published_seconds / SECOND!r}\n" for _, totals, labels in of.roles])
-
-
 def _room_info(of: AccountView) -> str:
     known = of.known
     if known is None or not known.answered or not known.exists:
@@ -92,27 +105,30 @@ def _room_info(of: AccountView) -> str:
     )
 
 
-def _usage(of: AccountView) -> str:
-    if of.state.account == OVERFLOW:
-        return ""  # its time is part of the workspace's own line, `elsewhere`
-    people = [(labels, totals) for role, totals, labels in of.roles if role not in of.bots]
-    return "".join([period_lines("hms_usage_peer_seconds", labels, totals.usage_day, totals.usage_month) for labels, totals in people])
+def _users_of_time(of: AccountView) -> list[tuple[str, RoleTotals]]:
+    """Labels and totals of the roles whose time is usage; none of `_other`'s, whose time is part of the workspace's own lines."""
+    return [] if of.state.account == OVERFLOW else [(labels, totals) for role, totals, labels in of.roles if role not in of.bots]
 
 
 def period_lines(name: str, labels: str, day: int, month: int) -> str:
     """The lines of a day's and a month's usage (µs); `labels` include braces and a space at the end."""
+    of_day, of_month = _period_starts(name, labels)
+    return f"{of_day}{day / SECOND!r}\n{of_month}{month / SECOND!r}\n"
+
+
+def _period_starts(name: str, labels: str) -> tuple[str, str]:
     start = f'{name}{labels[:-2]},period="'
-    return f'{start}day"}} {day / SECOND!r}\n{start}month"}} {month / SECOND!r}\n'
+    return f'{start}day"}} ', f'{start}month"}} '
 
 
-USAGE_FAMILY = AccountFamily(
+USAGE_FAMILY = MovingFamily(
     "hms_usage_peer_seconds",
     "gauge",
     "Participant time of this UTC day or month so far; it starts over with each. Rooms without series are under _other.",
-    lines=_usage,
-    moves=True,
+    starts=lambda of: [start for labels, _ in _users_of_time(of) for start in _period_starts("hms_usage_peer_seconds", labels)],
+    micros=lambda of: [micros for _, role in _users_of_time(of) for micros in (role.usage_day, role.usage_month)],
 )
-ACCOUNT_FAMILIES = (
+ACCOUNT_FAMILIES: tuple[AccountFamily | MovingFamily, ...] = (
     _momentary("hms_sessions_active", "Sessions running in the room at the last poll.", lambda gauges: gauges.sessions),
     _momentary(
         "hms_session_start_timestamp_seconds",
@@ -128,21 +144,22 @@ ACCOUNT_FAMILIES = (
     _momentary("hms_users_active", "Distinct user ids among the people connected at the last poll.", lambda gauges: gauges.users),
     _counter("hms_sessions_started_total", "Sessions started.", lambda state: state.totals.published_started),
     _counter("hms_sessions_ended_total", "Sessions ended.", lambda state: state.totals.published_ended),
-    _counter(
+    MovingFamily(
         "hms_session_seconds_total",
+        "counter",
         "Wall-clock time of sessions, running ones included up to the last poll.",
-        lambda state: seconds(state.totals.published_seconds),
-        moves=True,
+        starts=lambda of: [f"hms_session_seconds_total{of.labels}"],
+        micros=lambda of: [of.state.totals.published_seconds],
     ),
     _role_counter("hms_peers_joined_total", "Peers joined, by the role they were first seen in.", lambda role: role.published_joined),
     _role_counter("hms_peers_left_total", "Peers left, by the role they were last seen in.", lambda role: role.published_left),
-    AccountFamily(
+    MovingFamily(
         "hms_peer_seconds_total",
         "counter",
         "Participant time, which is what 100ms bills: the stays of all peers, connected ones included up to the last poll.",
-        lines=_peer_seconds,
+        starts=lambda of: [f"hms_peer_seconds_total{labels}" for _, _, labels in of.roles],
+        micros=lambda of: [totals.published_seconds for _, totals, _ in of.roles],
         by_role=True,
-        moves=True,
     ),
     AccountFamily("hms_room_info", "gauge", "The room as 100ms describes it; always 1.", lines=_room_info),
     USAGE_FAMILY,

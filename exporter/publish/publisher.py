@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
@@ -18,7 +19,7 @@ from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition, Section
 from exporter.publish.families import ACCOUNT_FAMILIES, COST_FAMILY, METER_FAMILY, UP_FAMILY, Overview
 from exporter.publish.status import MOST_ROOMS, RoomStatus, WorkspaceStatus
-from exporter.publish.text import AccountText, up_line, workspace_lines
+from exporter.publish.text import AccountText, Columns, up_line, workspace_lines
 from exporter.publish.usage import spent_by_budget, usage_lines, usage_of
 from exporter.publish.webhooks import Counters, room_sections
 from exporter.times import SECOND
@@ -65,8 +66,8 @@ class Publisher:
 
         `good_since` is when the last poll had read everything, or `None` if it had not.
         """
-        shown: dict[float, list[tuple[bytes, ...]]] = {}
-        beginnings: dict[float, list[tuple[bytes, ...]]] = {}
+        shown: defaultdict[float, Columns] = defaultdict(Columns)
+        beginnings: defaultdict[float, Columns] = defaultdict(Columns)
         created = self._config.web.created_timestamps
         sessions = peers = users = tracked = 0
         lifetime = SHOWN_INTERVALS * self._config.poll.interval
@@ -83,9 +84,9 @@ class Publisher:
                 text = self._texts[account] = AccountText(ledger.bots)
             lines = text.lines(self._name, label, state, known)
             expires = state.fresh + lifetime if state.gauges is not None else 0.0
-            shown.setdefault(expires, []).append(lines)
+            shown[expires].add(lines)
             if created:
-                beginnings.setdefault(expires, []).append(text.openmetrics(state))
+                beginnings[expires].add(text.openmetrics(lines))
             tracked += account.id != "_other"
             if state.gauges is not None and expires > now:
                 alive = True
@@ -95,14 +96,12 @@ class Publisher:
                 if state.gauges.sessions:
                     running.append((label, state))
         sections = self._usage(ledger, rooms)
-        for expires, fragments in sorted(shown.items()):
-            columns = zip(*fragments, strict=True)
-            more = zip(*beginnings[expires], strict=True) if created else repeat(None)
-            for family, column, of_openmetrics in zip(ACCOUNT_FAMILIES, columns, more, strict=False):
-                differs = of_openmetrics is not None and family.kind == "counter"
-                whole = b"".join(of_openmetrics) if differs and of_openmetrics else None
+        for expires, columns in sorted(shown.items()):
+            more = beginnings[expires].texts() if created else repeat(None)
+            for family, column, of_openmetrics in zip(ACCOUNT_FAMILIES, columns.texts(), more, strict=False):
+                whole = of_openmetrics if family.kind == "counter" else None
                 until = expires if family.expires else float("inf")
-                sections.setdefault(family.name, []).append(Section(b"".join(column), until, openmetrics=whole))
+                sections.setdefault(family.name, []).append(Section(column, until, openmetrics=whole))
         overview = Overview.of(rooms, tracked)
         sections |= self._of_workspace(ledger, overview)
         sections |= {name: list(of) for name, of in self._beside(ledger, rooms).items()}
@@ -142,7 +141,8 @@ class Publisher:
         """Usage that no account's own lines show: of rooms without series, of recordings and streams, in money, and of budgets."""
         if ledger.now is None:
             return {}
-        usage = usage_of(ledger, rooms, self.metered(ledger.now), ledger.now)
+        is_added_up = self._config.prices is not None or bool(self._budgets)
+        usage = usage_of(ledger, rooms, self.metered(ledger.now), ledger.now, whole=is_added_up)
         self._board.tell(self._name, spent_by_budget(usage, self._budgets, ledger, rooms))
         return {name: [Section(text)] for name, text in usage_lines(self._name, usage, self._config.prices, rooms.label).items()}
 

@@ -19,7 +19,7 @@ from exporter.times import PERIODS, calendar
 class Usage(NamedTuple):
     """A workspace's usage as of `now` (µs): participant time by role, and the other meters that are collected.
 
-    `elsewhere` is the participant time of rooms without series of their own, `whole` that of all rooms.
+    `elsewhere` is the participant time of rooms without series of their own, `whole` that of all rooms, where it was asked for.
     """
 
     now: int
@@ -28,17 +28,17 @@ class Usage(NamedTuple):
     meters: Mapping[Meter, MeterUse]
 
 
-def usage_of(ledger: Ledger, rooms: Rooms, meters: Mapping[Meter, MeterUse], now: int) -> Usage:
-    """A workspace's usage, according to the current series of its rooms."""
+def usage_of(ledger: Ledger, rooms: Rooms, meters: Mapping[Meter, MeterUse], now: int, *, whole: bool) -> Usage:
+    """What a workspace has used, by what its rooms are now; only budgets and prices ask for the `whole` of it."""
     bots, today = ledger.bots, calendar(now)
     shown: dict[Account, AccountState] = {account: state for account, state in ledger.accounts.items() if rooms.shown(account)}
     only_ids = rooms.scope.only_ids  # everything else was counted for another configuration
     of_rooms = {meter: use.shown(lambda a: a != OVERFLOW and rooms.shown(a), only_those=only_ids) for meter, use in meters.items()}
     if only_ids:
-        return Usage(now, {}, by_role(shown.values(), {}, today, bots), of_rooms)
+        return Usage(now, {}, by_role(shown.values(), {}, today, bots) if whole else {}, of_rooms)
     hidden = [state for account, state in ledger.accounts.items() if account == OVERFLOW or account not in shown]
     elsewhere = by_role(hidden, ledger.unloaded, today, bots)
-    return Usage(now, elsewhere, by_role(ledger.accounts.values(), ledger.unloaded, today, bots), of_rooms)
+    return Usage(now, elsewhere, by_role(ledger.accounts.values(), ledger.unloaded, today, bots) if whole else {}, of_rooms)
 
 
 def spent_by_budget(usage: Usage, budgets: Iterable[Budget], ledger: Ledger, rooms: Rooms) -> dict[str, Spent]:

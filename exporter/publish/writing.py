@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from exporter.counting.accounts import Histogram
 from exporter.counting.contribution import Account
@@ -23,6 +25,25 @@ def account_labels(workspace: str, label: str, account: Account) -> str:
 def seconds(micros: int) -> str:
     """Microseconds as seconds, with all their digits."""
     return repr(micros / SECOND)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def time_lines(starts: Sequence[bytes], micros: Sequence[int], ends: Sequence[bytes] = ()) -> bytes:
+    """Lines that begin with `starts` and tell these times in seconds, each followed by its own of `ends` if there are any.
+
+    All numbers are written by one call, as JSON has them: it gives the shortest text of a float as `repr` does, in a seventh of
+    its time.  Only of times below 0.1 ms the notation differs (`7e-6`, `0.000047`).
+    """
+    if not starts:
+        return b""
+    parts = [b"\n"] * (3 * len(starts))
+    parts[::3] = starts
+    parts[1::3] = _encode([time / SECOND for time in micros])[1:-1].split(b",")
+    if ends:
+        parts[2::3] = ends
+    return b"".join(parts)
 
 
 def created_line(name: str, labels: str, born: int | None) -> str:

@@ -34,6 +34,8 @@ from exporter.times import calendar
 _OF = "workspace = ? AND collector = ?"
 _ITEM = f"{_OF} AND id = ?"
 _ACCOUNT = f"{_OF} AND kind = ? AND id = ?"
+_COVERAGE = ".followed"
+"""Ends the name of a row of its own: what is followed is large where there are many rooms, and rarely changes."""
 _MANY = 100
 """From this many accounts, all accounts of a collector are read with one query."""
 
@@ -73,7 +75,7 @@ def restore(store: Store, workspace: str, collected: Collected[I]) -> None:
         if row is None:
             return
         collected.now, collected.newest = row.now, row.newest
-        _restore_coverage(row, coverage)
+        _restore_coverage(row, next(iter(db.select(COLLECTOR, _OF, (workspace, kind.name + _COVERAGE))), None), coverage)
         for name, of_name in _decode_histograms(row.histograms).items():
             if name in kind.distributions:
                 collected.histograms[name] = Histogram(kind.distributions[name], of_name.counts, of_name.total, of_name.born)
@@ -89,10 +91,12 @@ def restore(store: Store, workspace: str, collected: Collected[I]) -> None:
                 collected.settled_time.add(day, micros)
 
 
-def _restore_coverage(row: CollectorRow, coverage: Coverage) -> None:
+def _restore_coverage(row: CollectorRow, beside: CollectorRow | None, coverage: Coverage) -> None:
     coverage.read_until = row.read_until
-    followed = _decode_followed(row.followed)
+    followed = _decode_followed((row.followed or b'{"entries":{},"rooms":{}}') if beside is None else beside.followed)
     coverage.entries, coverage.rooms = followed.entries, followed.rooms
+    if beside is None:  # it was stored with the rest before: it is to be written once more
+        coverage.changed = {("entry", key) for key in followed.entries} | {("room", key) for key in followed.rooms}
     coverage.tasks = {task.number: task for task in _decode_catch_ups(row.catch_ups)}
 
 
@@ -118,22 +122,10 @@ def commit(store: Store, workspace: str, collected: Collected[I]) -> None:
     """Stores a read, completely or not at all; only then may it be published.  Raises `StoreError`."""
     changes, coverage, kind = collected.changes, collected.coverage, collected.kind
     of = (workspace, kind.name)
-    histograms = {name: _Distribution(h.counts, h.total, h.born or 0) for name, h in collected.histograms.items()}
     with store.writing() as db:
-        db.put(
-            COLLECTOR,
-            [
-                CollectorRow(
-                    *of,
-                    now=collected.now,
-                    newest=collected.newest,
-                    read_until=coverage.read_until,
-                    followed=msgspec.json.encode(_Followed(coverage.entries, coverage.rooms)),
-                    catch_ups=msgspec.json.encode(list(coverage.tasks.values())),
-                    histograms=msgspec.json.encode(histograms),
-                )
-            ],
-        )
+        db.put(COLLECTOR, [_row(of, collected)])
+        if coverage.changed:
+            db.put(COLLECTOR, [_coverage_row(workspace, kind.name, coverage)])
         db.delete(COLLECTED, _ITEM, ((*of, item_id) for item_id in changes.gone))
         kept = (collected.kept[item_id] for item_id in changes.kept if item_id in collected.kept)
         db.put(COLLECTED, (CollectedRow(*of, found.item.id, msgspec.msgpack.encode(found)) for found in kept))
@@ -144,6 +136,26 @@ def commit(store: Store, workspace: str, collected: Collected[I]) -> None:
             days = changes.days.items()
             db.add(METER_DAY, (MeterDayRow(workspace, day, kind.meter, *account, room_id, us) for (account, room_id, day), us in days))
     collected.committed()
+
+
+def _row(of: tuple[str, str], collected: Collected[Any]) -> CollectorRow:
+    histograms = {name: _Distribution(h.counts, h.total, h.born or 0) for name, h in collected.histograms.items()}
+    tasks = list(collected.coverage.tasks.values())
+    read_until = collected.coverage.read_until
+    return CollectorRow(
+        *of,
+        collected.now,
+        collected.newest,
+        read_until,
+        b"",
+        catch_ups=msgspec.json.encode(tasks),
+        histograms=msgspec.json.encode(histograms),
+    )
+
+
+def _coverage_row(workspace: str, name: str, coverage: Coverage) -> CollectorRow:
+    followed = msgspec.json.encode(_Followed(coverage.entries, coverage.rooms))
+    return CollectorRow(workspace, name + _COVERAGE, None, 0, None, followed, catch_ups=b"[]", histograms=b"{}")
 
 
 def _stock(holding: Holding[Any]) -> bytes:
@@ -175,7 +187,8 @@ def reach(view: StateView, workspace: str, kind: Kind[I]) -> tuple[int | None, C
     row = next(iter(view.rows(COLLECTOR, _OF, (workspace, kind.name))), None)
     if row is None:
         return None, coverage
-    _restore_coverage(row, coverage)
+    beside = next(iter(view.rows(COLLECTOR, _OF, (workspace, kind.name + _COVERAGE))), None)
+    _restore_coverage(row, beside, coverage)
     return row.now, coverage
 
 

@@ -12,7 +12,7 @@ from exporter.publish.status import CollectorStatus, RoomStatus, Status, Workspa
 from exporter.times import SECOND, rfc3339
 
 STATES = {"ok": "Up to date", "failing": "Failing", "waiting": "First poll under way"}
-COLLECTOR_STATES = {"ok": "up to date", "failing": "failing", "silent": "left alone", "waiting": "not read yet"}
+COLLECTOR_STATES = {"ok": "up to date", "failing": "failing", "silent": "left alone", "waiting": "waiting"}
 UNKNOWN = "\N{EN DASH}"
 
 STYLE = files("exporter.web").joinpath("landing.css").read_text("utf-8")

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 import yaml
 
-from exporter.config.readers import boolean, choice, integer
+from exporter.config.readers import boolean, choice, integer, words
 from exporter.config.strict_yaml import ConfigError, read
 from exporter.config.value import Reader, T, Value, read_file, required, section, setting
 
@@ -82,25 +82,16 @@ def _path_for_tls(value: Value) -> Path:
 def _client_auth(value: Value) -> ssl.VerifyMode:
     if value.text("the kind of client authentication") in UNVERIFIED_CLIENT_AUTH:
         raise value.error("certificates that nobody verifies are not supported, use RequireAndVerifyClientCert")
-    return CLIENT_AUTH[choice(*CLIENT_AUTH)(value)]
+    return choice(CLIENT_AUTH)(value)
 
 
 def _names(value: Value) -> frozenset[str]:
-    names = frozenset(item.text("a name") for item in value.items("a list of names"))
-    if not names:
-        raise value.error("expected at least one name")
-    return names
-
-
-def _version(value: Value) -> ssl.TLSVersion:
-    return TLS_VERSIONS[choice(*TLS_VERSIONS)(value)]
+    return frozenset(item.text("a name") for item in value.items("a list of one or more names", some=True))
 
 
 def _ciphers(value: Value) -> tuple[str, ...]:
-    suite = choice(*CIPHER_SUITES, *sorted(TLS13_SUITES))
-    names = [suite(item) for item in value.items("a list of cipher suites")]
-    if not names:
-        raise value.error("expected at least one cipher suite")
+    suite = words(*CIPHER_SUITES, *sorted(TLS13_SUITES))
+    names = [suite(item) for item in value.items("a list of one or more cipher suites", some=True)]
     return tuple(CIPHER_SUITES[name] for name in names if name not in TLS13_SUITES)
 
 
@@ -108,7 +99,7 @@ def _curve(value: Value) -> str:
     curves = value.items("a list of one curve")
     if len(curves) != 1:
         raise value.error("expected exactly one curve")
-    return CURVES[choice(*CURVES)(curves[0])]
+    return choice(CURVES)(curves[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +112,8 @@ class TlsSettings:
     client_ca_file: Path | None = setting(None, _path)
     client_allowed_sans: frozenset[str] = setting(frozenset(), _names)
     """A client's certificate must have one of these names; empty means any name."""
-    min_version: ssl.TLSVersion = setting(ssl.TLSVersion.TLSv1_2, _version)
-    max_version: ssl.TLSVersion = setting(ssl.TLSVersion.TLSv1_3, _version)
+    min_version: ssl.TLSVersion = setting(ssl.TLSVersion.TLSv1_2, choice(TLS_VERSIONS))
+    max_version: ssl.TLSVersion = setting(ssl.TLSVersion.TLSv1_3, choice(TLS_VERSIONS))
     cipher_suites: tuple[str, ...] | None = setting(None, _ciphers)
     """For TLS 1.2, as OpenSSL names them; `None`: OpenSSL's own choice."""
     prefer_server_cipher_suites: bool = setting(True, boolean)
@@ -265,11 +256,7 @@ class WebFile:
 
 def load(path: Path) -> WebFile:
     """The configuration in a file; paths in it are relative to its folder.  Raises `ConfigError`."""
-    try:
-        text = read_file(path, MAX_FILE_BYTES)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    return parse(text, path.parent, str(path))
+    return parse(read_file(path, MAX_FILE_BYTES), path.parent, str(path))
 
 
 def parse(text: str, folder: Path, source: str) -> WebFile:
@@ -277,7 +264,7 @@ def parse(text: str, folder: Path, source: str) -> WebFile:
 
     An empty text is refused: a file that is just being written would switch off every check.
     """
-    given = _sections(Value(read(text, source), source, ""))
+    given = _sections(Value(read(text, source), source))
     tls = given.tls_server_config
     return WebFile(
         tls=None if tls is None else tls.within(folder),

@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 BUILD = stack.REPOSITORY / "build" / "pictures"
 IMAGES = stack.REPOSITORY / "docs" / "images"
 
-_PAST_MINUTES = 6
+_PAST_MINUTES = 11
 """About what it takes to make the past."""
 _COMPANIES = 300
 """From which the one for the pictures is chosen."""

@@ -16,8 +16,11 @@ from exporter.state.store import Store
 from exporter.state.tables import TABLES
 from exporter.state.view import StateView, look, look_into
 from tests.postgres import Server, fresh
+from tests.state.test_machine_faults import full_state
 from tests.state.test_migrations import kept
 from tests.state.test_store import contents, fill
+
+pytestmark = pytest.mark.slow  # with a PostgreSQL of its own
 
 
 @pytest.fixture
@@ -56,6 +59,18 @@ def test_from_a_file_to_a_database_and_back_every_row_arrives(
     assert main(["state", "copy", postgres.url(name), str(back)]) == 0
     assert look(back, rows) == wanted
     assert back.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.slow
+def test_what_every_collector_has_counted_arrives_and_comes_back(postgres: Server, name: str, tmp_path: Path) -> None:
+    path = full_state(tmp_path)
+    wanted = look(path, rows)
+    assert {table: len(found) for table, found in wanted.items() if not found} == {}
+    assert main(["state", "copy", str(path), postgres.url(name)]) == 0
+    assert look_into(StorageConfig(url=Secret(postgres.url(name))), rows) == wanted
+    back = tmp_path / "back" / "state.db"
+    assert main(["state", "copy", postgres.url(name), str(back)]) == 0
+    assert look(back, rows) == wanted
 
 
 def test_a_file_of_an_earlier_version_is_copied_as_of_this_one_and_left_as_it_is(postgres: Server, name: str, tmp_path: Path) -> None:

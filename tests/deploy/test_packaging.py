@@ -155,6 +155,7 @@ def test_make_installs_once_and_again_only_when_a_lock_file_changes(clone: Path)
     assert make(clone, "--dry-run", "test").stdout.count("pip install") == 1
 
 
+@pytest.mark.slow
 def test_everything_that_make_installs_is_checked_against_its_hash(clone: Path) -> None:
     planned = make(clone, "--dry-run", "test", "lock", "demo").stdout
     installs = [line for line in planned.splitlines() if "pip install" in line]

@@ -375,10 +375,10 @@ def test_a_reload_in_the_midst_of_a_take_over_is_applied_or_refused_whole(
         assert ("reloaded", "") in found
         assert found <= {("reloaded", ""), ("not reloaded", "the state is still being read; try again when the exporter is ready")}
         # However that went, the next one counts, and so does everything that has happened.
-        config["poll"]["interval"] = "2s"
+        config["poll"]["interval"] = "3s"
         path.write_text(json.dumps(config))
         other.send(signal.SIGHUP)
-        wait_until(lambda: other.value("hms_exporter_poll_interval_seconds") == 2)
+        wait_until(lambda: other.value("hms_exporter_poll_interval_seconds") == 3)
         assert "hms_exporter_config_last_reload_successful 1.0" in other.get("/metrics").text
         made.replace(active)
         assert made.programs[active].address

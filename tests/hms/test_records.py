@@ -31,6 +31,7 @@ from exporter.simulator import Shape, World
 from exporter.times import DAY, HOUR, SECOND, rfc3339
 from tests.harness import T0, at, peer
 from tests.harness import session as session_record
+from tests.marks import first_quick
 
 NOW = at(3600)
 ZERO = "0001-01-01T00:00:00Z"
@@ -309,7 +310,7 @@ def test_a_page_holds_a_thousand_records_and_no_more(item: bytes) -> None:
         decode_page(page_of(*[item] * (MOST_RECORDS + 1)))
 
 
-@pytest.mark.parametrize("item", TINY)
+@pytest.mark.parametrize("item", first_quick(TINY))
 def test_millions_of_records_are_refused_before_they_take_any_memory(item: bytes) -> None:
     body = page_of(*[item] * 2_000_000)
 
@@ -356,7 +357,7 @@ def test_a_session_of_a_hundred_thousand_stays_is_read(shape: Callable[..., byte
     assert len(found.stays) == 100_000
 
 
-@pytest.mark.parametrize("shape", [as_list, as_object])
+@pytest.mark.parametrize("shape", first_quick([as_list, as_object]))
 def test_a_session_of_more_peers_than_an_answer_can_hold_is_rejected_before_they_are_made(shape: Callable[..., bytes]) -> None:
     raw = with_peers(shape(*[VALID] * (MOST_PEERS + 1)))
     assert memory(lambda: decode_session(raw, NOW)) < 50 << 20
@@ -367,7 +368,7 @@ def test_a_session_of_more_peers_than_an_answer_can_hold_is_rejected_before_they
     ]
 
 
-@pytest.mark.parametrize("item", TINY)
+@pytest.mark.parametrize("item", first_quick(TINY))
 @pytest.mark.parametrize("after", [b"", b',"peers":[]'], ids=["once", "twice"])
 def test_a_session_of_a_million_peers_that_are_none_is_rejected_before_they_are_made(item: bytes, after: bytes) -> None:
     raw = with_peers(as_list(*[item] * 1_500_000), after)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.hms.jobs import ACTIVE, OVER
@@ -77,9 +77,21 @@ def check(bench: BesideBench, world: World, since: int) -> None:
             assert round(observed[1] * SECOND) == sum(values.get(kind, [])), (kind, name)
 
 
-@pytest.mark.timeout(900)
+@settings(max_examples=3)
 @given(st.integers(0, 1 << 32))
 def test_whatever_happens_in_the_end_the_counters_are_the_truth(seed: int) -> None:
+    run(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@given(st.integers(0, 1 << 32))
+def test_whatever_happens_in_many_other_ways_they_are_too(seed: int) -> None:
+    run(seed)
+
+
+def run(seed: int) -> None:
+    """A script of jobs, with faults, restarts and long pauses."""
     rng = random.Random(seed)
     shape = Shape(connected=rng.choice(["absent", "null", "zero"]))
     world = World("key", "secret-of-at-least-thirty-two-bytes!", shape=shape)

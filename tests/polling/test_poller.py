@@ -25,6 +25,7 @@ from exporter.times import DAY, HOUR, SECOND
 from lab.bench import FOREVER, QUICK, Bench, Rooms
 from lab.counters import RISING, Sums, added, settled, sums_of
 from tests.harness import T0, at, script_totals
+from tests.marks import first_quick
 
 
 def call(world: World, room_id: str, start: float, end: float | None = None, *people: tuple[str, float, float | None]) -> Session:
@@ -737,7 +738,7 @@ def check(bench: Bench, what: str, since: int, start: int) -> None:
     assert found == expected
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", first_quick(range(3)))
 @pytest.mark.parametrize("what", PLAYS)
 def test_totals_are_exact_whatever_happens(folder: Path, what: str, seed: int) -> None:
     play(folder, what, seed)

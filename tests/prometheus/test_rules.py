@@ -100,6 +100,7 @@ def _keep(path: Path, names: set[str]) -> None:
 
 @GENERATIONS
 @pytest.mark.slow  # weeks of evaluations
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("file", TEST_FILES, ids=lambda file: file.stem)
 def test_each_alert_fires_when_it_should_and_only_then(file: Path, generation: Generation, tmp_path: Path) -> None:
     """On a copy with the default links, so that the tests hold after `make generate RUNBOOKS=...` too.
@@ -137,6 +138,7 @@ LIVES = {
 """What happens to exporters, as the names of tests tell it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("life", LIVES)
 def test_each_alert_is_seen_firing_through_what_happens_to_exporters(life: str) -> None:
     seen = set()

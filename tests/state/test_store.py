@@ -28,6 +28,7 @@ from exporter.state.soundness import sealed
 from exporter.state.store import APPLICATION_ID, Store, StoreError
 from exporter.times import HOUR, SECOND
 from tests.harness import T0, Counting, at, peer, published, session
+from tests.marks import first_quick
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -235,7 +236,7 @@ for number in range(1, 100_000):
 """
 
 
-@pytest.mark.parametrize("commits", [0, 1, 16])
+@pytest.mark.parametrize("commits", first_quick([1, 0, 16]))
 def test_a_kill_leaves_what_was_committed_and_no_half_of_anything(path: Path, commits: int) -> None:
     """Killed without warning at any moment of its work, the file holds a whole number of polls, none of those missing it told of."""
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -268,7 +269,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("milliseconds", [1, 3, 6, 10, 17])
+@pytest.mark.parametrize("milliseconds", first_quick([6, 1, 3, 10, 17]))
 def test_a_kill_while_the_file_is_made_leaves_one_that_the_next_start_takes(path: Path, milliseconds: int) -> None:
     subprocess.run([sys.executable, "-c", MAKER, str(path), str(milliseconds / 1000)], cwd=ROOT, check=False)
     assert restored(path)["tracked"] == {}
