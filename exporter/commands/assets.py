@@ -66,7 +66,7 @@ def write(kind: Kind, folder: Path, *, force: bool = False, runbooks: str | None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CommandFailed(f"{folder}: cannot be made: {error.strerror}") from None
+        raise CommandFailed(f"{folder}: cannot be created: {error.strerror}") from None
     files_now = {name: linked(content, runbooks) for name, content in carried(kind).items()}
     return [Outcome(folder / name, _put(folder / name, content, force=force)) for name, content in files_now.items()]
 
@@ -90,7 +90,7 @@ def _put(path: Path, content: bytes, *, force: bool) -> Fate:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the folder, and the flags."""
     parser.usage = "%(prog)s DIR [options]"
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder; it is made")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder, which is created")
     parser.add_argument("--force", action="store_true", help="overwrite files that differ")
     parser.add_argument("--runbooks", metavar="URL", help="where docs/alerts.md is published, for the links to runbooks")
 

@@ -79,7 +79,7 @@ def _beside(config: Config) -> Iterator[str]:
     costs[ClientErrors.name] = "one call for each session that has ended, one more for each hundred errors of it"
     wanted = {name: cost for name, cost in costs.items() if getattr(config.collect, name)}
     yield ""
-    yield "Beside sessions each workspace is asked for:" if wanted else "Nothing is read beside sessions."
+    yield "Besides sessions, each workspace is asked for:" if wanted else "Nothing is read besides sessions."
     for name, cost in wanted.items():
         yield f"  {name}: {cost}"
     if wanted != costs:

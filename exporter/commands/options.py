@@ -13,7 +13,7 @@ from exporter.config.config import Config
 
 FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--web.listen-address": {"action": "append", "metavar": "HOST:PORT", "help": "where to serve /metrics; may be repeated"},
-    "--web.systemd-socket": {"action": "store_true", "default": None, "help": "serve on the sockets that systemd hands over instead"},
+    "--web.systemd-socket": {"action": "store_true", "default": None, "help": "serve on the sockets that systemd passes instead"},
     "--web.telemetry-path": {"metavar": "PATH", "help": "where the metrics are (default: /metrics)"},
     "--web.config.file": {"metavar": "FILE", "help": "TLS, passwords and headers, in the exporter toolkit's format"},
     "--storage.path": {"metavar": "FILE", "help": "the state file"},

@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", dest="last", metavar="DAY", help="the last day, inclusive (default: today)")
     parser.add_argument("--workspace", metavar="NAME", help="only this workspace")
     parser.add_argument("--by", default="room", metavar="COLUMNS", help="workspace, room, role, day, separated by commas (default: room)")
-    parser.add_argument("--meter", choices=METERS, help="what the minutes are of (default: peer)")
-    longer = "how many sessions were longer than this, such as 5m, in the place of minutes"
+    parser.add_argument("--meter", choices=METERS, help="the meter of the minutes (default: peer)")
+    longer = "count the sessions longer than this, such as 5m, instead of minutes"
     parser.add_argument("--sessions-longer-than", metavar="LENGTH", help=longer)
     parser.add_argument("--sort", choices=("minutes", "name"), default="minutes", help="most first (default), or by name")
     parser.add_argument("--format", choices=tuple(FORMATS), default="table", help="for people (table, the default) or for machines")
@@ -85,7 +85,7 @@ def parse_days(month: str | None, first: str | None, last: str | None) -> Callab
     """The days that the options select, given the day of the last poll.  Raises `ConfigError` that names the option."""
     if month is not None:
         if first is not None or last is not None:
-            raise ConfigError("--month: expected either it, or --from and --to")
+            raise ConfigError("--month: expected either this option, or --from and --to")
         start = _month(month)
         return lambda _: Days(start, _month_end(start))
     if first is None and last is not None:

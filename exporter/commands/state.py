@@ -142,7 +142,7 @@ def _made(target: Path | str) -> Iterator[Database]:
     """A new state, which is removed if the block fails."""
     if isinstance(target, Path):
         if target.exists():
-            raise StoreError(f"{target.absolute()}: there is a file already")
+            raise StoreError(f"{target.absolute()}: the file exists already")
         folders = [folder for folder in target.absolute().parents if not folder.exists()]
         try:
             database = SqliteDatabase(target)

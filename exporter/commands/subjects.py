@@ -53,7 +53,7 @@ def subject_of(meter: Meter | None, longer_than: str | None) -> Subject:
     if longer_than is None:
         return PARTICIPANTS if meter in (None, "peer") else _jobs(next(of.kind for of in LISTED if of.kind.meter == meter))
     if meter is not None:
-        raise ConfigError("--sessions-longer-than: expected either it, or --meter")
+        raise ConfigError("--sessions-longer-than: expected either this option, or --meter")
     return _sessions(_threshold(longer_than))
 
 

@@ -65,11 +65,11 @@ _decode_memory = msgspec.msgpack.Decoder(Memory).decode
 class Tracked:
     """A session that has been seen and is not settled: it runs, or it has ended and is due for a second look.
 
-    `memory` is its encoded `Memory`, as it is stored too.  `observed` is the time up to which it is credited: the last poll's,
-    unless it is `behind`, which means that it was not read then.  `seen_ended` is the poll that first read its end, `measured`
-    whether the distributions hold it, `looked` whether it was read again after that.  `read` is for a session that had ended when
-    it was first seen, in a room that could not be decided about: the entries that had read its start already.  `before` is the moment up to
-    which it had been counted when it was last read; anything new in it is later.
+    `memory` is its encoded `Memory`, in the form in which it is stored.  `observed` is the time up to which it is credited: that of
+    the last poll, unless it is `behind`, which means that the last poll did not read it.  `seen_ended` is the poll that first read
+    its end, `measured` says whether the distributions include it, `looked` whether it was read again after its end.  `read` is for
+    a session that had ended when it was first seen, in a room that could not be decided about: the entries that had already read
+    its start.  `before` is the time up to which it had been counted when it was last read; everything new in it is later.
     `worked_out` is the moment of the last sums of its account that include all of it, if it is linear from then on.
     """
 

@@ -50,7 +50,7 @@ def decode_asset(raw: bytes | msgspec.Raw, now: int) -> Asset | Rejection:
         wire = _decoder.decode(raw)
         created = moment(wire.created_at, now)
         if created is None:
-            raise Unreadable("it does not say when it was made")
+            raise Unreadable("it has no creation time")
         length, size = (wire.duration or 0.0) * SECOND, wire.size or 0.0
         if not (0 <= length <= _LONGEST and 0 <= size <= _LARGEST):
             raise Unreadable("its length or size is impossible")

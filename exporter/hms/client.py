@@ -95,12 +95,12 @@ class Client:
             wanted = following
             cursor = tuple(sorted(wanted.items()))
             if cursor in asked:
-                raise ApiError(f"{route}: the list turns in a circle: its cursor came back")
+                raise ApiError(f"{route}: the list does not end: its cursor repeats")
             asked.add(cursor)
             # A broken server may repeat old records forever, with a new cursor each time.
             end = hash(bytes(page.data[-1])) if page.data else 0
             if end in ends:
-                raise ApiError(f"{route}: the list does not end: its pages repeat themselves")
+                raise ApiError(f"{route}: the list does not end: its pages repeat")
             ends.add(end)
         raise ApiError(f"{route}: the list does not end")
 
@@ -192,7 +192,7 @@ def _read_page(envelope: Envelope, streams: bool, body: Body) -> Iterator[Page]:
 def _read_record(identifier: str, body: Body) -> Iterator[bytes]:
     whole = body.whole()
     if record_id(whole) != identifier:
-        raise MalformedAnswer("the answer is not the record that was asked for")
+        raise MalformedAnswer("the answer is not the requested record")
     yield whole
 
 

@@ -71,7 +71,7 @@ def decode_job(raw: bytes | msgspec.Raw, now: int) -> Job | Rejection:
         wire = _decoder.decode(raw)
         created = moment(wire.created_at, now)
         if created is None:
-            raise Unreadable("it does not say when it was asked for")
+            raise Unreadable("it has no creation time")
         times = [moment(time, now) for time in (wire.started_at, wire.stopped_at, wire.updated_at)]
         return Job(wire.id, wire.room_id, created, _STATUSES.get(bytes(wire.status), _UNKNOWN), *times)
 

@@ -50,7 +50,7 @@ class Patience:
 
 
 def parse_date(text: str | None) -> datetime | None:
-    """The time in an HTTP date; `None` when there is none or it makes no sense."""
+    """The time in an HTTP date; `None` if it is missing or invalid."""
     if text is None:
         return None
     try:

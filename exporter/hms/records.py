@@ -231,7 +231,7 @@ def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: l
             left = None
         if not earliest <= joined <= latest or (left is not None and not joined <= left <= latest):
             name = peer.id or key or f"#{number}"
-            _leave_out(rejections, session, name, number, "it joins at an impossible time, or leaves at one")
+            _leave_out(rejections, session, name, number, "its join or leave time is impossible")
             continue
         role = peer.role or "unknown"
         if left is None and (user := peer.user_id):
@@ -257,7 +257,7 @@ def _unused(name: str, stays: dict[str, Stay], equals: dict[str, int]) -> str:
 
 def _leave_out(rejections: list[Rejection], session: str, name: str, number: int, reason: str) -> None:
     if len(rejections) >= MOST_BAD_PEERS:
-        raise _Unreadable(f"more than {MOST_BAD_PEERS} of its peers make no sense")
+        raise _Unreadable(f"more than {MOST_BAD_PEERS} of its peers are invalid")
     rejections.append(Rejection("peer", (session, name), f"{plain(session)} peer {number + 1}", reason))
 
 

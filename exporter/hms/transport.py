@@ -127,7 +127,7 @@ class Transport:
         self.wait(shared.rate.take())
         timeout = min(shared.config.timeout, self.ends - time.monotonic())
         if timeout <= 0:
-            raise ApiError(f"{endpoint}: no time is left for it", transport=True)
+            raise ApiError(f"{endpoint}: no time is left for the request", transport=True)
         body: Body | None = None
         attempt = Attempt(0)
         code = "200"  # also for a stream that its reader leaves

@@ -148,7 +148,7 @@ class AddingPoller(CollectingPoller):
         return self._add(work, left)
 
     def _add(self, adding: Adding, left: TimeLeft) -> None:
-        """Reads one of them; whatever goes wrong concerns that one alone."""
+        """Reads one adder; an error concerns it alone."""
         adder, turn = adding.adder, adding.turn
         begun = self._monotonic()
         outcome: list[_Outcome] = []
@@ -160,7 +160,7 @@ class AddingPoller(CollectingPoller):
             turn.succeeded(left.started, self._monotonic(), time.time(), quiet=adder.quiet(self._added, self.api.now()))
         else:
             left.failed(turn, error if fault is None else fault, begun)
-            if not whole:  # the rest must not wait for the part that fails
+            if not whole:  # the parts that work must not wait for the one that fails
                 turn.due = min(turn.due, left.started + self._config.collect.interval)
         self._tell_of(adding)
 

@@ -36,7 +36,7 @@ from exporter.state.store import Store, StoreError
 from exporter.times import HOUR, SECOND
 
 _SHARE = 0.9
-"""The part of a poll's interval within which collectors are read: the next poll must not have to wait for them."""
+"""The part of a poll's interval in which collectors are read, so that the next poll does not wait for them."""
 _GAP_INTERVALS = 3
 
 
@@ -158,7 +158,7 @@ class CollectingPoller(WorkspacePoller):
             self._give_way()
 
     def _turn(self, work: AtWork, left: TimeLeft) -> None:
-        """Reads one collector; whatever goes wrong concerns that one alone."""
+        """Reads one collector; an error concerns it alone."""
         assert isinstance(work, Site)
         self._enter(work)
         begun = self._monotonic()
@@ -176,7 +176,7 @@ class CollectingPoller(WorkspacePoller):
         if fault is None and error is None:
             work.turn.succeeded(left.started, self._monotonic(), time.time(), quiet=work.quiet())
             if work.reader.behind:
-                return  # it succeeds when its past can be read too
+                return  # it succeeds only when its past can be read too
         else:
             left.failed(work.turn, error if fault is None else fault, begun)
         self._tell_of(work)

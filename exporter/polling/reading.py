@@ -59,7 +59,7 @@ class Reading:
         first = next(pages, None)
         self._running = pages if first is None else chain([first], pages)
         if self.now is None and not self.faults:
-            self.faults.append("100ms answers no list of sessions")
+            self.faults.append("100ms does not answer with a list of sessions")
         return self.now
 
     def present(self, poll: Poll) -> Iterator[msgspec.Raw]:

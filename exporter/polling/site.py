@@ -17,7 +17,7 @@ from exporter.publish.collected import CollectedText
 from exporter.publish.exposition import Section
 
 _TELL_AGAIN = 60.0
-"""Seconds between two lines of a fault that keeps changing."""
+"""Minimum seconds between two log lines of a fault that keeps changing."""
 _LEAST = 0.1
 """The part of a poll's interval that must be left for a collector to begin."""
 _ENOUGH = 0.25

@@ -14,7 +14,7 @@ SILENT_SECONDS = 86_400.0
 """Seconds until a collector that the workspace may not read is tried again."""
 _SHOWN_INTERVALS = 3
 _LONGEST_BACKOFF = 8
-"""Intervals that pass at most until a collector which fails is tried again."""
+"""A failing collector is tried again after at most this many intervals."""
 _MOST_CUTS = 3
 """Reads in a row that the end of a poll's time may cut short, though they had time enough, until that is a fault."""
 _LATE_INTERVALS = 3

@@ -111,7 +111,7 @@ def _users_of_time(of: AccountView) -> list[tuple[str, RoleTotals]]:
 
 
 def period_lines(name: str, labels: str, day: int, month: int) -> str:
-    """The lines of a day's and a month's usage (µs); `labels` have their braces, and a space at the end."""
+    """The lines of a day's and a month's usage (µs); `labels` include braces and a space at the end."""
     of_day, of_month = _period_starts(name, labels)
     return f"{of_day}{day / SECOND!r}\n{of_month}{month / SECOND!r}\n"
 

@@ -1,7 +1,7 @@
 """The lines of accounts and workspaces by family: finished bytes for the exposition.
 
-An account's lines are rendered anew only when something of it has changed: most of a large exposition stays the same from one
-poll to the next.  Where sessions run, time goes on in any case: the times of all such accounts are written together.
+An account's lines are rendered again only when it has changed, because most of a large exposition stays the same from one poll
+to the next.  Where sessions run, time goes on in any case: the times of all such accounts are written together.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Columns:
 
 
 class AccountText:
-    """An account's lines, kept from poll to poll and rendered anew only as far as something has changed.
+    """An account's lines, cached from poll to poll; only changed families are rendered again.
 
     In a room in which nobody came or went, only times change.  That is the usual case.
     """
@@ -77,7 +77,7 @@ class AccountText:
     __slots__ = ("_bots", "_created", "_key", "_moved", "_of", "_starts", "_texts", "_version")
 
     def __init__(self, bots: frozenset[str] = frozenset()) -> None:
-        """Peers in the roles `bots` are no people."""
+        """Peers in the roles `bots` are not people."""
         self._bots = bots
         self._created: tuple[tuple[object, ...] | None, dict[int, list[bytes]]] = (None, {})
         self._key: tuple[object, ...] | None = None
@@ -140,7 +140,7 @@ def _interleaved(text: bytes, after: Sequence[bytes]) -> bytes:
 
 
 def account_lines(workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> list[bytes]:
-    """An account's lines, one text for each of `ACCOUNT_FAMILIES`, as they are at the moment."""
+    """An account's current lines, one text for each of `ACCOUNT_FAMILIES`."""
     columns = Columns()
     columns.add(AccountText().lines(workspace, label, state, known))
     return columns.texts()

@@ -178,7 +178,7 @@ class Job:
         """How many of the changes have happened by `now`."""
         step = bisect_right(self._changes, now, key=itemgetter(0))
         if step == 0:
-            raise ValueError(f"job {self.id} was not asked for at {now}")
+            raise ValueError(f"job {self.id} was not requested by {now}")
         return step
 
 

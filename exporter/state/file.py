@@ -109,7 +109,7 @@ class StateFile:
             there = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
             self._put_back()
-            event("warn", "state file was removed while in use and has been written anew", path=self.path)
+            event("warn", "state file was removed while in use and has been written again", path=self.path)
             return
         if _identity(there) != _identity(os.fstat(self._held.fileno())):
             raise StoreError(
@@ -120,7 +120,7 @@ class StateFile:
             return  # only the file itself is open
         if None in self._beside or self._find_beside() != self._beside:
             self._put_back()
-            event("warn", "the log of the state file was removed while in use; the state file has been written anew", path=self.path)
+            event("warn", "the log of the state file was removed while in use; the state file has been written again", path=self.path)
         elif self._write_marks() != self._written:
             self._look_over()
 

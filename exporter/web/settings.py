@@ -111,7 +111,7 @@ class TlsSettings:
     client_auth_type: ssl.VerifyMode = setting(ssl.CERT_NONE, _client_auth)
     client_ca_file: Path | None = setting(None, _path)
     client_allowed_sans: frozenset[str] = setting(frozenset(), _names)
-    """A client's certificate must have one of these names; empty: any name will do."""
+    """A client's certificate must have one of these names; empty means any name."""
     min_version: ssl.TLSVersion = setting(ssl.TLSVersion.TLSv1_2, choice(TLS_VERSIONS))
     max_version: ssl.TLSVersion = setting(ssl.TLSVersion.TLSv1_3, choice(TLS_VERSIONS))
     cipher_suites: tuple[str, ...] | None = setting(None, _ciphers)

@@ -115,7 +115,7 @@ def test_a_target_that_holds_a_state_is_refused_and_left_as_it_is(
     other = tmp_path / "other.db"
     fill(other).close()
     before = other.read_bytes()
-    assert "there is a file already" in refused(capsys, str(path), str(other))
+    assert "the file exists already" in refused(capsys, str(path), str(other))
     assert other.read_bytes() == before
     assert main(["state", "copy", str(path), postgres.url(name)]) == 0
     capsys.readouterr()

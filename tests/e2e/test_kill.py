@@ -200,4 +200,4 @@ def test_a_state_file_removed_from_under_the_program_is_back_before_a_kill(tmp_p
         exporter.kill()
         exporter.start()
         finish(found)
-        assert "state file was removed while in use and has been written anew" in exporter.log.read_text()
+        assert "state file was removed while in use and has been written again" in exporter.log.read_text()

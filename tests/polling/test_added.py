@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from exporter.simulator.seeds import MARK
 from exporter.state.store import Store, StoreError
 from exporter.times import DAY, EPOCH, HOUR, MICROSECOND, MINUTE, SECOND
 from lab.beside import BesideBench
-from tests.harness import MEMORY, T0, at, places_of
+from tests.harness import T0, at, places_of
 from tests.marks import first_quick
 
 ALL = CollectConfig(
@@ -38,26 +37,9 @@ LONG_AGO = EPOCH + (T0 - DAY) * MICROSECOND
 
 
 @pytest.fixture
-def world() -> World:
-    return World("key", "secret-of-at-least-thirty-two-bytes!")
-
-
-@pytest.fixture
-def benches(world: World) -> Iterator[Any]:
-    """Makes a bench that reads all three with each poll; it is cleared away in the end."""
-    made: list[BesideBench] = []
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-
-        def make(rooms: Any = None, **options: Any) -> BesideBench:
-            own = Path(folder) / str(len(made))
-            own.mkdir()
-            collect = options.pop("collect", ALL)
-            made.append(BesideBench(own, options.pop("world", world), rooms, collect=collect, **options))
-            return made[-1]
-
-        yield make
-        for bench in made:
-            bench.close()
+def benches(beside_benches: Callable[..., BesideBench]) -> Callable[..., BesideBench]:
+    """Makes a bench that reads all three with each poll."""
+    return partial(beside_benches, collect=ALL)
 
 
 def call(world: World, room: Room, start: float, end: float) -> Session:

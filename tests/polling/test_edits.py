@@ -8,13 +8,11 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,29 +23,9 @@ from exporter.times import SECOND
 from lab.bench import QUICK, Bench, Rooms
 from lab.counters import sums_of
 from tests.e2e.program import ACCESS_KEY, SECRET, Program, configure, running, some, wait_until, workspace
-from tests.harness import MEMORY, at, script_totals
+from tests.harness import at, script_totals
 
 DAY_S = 86_400.0
-
-
-@pytest.fixture
-def world() -> World:
-    return World("key", "secret-of-at-least-thirty-two-bytes!")
-
-
-@pytest.fixture
-def benches(world: World) -> Iterator[Callable[..., Bench]]:
-    """Makes a bench; it is cleared away in the end."""
-    made: list[Bench] = []
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-
-        def make(rooms: Rooms = None, **options: Any) -> Bench:
-            made.append(Bench(Path(folder) / str(len(made)), world, rooms, **options))
-            return made[-1]
-
-        yield make
-        for bench in made:
-            bench.close()
 
 
 def call(world: World, room_id: str, start: float, end: float | None = None, peers: int = 1) -> Session:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +19,7 @@ from exporter.simulator.seeds import MARK
 from exporter.state.tables import COLLECTOR, CollectorRow
 from exporter.times import DAY, SECOND
 from lab.beside import BesideBench
-from tests.harness import MEMORY, at, places_of
+from tests.harness import at, places_of
 
 METRICS: dict[Kind, tuple[str, str]] = {
     "recording": ("recording", "recordings"),
@@ -31,25 +29,9 @@ METRICS: dict[Kind, tuple[str, str]] = {
 
 
 @pytest.fixture
-def world() -> World:
-    return World("key", "secret-of-at-least-thirty-two-bytes!")
-
-
-@pytest.fixture
-def benches(world: World) -> Iterator[Any]:
-    """Makes a bench that reads jobs with each poll; it is cleared away in the end."""
-    made: list[BesideBench] = []
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-
-        def make(rooms: Any = None, **options: Any) -> BesideBench:
-            own = Path(folder) / str(len(made))
-            own.mkdir()
-            made.append(BesideBench(own, options.pop("world", world), rooms, **options))
-            return made[-1]
-
-        yield make
-        for bench in made:
-            bench.close()
+def benches(beside_benches: Callable[..., BesideBench]) -> Callable[..., BesideBench]:
+    """Makes a bench that reads jobs with each poll."""
+    return beside_benches
 
 
 def test_a_recording_is_counted_from_being_asked_for_to_its_end(benches: Any, world: World) -> None:

@@ -230,7 +230,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
-LOG_REMOVED = "the log of the state file was removed while in use; the state file has been written anew"
+LOG_REMOVED = "the log of the state file was removed while in use; the state file has been written again"
 LOGS = pytest.mark.parametrize("names", [("-wal", "-shm"), ("-wal",), ("-shm",)], ids=["log and index", "log", "index"])
 
 

@@ -97,7 +97,7 @@ def backfill(config: Config, wanted: Wanted, out: TextIO = sys.stdout, err: Text
 def _same_as_before(work: Work, plan: Plan, output: Path) -> None:
     before, now = work.noted("plan"), msgspec.json.encode(plan)
     if before and before != now:
-        raise ConfigError(f"--output: {work.path} is left of another backfill; give the same options again, or remove it")
+        raise ConfigError(f"--output: {work.path} belongs to another backfill; give the same options again, or remove it")
     if not before:
         _part(output).unlink(missing_ok=True)
         work.note(plan=now)
@@ -201,7 +201,7 @@ def _part(output: Path) -> Path:
 @contextmanager
 def _errors(output: Path) -> Iterator[None]:
     """Turns errors into messages that say what to do.  Nothing that has been read is lost."""
-    again = "run the same command again to go on from here"
+    again = "run the same command again to continue from here"
     try:
         yield
     except (ApiError, StoreError) as error:
@@ -213,7 +213,7 @@ def _errors(output: Path) -> Iterator[None]:
         reason = "another backfill uses it" if "locked" in str(error) else str(error)
         raise BackfillError(f"{output}.work: {reason}") from error
     except sqlite3.DatabaseError as error:
-        raise BackfillError(f"{output}.work: {error}; remove it to begin anew") from error
+        raise BackfillError(f"{output}.work: {error}; remove it to start over") from error
     except OSError as error:
         raise BackfillError(f"{output}: {error.strerror or error}; {again}") from error
 

@@ -190,6 +190,6 @@ def _labels(given: Sequence[str]) -> dict[str, str]:
         if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith("__") or not value:
             raise ConfigError("--label: expected name=value, such as job=hms")
         if name in labels or name in _OWN_LABELS:
-            raise ConfigError(f"--label: expected each label once, and none of the exporter's own, found {name}")
+            raise ConfigError(f"--label: expected each label once, and not one of the exporter's own, found {name}")
         labels[name] = value
     return labels
