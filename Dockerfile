@@ -1,4 +1,4 @@
-# `make image` builds it with docker, podman or buildah, whichever is there, and tells it version, revision, source and date.
+# `make image` builds it with docker, podman or buildah, whichever is installed, and passes version, revision, source and date.
 #
 # The base is pinned by the exact version of its tag, for amd64, arm64 and others.  To pin its content too, append the digest that
 # your registry shows:  docker buildx imagetools inspect python:3.13.11-slim-bookworm
@@ -7,7 +7,7 @@ ARG PYTHON_IMAGE=python:3.13.11-slim-bookworm
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1
 WORKDIR /src
-# What runs, and nothing beside it, goes into an environment without pip; wheels alone, so that nothing runs while it is installed.
+# Only the program and its dependencies go into an environment without pip; only wheels, so that no code runs during installation.
 COPY requirements.lock requirements-build.lock ./
 RUN python -m venv --without-pip /opt/hms-exporter \
     && python -m pip --python /opt/hms-exporter/bin/python install --no-compile --require-hashes --only-binary :all: --requirement requirements.lock \
@@ -16,7 +16,7 @@ COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY grafana/dashboards grafana/dashboards
 COPY prometheus/rules prometheus/rules
 COPY exporter exporter
-# Byte code that goes by the content of its source, not by its time: the same code makes the same layer.
+# Byte code is checked by the hash of its source, not by its time, so that the same code makes the same layer.
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
     && python -m pip --python /opt/hms-exporter/bin/python install --no-compile --no-deps --no-index wheels/*.whl \
     && /opt/hms-exporter/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /opt/hms-exporter/lib
@@ -34,11 +34,11 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 10100
 STOPSIGNAL SIGTERM
-# It knows the address, TLS and passwords of config.yaml in /data, or of the environment.  For flags that change them, give a
-# --health-cmd with the same flags.  Often, so that what waits for it starts soon; a check costs 0.2 s of CPU (--health-interval).
+# It uses the address, TLS and passwords of config.yaml in /data, or of the environment.  If flags change them, give a
+# --health-cmd with the same flags.  It runs often, so that dependent services start soon; a check costs 0.2 s of CPU (--health-interval).
 HEALTHCHECK --interval=5s --timeout=6s --start-period=15s CMD ["hms-exporter", "check", "--healthy"]
 ENTRYPOINT ["hms-exporter"]
-# Last, so that another revision changes no layer.
+# Last, so that a new revision changes no layer.
 ARG HMS_EXPORTER_VERSION=unknown
 ARG HMS_EXPORTER_REVISION=unknown
 ARG HMS_EXPORTER_SOURCE=

@@ -5,7 +5,7 @@
 .NOTPARALLEL:
 SHELL := /bin/sh
 
-# The first Python that is new enough and can make a virtual environment.  Asked by running it: a shim may exist for a version that does not.
+# The first Python that is new enough and can make a virtual environment.  It is run to find out, because a shim may exist for a missing version.
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3 python,$(shell \
 	$(name) -c 'import sys, ensurepip; sys.version_info < (3, 11) and sys.exit(1); print("$(name)")' 2>/dev/null)))
 
@@ -42,13 +42,13 @@ run: .venv/.run ## the exporter with config.yaml and the credentials in the envi
 stack: .venv/.dev ## the demo with Prometheus and Alertmanager beside it, and Grafana if it is installed
 	@$(VENV) -m scripts.stack $(ARGS)
 
-##@ Prove
+##@ Test
 .PHONY: test quick lint bench soak
 
 test: lint .venv/.dev ## lint, types and all tests
 	$(TESTS) $(ARGS)
 
-quick: .venv/.dev ## the tests that take no more than a moment
+quick: .venv/.dev ## the fast tests
 	HMS_EXAMPLES=$${HMS_EXAMPLES:-20} $(TESTS) -m "not slow" $(ARGS)
 
 lint: .venv/.dev ## style, format and types
@@ -56,13 +56,13 @@ lint: .venv/.dev ## style, format and types
 	$(VENV) -m ruff format --check .
 	$(VENV) -m mypy
 
-bench: .venv/.dev ## how fast, how frugal: one table at the end
+bench: .venv/.dev ## measure speed and memory; prints one table at the end
 	$(VENV) -m bench $(ARGS)
 
 soak: .venv/.dev ## days of simulated life in an hour, with faults
 	$(VENV) -m soak $(ARGS)
 
-##@ Ship
+##@ Release
 .PHONY: image dist
 
 image: ## the image, with docker, podman or buildah
@@ -71,7 +71,7 @@ image: ## the image, with docker, podman or buildah
 dist: .venv/.dev .tools/venv/.installed ## a release in dist/: wheel, sdist, image, bill of materials, chart, dashboards, checksums
 	@$(VENV) -m scripts.dist
 
-##@ Keep
+##@ Maintain
 .PHONY: generate pictures lock tools clean help
 
 generate: .venv/.dev ## write what is made from other files: dashboards, the Kubernetes rules
@@ -82,13 +82,13 @@ generate: .venv/.dev ## write what is made from other files: dashboards, the Kub
 pictures: .venv/.dev ## draw the dashboards' pictures in docs/images again (node, npm, chromium)
 	$(VENV) -m grafana.pictures $(ARGS)
 
-lock: .tools/venv/.installed ## write the lock files anew from pyproject.toml
+lock: .tools/venv/.installed ## write the lock files again from pyproject.toml
 	$(LOCK) pyproject.toml -o requirements.lock
 	$(LOCK) pyproject.toml --group dev -o requirements-dev.lock
 	$(LOCK) --group build -o requirements-build.lock
 	$(LOCK) --group tools -o requirements-tools.lock
 
-tools: ## fetch Prometheus, Alertmanager and a browser for the tests that want them (Debian)
+tools: ## fetch Prometheus, Alertmanager and a browser for the tests that need them (Debian)
 	scripts/fetch-tools
 
 clean: ## remove everything that was installed or built here

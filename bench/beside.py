@@ -74,7 +74,7 @@ class Face:
 
     def __init__(self, folder: Path, sessions: int) -> None:
         command = [sys.executable, str(_HERE / "face_server.py"), str(sessions)]
-        self._process = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603 (ours)
+        self._process = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603 (our own program)
         self.port = int(self._read())
 
     def __enter__(self) -> Self:
@@ -161,7 +161,7 @@ def _in_one_poll(kind: Kind, face: Face) -> list[float]:
         began = time.perf_counter()
         scraper.scrape()
         waits.append(time.perf_counter() - began)
-        time.sleep(0.005)
+        time.sleep(0.005)  # between two scrapes, so that they do not take all of the CPU
     scraper.close()
     return waits
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from exporter import logs
-from exporter.config.config import PollConfig, load
+from exporter.config.config import load
 from exporter.daemon import Daemon
 
 
 def main() -> None:
     """Runs until it is told to stop."""
     config = load(Path(sys.argv[1]), {})
-    config = replace(config, poll=PollConfig(float(sys.argv[2]), config.poll.since))
+    config = replace(config, poll=replace(config.poll, interval=float(sys.argv[2])))
     logs.set_up(config.log.level, config.log.format)
     Daemon(config, lambda: config).run()
 

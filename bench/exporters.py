@@ -63,7 +63,7 @@ class Exporter:
                     return time.perf_counter() - self.started
             except URLError:
                 assert self._process.poll() is None, self.log_path.read_text()
-                time.sleep(0.01)
+                time.sleep(0.01)  # until it answers
 
     def scrape(self) -> tuple[str, float]:
         """The exposition, as soon as there is one, and when it was there.  Raises `AssertionError` when the process has ended."""
@@ -74,7 +74,7 @@ class Exporter:
                 return self._scraper.body.decode(), answered
             except ConnectionRefusedError:
                 assert self._process.poll() is None, self.log_path.read_text()
-                time.sleep(0.002)
+                time.sleep(0.002)  # until it listens
 
     def memory(self) -> tuple[float, float]:
         """Resident now and at most (MiB)."""
@@ -91,7 +91,7 @@ class Exporter:
             page, _ = self.scrape()
             if total(page, name) >= least:
                 return page
-            time.sleep(0.05)
+            time.sleep(0.05)  # until the next look, within the deadline
         raise TimeoutError(f"{name} did not reach {least}: {self.log_path.read_text()[-2000:]}")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 def main() -> None:
     """Serves until its input ends."""
     # The checkout's own code, not that beside this file: what is measured may be of another age.
-    sys.path[0] = os.getcwd()  # noqa: PTH109 (a text)
+    sys.path[0] = os.getcwd()  # noqa: PTH109 (sys.path holds texts)
     from bench import scrape
     from bench.rig import Rig
     from bench.traffic import Traffic

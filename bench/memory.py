@@ -62,7 +62,7 @@ def _many(sessions: int, polls: int) -> tuple[Row, Row]:
         compressed = Scraper(exporter.port, OPENMETRICS, "gzip")
         early, series, done = 0.0, 0, 0.0
         while done < polls:
-            time.sleep(0.1 if sessions < _GOAL else 1)
+            time.sleep(0.1 if sessions < _GOAL else 1)  # the pace of a Prometheus
             page, _ = exporter.scrape()
             compressed.scrape()  # as Prometheus does
             done = total(page, "hms_exporter_polls_total")

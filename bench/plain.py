@@ -94,4 +94,4 @@ def run(base_url: str, token: str, rooms: dict[str, str], port: int) -> None:
     exporter.poll()
     while True:
         schedule.run_pending()
-        time.sleep(1)
+        time.sleep(1)  # as the plain exporters that it stands for do

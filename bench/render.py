@@ -87,7 +87,7 @@ def _theirs(series: int, every_page: bool) -> Callable[[], float]:
     def render() -> None:
         page = generate_latest(registry)
         if every_page:
-            modern = prometheus_client.openmetrics.exposition.generate_latest(registry)  # type: ignore[no-untyped-call]  # it has none
+            modern = prometheus_client.openmetrics.exposition.generate_latest(registry)  # type: ignore[no-untyped-call]  # it has no types
             for body in (page, modern):
                 gzip.compress(body)  # as start_http_server does
 

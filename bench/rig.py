@@ -26,7 +26,7 @@ class Rig:
     def __init__(self, folder: Path, traffic: Traffic, now: int) -> None:
         self.now = now
         self.bodies: list[bytes] = []
-        config = Config((WorkspaceConfig("bench", KeyPair(Secret("key"), Secret(SECRET))),), limits=LimitsConfig(1_000_000))
+        config = Config((WorkspaceConfig("bench", KeyPair(Secret("key"), Secret(SECRET))),), limits=LimitsConfig(max_rooms=1_000_000))
         self._metrics = SelfMetrics("bench", "unknown")
         self.exposition = Exposition(self._metrics.render)
         self.store = Store(folder / "state.db")

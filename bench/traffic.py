@@ -11,7 +11,7 @@ from exporter.counting.rooms import KnownRoom
 PAGE = 100
 SERIES, PLAIN_SERIES = 80, 53
 """What a room of this shape publishes here, and in the plain exporter."""
-SECRET = "a-secret-of-the-benchmark-that-opens-nothing"  # noqa: S105 (not one)
+SECRET = "a-secret-of-the-benchmark-that-opens-nothing"  # noqa: S105 (not a secret: it opens nothing)
 _LEAVES = 10
 """This many of a session's peers leave as it changes; after that only its `updated_at` moves, so that it stays the same size."""
 _OWNER = '"customer_id":"60b8e1d96eb86d8101b5735a","app_id":"60b8e1d96eb86d8101b57359"'

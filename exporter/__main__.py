@@ -15,7 +15,7 @@ def main() -> int:
     """Runs the command line of this process; returns its exit code."""
     try:
         for number in _STOP:
-            # Not `sys.exit`: an exception that is raised in the midst of an import or a callback may be swallowed.
+            # Not `sys.exit`: an exception that is raised during an import or in a callback may be swallowed.
             signal.signal(number, lambda *_: os._exit(0))
     except KeyboardInterrupt:
         os._exit(0)

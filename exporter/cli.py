@@ -29,14 +29,14 @@ COMMANDS = {
     "dashboards": "write the dashboards for Grafana into a folder",
     "rules": "write the alerts and recording rules for Prometheus into a folder",
 }
-"""Each command's name (also that of its module in `exporter.commands`) and its line of help."""
+"""Each command's name, which is also that of its module in `exporter.commands`, and its line of help."""
 
 _DESCRIPTION = "Prometheus exporter for 100ms.live: exact sessions, peers and participant minutes of your rooms."
 _OWN_FLAGS = ("-h", "--help", "--version")
 
 
 class Command(Protocol):
-    """What a module in `exporter.commands` offers."""
+    """The interface of a module in `exporter.commands`."""
 
     __doc__: str | None
 

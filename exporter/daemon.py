@@ -1,4 +1,4 @@
-"""The daemon: the schedule, the signals, reload and shutdown; and what the HTTP face shows of all that."""
+"""The daemon: the schedule, signals, reload and shutdown, and the data that it provides to the HTTP face."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from exporter.web.server import HttpServer
 from exporter.web.webhooks import Keys, webhook_server
 
 _LONGEST_SLEEP = 0.5
-"""Seconds that the loop sleeps at most: it is its own sign of life."""
+"""Seconds that the loop sleeps at most, because each round is its sign of life."""
 _LOOP_STUCK_AFTER = 10.0
 _LONGEST_SILENCE = 1.0
-"""Seconds that the port waits for the stored counters: health checks want an answer within two."""
+"""Seconds that the port waits for the stored counters, because health checks want an answer within two."""
 _UPKEEP_SECONDS = 10.0
 
 _Command = Literal["stop", "reload", "reschedule", "restored", "succession"]
 
 
 class CannotRun(Exception):
-    """The daemon cannot run here: the port is taken, the state file unusable or in use."""
+    """The daemon cannot run: the port is taken, or the state file is unusable or in use."""
 
 
 class Cadence:
-    """A steady beat on the monotonic clock, for a job of `schedule`, which goes by the wall clock and counts from a job's end."""
+    """A steady beat on the monotonic clock for a job of `schedule`, which uses the wall clock and counts from a job's end."""
 
     def __init__(self, job: schedule.Job, seconds: float, now: float) -> None:
         self._job = job
@@ -57,16 +57,16 @@ class Cadence:
     def beat(self, now: float) -> None:
         """The job has run: the next beat is a whole number of intervals after the first."""
         self._due += self._seconds
-        if self._due <= now:  # the process was suspended or starved: the beats missed are not made up for
+        if self._due <= now:  # the process was suspended or starved: missed beats are skipped
             self._due += self._seconds * ((now - self._due) // self._seconds + 1)
 
     def align(self, now: float) -> None:
-        """Tells the job when it is due, in the wall clock's terms of this moment, so that setting that clock changes nothing."""
+        """Sets when the job is due, by the wall clock of this moment, so that setting that clock changes nothing."""
         self._job.next_run = datetime.now() + timedelta(seconds=self._due - now)  # noqa: DTZ005 (schedule compares with naive local time)
 
 
 class Daemon:
-    """Everything that runs.  `load` reads the configuration again, for a reload."""
+    """The running exporter.  `load` reads the configuration again, for a reload."""
 
     def __init__(self, config: Config, load: Callable[[], Config]) -> None:
         self._config = config
@@ -76,28 +76,28 @@ class Daemon:
         self._metrics.created = config.web.created_timestamps
         self._exposition = Exposition(self._metrics.render, may_show=self._is_active)
         self._candidate: Candidate | None = None
-        """Where the state is a database that others may hold: active, or standing by."""
+        """Set if the state is a database, which another exporter may hold: active, or standing by."""
         self._database: Database | None = None
-        """That state, while it is ours."""
+        """The state in the database, while this exporter holds it."""
         self._restoring: Restoring | None = None
         self._fleet: Fleet | None = None
-        """`None` while the state is still being read, or not ours."""
+        """`None` while the state is still being read, or another exporter holds it."""
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._reloading = threading.Lock()
         self._scheduler = schedule.Scheduler()
         self._cadences: list[Cadence] = []
         self._alive_at = time.monotonic()
         self._keys: Keys | None = None
-        """What webhooks must show; `None` when none are received."""
+        """The secrets that webhooks must show; `None` if none are received."""
 
     # -- running --------------------------------------------------------------------------------------------------
 
     def run(self, ready: Callable[[list[str]], None] | None = None) -> None:
-        """Runs until SIGTERM or SIGINT; `ready` is told once it listens: the address of the pages, then that
-        for webhooks where they are received.  Raises `CannotRun` or `ConfigError`.
+        """Runs until SIGTERM or SIGINT.  Raises `CannotRun` or `ConfigError`.
 
-        It listens once the stored counters are published, so that no scrape misses them.  A large state takes longer than that
-        may wait: then it listens meanwhile, answers for its health, and obeys signals.
+        Once it listens, it calls `ready` with the address of the pages, and that for webhooks if they are received.  It listens after
+        the stored counters are published, so that no scrape misses them.  If a large state takes longer than the port may wait, it
+        listens earlier, answers health checks, and obeys signals.
         """
         self._take_signals()
         if self._config.storage.database() is not None:
@@ -119,7 +119,7 @@ class Daemon:
             self._loop()
         finally:
             notify.tell("STOPPING=1")
-            for server in servers[1:]:  # a webhook that is answered is stored
+            for server in servers[1:]:  # answered webhooks are stored first
                 server.stop()
             release = None if self._candidate is None else self._candidate.stop
             if self._restoring is not None:
@@ -136,7 +136,7 @@ class Daemon:
         return restoring
 
     def _listen_for_webhooks(self) -> list[HttpServer]:
-        """The port for webhooks, where they are received."""
+        """The port for webhooks, if they are received."""
         config = self._config.webhooks
         if config is None:
             return []
@@ -180,7 +180,7 @@ class Daemon:
             try:
                 command = self._commands.get(timeout=min(_LONGEST_SLEEP, max(0.001, idle if idle is not None else 1.0)))
             except queue.Empty:
-                if self._fleet is None:  # restoring the state takes as long as it takes
+                if self._fleet is None:  # restoring the state may take long
                     notify.tell("WATCHDOG=1")
                 continue
             if command == "stop":
@@ -198,14 +198,14 @@ class Daemon:
     def _restored(self) -> None:
         restoring = self._restoring
         if restoring is None or not restoring.ended or self._fleet is not None:
-            return  # of a state that has been lost meanwhile
+            return  # the state has been lost meanwhile
         self._fleet = self._result(restoring)
         if self._fleet is not None:
             self._fleet.start()
             self._schedule()
 
     def _result(self, restoring: Restoring) -> Fleet | None:
-        """The workspaces as the state has them; `None` when a database has failed, which is sought again."""
+        """The workspaces as restored; `None` if a database has failed, which is then tried again."""
         try:
             return restoring.result()
         except StoreError as error:
@@ -218,7 +218,7 @@ class Daemon:
     # -- active or standing by ------------------------------------------------------------------------------------
 
     def _succession(self) -> None:
-        """The state is ours, or no longer, or must not be touched."""
+        """Handles a change of the lock: this exporter got it, or lost it, or must not touch the state."""
         candidate = self._candidate
         assert candidate is not None
         if isinstance(candidate.refused, ConfigError):
@@ -239,7 +239,7 @@ class Daemon:
                 self._restore(lambda: Store(database))
 
     def _is_active(self) -> bool:
-        """Whether this exporter may publish now; asked in every scrape."""
+        """Whether this exporter may publish now; checked at every scrape."""
         return self._candidate is None or self._candidate.leased()
 
     def _tell_active(self) -> None:
@@ -247,11 +247,11 @@ class Daemon:
             self._metrics.active.set(int(self._is_active()))
 
     def _guarded(self, work: Callable[[], None], cadence: Cadence) -> None:
-        """A job that raises is not scheduled again by `schedule`: none does."""
+        """Runs a job and logs its exception, because `schedule` does not reschedule a job that raises."""
         cadence.beat(time.monotonic())
         try:
             work()
-        except Exception:  # noqa: BLE001 (the schedule must go on, whatever happens in one job)
+        except Exception:  # noqa: BLE001 (the schedule must continue after any error in a job)
             failure("a scheduled job failed")
 
     def _poll(self) -> None:
@@ -264,7 +264,7 @@ class Daemon:
         if self.unhealthy() is None:
             notify.tell("WATCHDOG=1")
 
-    # -- what the HTTP face asks ----------------------------------------------------------------------------------
+    # -- for the HTTP face ----------------------------------------------------------------------------------------
 
     @property
     def lifecycle_enabled(self) -> bool:
@@ -282,7 +282,7 @@ class Daemon:
         return self._exposition.page(accept, accept_encoding, names)
 
     def status(self) -> Status:
-        """The state of things for the landing page."""
+        """The data for the landing page."""
         if self._fleet is not None:
             workspaces = self._fleet.status()
         else:
@@ -298,7 +298,7 @@ class Daemon:
         return next((f"Workspace {name}: {reason}." for name, reason in stuck.items()), None)
 
     def unready(self) -> str | None:
-        """Why there is nothing complete to show yet; `None` once every workspace has been polled with success."""
+        """Why the exporter is not ready; `None` once every workspace has been polled successfully."""
         if self._candidate is not None and not self._is_active():
             return f"Standing by: waiting for {self._candidate.waiting_for}."
         if self._fleet is None:
@@ -311,19 +311,19 @@ class Daemon:
         return any(known.name == workspace for known in self._config.workspaces)
 
     def take(self, workspace: str, body: bytes) -> Taken:
-        """A webhook has come."""
+        """Takes a webhook."""
         fleet = self._fleet
-        # A standby stores nothing, and 100ms tries again: the active one may hear it then.
+        # A standby stores nothing; 100ms retries, and the retry may reach the active exporter.
         return "busy" if fleet is None or fleet.inbox is None or not self._is_active() else fleet.inbox.take(workspace, body)
 
     def reject(self, workspace: str, reason: str) -> None:
-        """A request at the webhooks' port was refused."""
+        """Counts a refused request at the port for webhooks."""
         fleet = self._fleet
         if fleet is not None and fleet.inbox is not None:
             fleet.inbox.reject(workspace, reason)
 
     def reload(self) -> str | None:
-        """Reads the configuration again and applies it whole: `None`, or why it was refused and nothing has changed."""
+        """Reads the configuration again and applies it completely; returns why it was refused, with nothing changed, or `None`."""
         with self._reloading:
             try:
                 self._apply(self._load())
@@ -331,7 +331,7 @@ class Daemon:
                 self._metrics.reload_successful.set(0)
                 event("error", "configuration not reloaded", reason=error)
                 return str(error)
-            except Exception:  # noqa: BLE001 (a signal must not be able to end the daemon by a fault of this program)
+            except Exception:  # noqa: BLE001 (a reload by a signal must never end the daemon)
                 self._metrics.reload_successful.set(0)
                 failure("configuration not reloaded")
                 return "a fault of the exporter; see the log"
@@ -343,7 +343,7 @@ class Daemon:
         now = self._config
         if config.storage != now.storage:
             raise ConfigError("storage: cannot change while running; restart the exporter for that")
-        config.storage.database()  # a file that holds no URL is refused
+        config.storage.database()  # refuses a file that holds no URL
         if config.web.listen_address != now.web.listen_address:
             raise ConfigError("web.listen_address: cannot change while running; restart the exporter for that")
         there, then = (None if of.webhooks is None else of.webhooks.listen_address for of in (config, now))
@@ -351,7 +351,7 @@ class Daemon:
             raise ConfigError("webhooks.listen_address: cannot change while running; restart the exporter for that")
         if self._fleet is None and self._restoring is not None:
             raise ConfigError("the state is still being read; try again when the exporter is ready")
-        keys = Keys(config.webhooks) if config.webhooks is not None else None  # its files are read before anything changes
+        keys = Keys(config.webhooks) if config.webhooks is not None else None  # reads its files before anything changes
         if self._fleet is not None:
             self._fleet.configure(config)
         if self._keys is not None and keys is not None and config.webhooks is not None:
@@ -375,7 +375,7 @@ def _listen(daemon: Daemon, web: WebConfig) -> HttpServer:
         else:
             listeners = listen_on_all([(address.host, address.port) for address in web.listen_address])
     except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (")[0]  # `create_server` adds the address once more
+        reason = (error.strerror or str(error)).partition(" (")[0]  # `create_server` repeats the address
         raise CannotRun(f"cannot listen on {error.filename or 'the sockets of systemd'}: {reason}") from error
     server = http_server(daemon, listeners, web.config_file, web.telemetry_path)
     server.start()
@@ -391,5 +391,5 @@ def _database_url(config: Config) -> str:
 
 
 def revision() -> str:
-    """The commit that this was built from, as the image's build says; `unknown` elsewhere."""
+    """The commit that this was built from, set by the image's build; otherwise `unknown`."""
     return os.environ.get("HMS_EXPORTER_REVISION", "unknown")

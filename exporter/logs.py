@@ -1,4 +1,4 @@
-"""The log: one line an event on stderr, UTC times, as logfmt or JSON; an event's details are its fields."""
+"""The log: one line for each event on stderr, with UTC times, as logfmt or JSON; an event's details are its fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger("exporter")
 
 
 def set_up(level: Literal["debug", "info", "warn", "error"], form: Literal["logfmt", "json"]) -> None:
-    """Sends the program's events to stderr.  May be called again, with other settings."""
+    """Sends the program's events to stderr.  May be called again with other settings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(form))
     logger.handlers[:] = [handler]
@@ -30,7 +30,7 @@ def event(level: Literal["debug", "info", "warn", "error"], message: str, **fiel
 
 
 def failure(message: str, **fields: object) -> None:
-    """Logs the current exception as a fault of this program. It gives type and place only: the message may hold anything."""
+    """Logs the current exception as a fault of this program.  It logs only type and place, because the message may hold anything."""
     error = sys.exc_info()[1]
     frame = error.__traceback__ if error is not None else None
     while frame is not None and frame.tb_next is not None:
@@ -61,7 +61,7 @@ def _text(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A logfmt value: quoted when it holds more than plain characters, always on one line."""
+    """A logfmt value, always on one line; quoted if it holds more than plain characters."""
     if text and all(character.isprintable() and character not in ' "=\\' for character in text):
         return text
     return json.dumps(text, ensure_ascii=False)

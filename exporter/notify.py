@@ -10,7 +10,7 @@ import socket
 
 
 def tell(state: str) -> None:
-    """Sends a state such as `READY=1`.  A supervisor that does not listen is no fault of the exporter."""
+    """Sends a state such as `READY=1`.  Errors are ignored, because a supervisor need not listen."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

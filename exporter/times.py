@@ -29,7 +29,7 @@ def micros(moment: datetime) -> int:
 
 
 def rfc3339(at: int, digits: int | None = None) -> str:
-    """A moment (µs) in UTC as RFC 3339, rounded down to this many fractional digits (0 to 9); `None`: as many as it needs."""
+    """A moment (µs) in UTC as RFC 3339, rounded down to this many fractional digits (0 to 9); `None` means as many as needed."""
     seconds, fraction = divmod(at, SECOND)
     whole = datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
     if digits is None:

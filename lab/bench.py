@@ -34,7 +34,7 @@ from lab.watcher import Watcher
 START = 1_772_438_400 * SECOND
 """Where a bench's clock begins: a Monday, 08:00 UTC."""
 NAME = "w"
-"""The workspace's name."""
+"""The workspace's name, until it is given another."""
 QUICK = ApiConfig(timeout=2.0, max_requests_per_second=1000.0, max_retries=0)
 FOREVER = LimitsConfig(room_idle_expiry=1e8)
 
@@ -143,17 +143,21 @@ class Bench:
 
     def begin(self) -> None:
         """A process begins, and publishes what the state file holds."""
-        metrics = SelfMetrics("0", "test")
-        self.metrics = metrics.workspace(NAME, self.config.poll.interval)
-        self.exposition = Exposition(metrics.render, self.monotonic)
+        self.self_metrics = SelfMetrics("0", "test")
+        self.exposition = Exposition(self.self_metrics.render, self.monotonic)
         self.store = Store(self.state_file)
-        self.api = Api(self.config.api, self.workspace.credentials, self.metrics, steady=self.clock)
-        self.poller = self.make_poller()
         try:
-            self.poller.restore()
+            self._follow()
         except BaseException:
             self.end()
             raise
+
+    def _follow(self) -> None:
+        """The workspace is taken up as the state file has it."""
+        self.metrics = self.self_metrics.workspace(self.workspace.name, self.config.poll.interval)
+        self.api = Api(self.config.api, self.workspace.credentials, self.metrics, steady=self.clock)
+        self.poller = self.make_poller()
+        self.poller.restore()
 
     def make_poller(self) -> WorkspacePoller:
         """The process's poller."""
@@ -181,11 +185,24 @@ class Bench:
 
     # -- its configuration ----------------------------------------------------------------------------------------
 
-    def configure(self, rooms: Rooms, limits: LimitsConfig | None = None) -> None:
-        """A reload with other rooms."""
-        self.workspace = replace(self.workspace, rooms=None if rooms is None else tuple(rooms))
+    def write(self, rooms: Rooms, limits: LimitsConfig | None = None, name: str | None = None) -> None:
+        """The configuration asks for other rooms, or calls the workspace by another name; it has not been read yet."""
+        self.workspace = replace(self.workspace, name=name or self.workspace.name, rooms=None if rooms is None else tuple(rooms))
         self.config = replace(self.config, workspaces=(self.workspace,), limits=limits or self.config.limits)
-        self.poller.configure(self.workspace, self.config, self.api)
+
+    def configure(self, rooms: Rooms, limits: LimitsConfig | None = None, name: str | None = None) -> None:
+        """A reload with that.  Under another name a workspace is another one, which comes before the old one goes."""
+        before, api = self.workspace.name, self.api
+        self.write(rooms, limits, name)
+        if self.workspace.name == before:
+            self.poller.configure(self.workspace, self.config, self.api)
+            return
+        try:
+            self._follow()
+        finally:
+            api.stop()
+        self.exposition.publish(before, None)
+        self.self_metrics.forget(before)
 
     def use(self, api: ApiConfig) -> None:
         """A reload with another way of asking."""
@@ -204,9 +221,9 @@ class Bench:
         self.clock.leap(seconds)
         reader = self.poller._names  # noqa: SLF001 (whether names are read is decided for each poll)
         if not self.names:
-            self.poller._names = NoNames(self.api.client(), self.api.now, self.poller.rejected)  # noqa: SLF001
+            self.poller._names = NoNames(self.api.client(), self.api.now, self.poller.rejected)  # noqa: SLF001 (as above)
         self.poller.poll()
-        self.poller._names = reader  # noqa: SLF001
+        self.poller._names = reader  # noqa: SLF001 (as above)
         return self.look()
 
     def look(self) -> dict[str, float]:
@@ -232,7 +249,7 @@ class Bench:
 
     def up(self) -> bool:
         """Whether the last poll read everything."""
-        return samples(self.page())[f'hms_up{{workspace="{NAME}"}}'] == 1
+        return samples(self.page())[f'hms_up{{workspace="{self.workspace.name}"}}'] == 1
 
     def finish(self) -> None:
         """Everything that is scripted has ended, and has been read."""

@@ -31,6 +31,11 @@ class Watcher:
         mark = f'room_id="{room_id}"'
         return sums({series: value for series, value in self._highest.items() if mark in series}).get(room_id, sums_of())
 
+    def forget_workspace(self, name: str) -> None:
+        """A workspace of this name will not be seen again."""
+        mark = f'workspace="{name}"'
+        self._highest = {series: value for series, value in self._highest.items() if mark not in series}
+
     def forget(self, room_ids: frozenset[str]) -> None:
         """These rooms will not be seen again."""
         self._highest = {series: value for series, value in self._highest.items() if room_of(series) not in room_ids}

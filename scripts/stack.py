@@ -42,10 +42,10 @@ def prometheus_config(exporter: str, prometheus: str, alertmanager: str, rules: 
 
 
 def program(*names: str) -> str | None:
-    """The first of these programs that is installed: below HMS_TOOLS_DIR, else in PATH."""
-    tools = os.environ.get("HMS_TOOLS_DIR")
+    """The first of these programs that is installed: where `make tools` puts it (below HMS_TOOLS_DIR, if set), else in PATH."""
+    tools = os.environ.get("HMS_TOOLS_DIR") or REPOSITORY / ".tools" / "prometheus"
     for name in names:
-        if found := (shutil.which(name, path=f"{tools}/bin") if tools else None) or shutil.which(name):
+        if found := shutil.which(name, path=f"{tools}/bin") or shutil.which(name):
             return found
     return None
 
@@ -130,7 +130,7 @@ class Processes:
                 with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - http, on this machine
                     return
             except (urllib.error.URLError, OSError):
-                time.sleep(0.05)
+                time.sleep(0.05)  # until it answers
         raise RuntimeError(f"{name} does not answer at {url}:\n{self.last_words(name)}")
 
     def last_words(self, name: str) -> str:

@@ -48,6 +48,7 @@ def _report_days(result: Days) -> int:
     _say(
         f"\n{result.days:.1f} simulated days in {result.lasted / 60:.1f} minutes: {result.polls} polls ({result.failed} failed),"
         f" {result.restarts} restarts, {result.edits} edits, {result.sessions} sessions in {result.rooms} rooms\n"
+        f"{result.other_names} times the workspace had another name, under which {result.held} times a room was compared with the truth\n"
     )
     _say(f"{'':26}{'at the start':>14}{'after a day':>14}{'at the end':>14}")
     for name, field in (("memory", "memory"), ("state file and log", "state"), ("descriptors", "descriptors"), ("threads", "threads")):
@@ -59,7 +60,10 @@ def _report_days(result: Days) -> int:
 
 
 def _report_kills(result: Kills) -> int:
-    _say(f"\n{result.kills} kills in {result.lasted / 60:.1f} minutes: {result.sessions} sessions, {result.scrapes} scrapes\n")
+    _say(
+        f"\n{result.kills} kills in {result.lasted / 60:.1f} minutes, {result.reloads} of them into a reload:"
+        f" {result.sessions} sessions, {result.scrapes} scrapes\n"
+    )
     return _verdict(result.findings, result.falls)
 
 

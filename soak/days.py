@@ -14,7 +14,7 @@ from typing import NamedTuple
 from exporter.config.config import ApiConfig, LimitsConfig
 from exporter.simulator import Fault
 from exporter.times import HOUR
-from lab.bench import START, Bench
+from lab.bench import NAME, START, Bench
 from soak.account import Account, Findings
 from soak.edits import Edits
 from soak.life import Life
@@ -66,7 +66,7 @@ class Footprint(NamedTuple):
         """At this moment."""
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         state = sum(path.stat().st_size for path in state_file.parent.glob(f"{state_file.name}*"))
-        return cls(pages * os.sysconf("SC_PAGESIZE"), state, len(os.listdir("/proc/self/fd")), threading.active_count())  # noqa: PTH208 (a count)
+        return cls(pages * os.sysconf("SC_PAGESIZE"), state, len(os.listdir("/proc/self/fd")), threading.active_count())  # noqa: PTH208 (only the number of entries is needed)
 
 
 class Days(NamedTuple):
@@ -79,6 +79,10 @@ class Days(NamedTuple):
     rooms: int
     restarts: int
     edits: int
+    other_names: int
+    """How many of the edits gave the workspace another name for a while."""
+    held: int
+    """How often a room was held against the truth under such a name."""
     falls: list[str]
     findings: Findings
     start: Footprint
@@ -129,7 +133,7 @@ def live(
     edits = Edits(rng, life)
     hourly = _Hourly()
     account = hourly.account
-    polls = failed = restarts = 0
+    polls = failed = restarts = held = 0
     told = START
     first: Footprint | None = None
     asking = ApiConfig(timeout=0.5, max_requests_per_second=1000.0, max_retries=0)
@@ -146,9 +150,11 @@ def live(
                 bench.state_file.unlink()
             found = bench.poll()
             polls += 1
-            failed += found['hms_up{workspace="w"}'] == 0
+            failed += found[f'hms_up{{workspace="{bench.workspace.name}"}}'] == 0
             if edits.all_followed:
                 hourly.check(bench, life, found)
+            elif edits.other is not None:
+                held += edits.other.check(account, life, found, bench.clock())
             if first is None and now - START > min(24 * HOUR, (end - START) // 2):
                 first = Footprint.now(bench.state_file)
             if now - told >= 24 * HOUR:
@@ -166,15 +172,15 @@ def live(
         account.hold(found, life.truth(bench.clock()))
         account.hold_distributions(found, life.distributions(bench.clock()))
     return Days(
-        (now - START) / (24 * HOUR), polls, failed, life.sessions, account.rooms, restarts, edits.made, bench.watcher.falls,
-        account.findings, start, first or last, last, time.monotonic() - began,
+        (now - START) / (24 * HOUR), polls, failed, life.sessions, account.rooms - held, restarts, edits.made, edits.other_names, held,
+        bench.watcher.falls, account.findings, start, first or last, last, time.monotonic() - began,
     )  # fmt: skip
 
 
 def _come_to_rest(bench: Bench, life: Life, hourly: _Hourly) -> dict[str, float]:
     """Everybody goes home; what is published then."""
     bench.server.faults.clear()
-    bench.configure(None)
+    bench.configure(None, name=NAME)
     bench.use(bench.ask_here(ApiConfig(timeout=5.0, max_requests_per_second=1000.0)))
     while bench.clock() < life.quiet_from():
         hourly.check(bench, life, bench.poll())

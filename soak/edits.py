@@ -1,21 +1,28 @@
 """The configuration is edited again and again, and what counts must not care: the same rooms, asked for in ever other words.
 
-Now and then the meetings are taken out for a while: what passes meanwhile must be counted once they are back.
+Now and then the meetings are taken out for a while, or the workspace is given another name and then its own again: what
+passes meanwhile must be counted once they are back.  Under the other name, what counts there is held against the truth.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from exporter.config.config import LimitsConfig, RoomById, RoomsByName
-from exporter.times import SECOND
-from lab.bench import Bench, Rooms
+from exporter.times import MINUTE, SECOND, micros
+from lab.bench import NAME, Bench, Rooms
+from soak.account import Account
 from soak.life import Life
 
+_GOOD_POLLS = 8
+_QUIET = 10 * MINUTE
+"""An ended session is looked at once more two minutes after its end."""
+_ABOUT = 15 * SECOND
 Since = Literal["start"] | timedelta | datetime
 
 _STANDING = ("standing-.*", "standing-[0-9]+", ".*ing-[0-5]", "s.*")
@@ -24,13 +31,60 @@ _SECOND_CHANCE = 0.02
 """How likely it is, with each poll, that the meetings come back once they have been taken out."""
 
 
+class OtherName:
+    """A name that the workspace bears for a while, and what is published under it.
+
+    Its counting begins with its first poll, by the `since` of that moment.  A session that ended within seconds of that is no
+    proof: whether it counts depends on which poll first got an answer.
+    """
+
+    def __init__(self, name: str, since: Since) -> None:
+        self.name = name
+        self._since = since
+        self._first = self._last = 0
+        """When it was polled first, and when with success first."""
+        self._polls = 0
+        """Good ones in a row, without a pause."""
+        self._polled = 0
+
+    def check(self, account: Account, life: Life, found: Mapping[str, float], now: int) -> int:
+        """Holds the page after a poll against the truth: rooms that have been quiet for a while, once polls have been good for as long.
+
+        Returns how many.
+        """
+        up, ratio = (found[f'{name}{{workspace="{self.name}"}}'] for name in ("hms_up", "hms_exporter_catch_up_ratio"))
+        self._first = self._first or now
+        paused = now - self._polled > _QUIET  # what is found then waits for its name until the next poll
+        self._polls, self._polled = self._polls + 1 if up == ratio == 1 and not paused else 0, now
+        self._last = self._last or (now if up == 1 else 0)
+        if self._polls >= _GOOD_POLLS:
+            before = account.rooms
+            earliest, latest = _moment(self._since, self._first - _ABOUT), _moment(self._since, self._last + _ABOUT)
+            account.hold(found, life.truth_of_quiet(now, _QUIET, earliest, latest))
+            account.hold_rooms(found, life.room_ids)
+            return account.rooms - before
+        return 0
+
+
+def _moment(since: Since, now: int) -> int:
+    if since == "start":
+        return now
+    if isinstance(since, timedelta):
+        return now - since // timedelta(microseconds=1)
+    return min(now, micros(since))
+
+
 class Edits:
     """Somebody who edits the configuration of a bench: by reload, by restart, and by a reload into which a kill comes."""
 
     def __init__(self, rng: random.Random, life: Life) -> None:
         self.made = 0
+        self.other_names = 0
+        """How often the workspace was given another name, each time a new one."""
+        self.other: OtherName | None = None
+        """The one that it bears now."""
         self.all_followed = True
-        """Whether every room is asked for now."""
+        """Whether every room is asked for now, under the name that the workspace had at first."""
         self._rng = rng
         self._life = life
 
@@ -40,31 +94,41 @@ class Edits:
         if rng.random() >= (probability if self.all_followed else _SECOND_CHANCE):
             return
         self.made += 1
-        self.all_followed = not self.all_followed or rng.random() < 0.7
-        rooms = self._entries()
+        if self.other is not None:
+            bench.watcher.forget_workspace(self.other.name)
+            self.other = None
+        name, meetings = NAME, True
+        if self.all_followed and rng.random() < 0.2:
+            self.other_names += 1
+            name = f"{NAME}{self.other_names}"
+        elif self.all_followed:
+            meetings = rng.random() < 0.7
+        self.all_followed = meetings and name == NAME
+        rooms = self._entries(meetings=meetings)
         since: Since = rng.choice(("start", timedelta(days=3), datetime.fromtimestamp(bench.clock() // SECOND - 7200, UTC)))
         bench.config = replace(bench.config, poll=replace(bench.config.poll, since=since))
         limits = LimitsConfig(max_rooms=rng.choice((1000, 5000, 20_000)), room_idle_expiry=bench.config.limits.room_idle_expiry)
         how = rng.choice(("reload", "restart", "killed"))
         if how == "restart":
-            bench.workspace = replace(bench.workspace, rooms=None if rooms is None else tuple(rooms))
-            bench.config = replace(bench.config, workspaces=(bench.workspace,), limits=limits)
+            bench.write(rooms, limits, name)
         else:
-            bench.configure(rooms, limits)
+            bench.configure(rooms, limits, name)
         if how != "reload":
             bench.restart()
+        if name != NAME:
+            self.other = OtherName(name, since)
         if rng.random() < 0.3:
             self._life.rename(rng, bench.clock())
 
-    def _entries(self) -> Rooms:
+    def _entries(self, *, meetings: bool) -> Rooms:
         rng = self._rng
-        if self.all_followed and rng.random() < 0.2:
+        if meetings and rng.random() < 0.2:
             return None
         standing = [RoomById(room_id) for room_id in self._life.standing]
         entries: list[RoomById | RoomsByName] = list(standing) if rng.random() < 0.5 else []
         if not entries or rng.random() < 0.3:
             entries += [RoomsByName(re.compile(pattern)) for pattern in ("standing-.*", *rng.sample(_STANDING[1:], rng.randrange(3)))]
-        if self.all_followed:
+        if meetings:
             entries += [RoomsByName(re.compile(pattern)) for pattern in ("meeting-.*", *rng.sample(_MEETINGS[1:], rng.randrange(3)))]
         rng.shuffle(entries)
         return entries

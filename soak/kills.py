@@ -1,8 +1,13 @@
-"""The real program, killed at random moments while calls come and go in real time."""
+"""The real program, killed at random moments while calls come and go in real time.
+
+Half of the kills come into the middle of a reload, or right after it.  Rooms are taken out and put back, and the workspace
+is renamed; since what counts begins at one fixed time, all of it must have been counted under each name in the end.
+"""
 
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,13 +21,19 @@ from soak.process import Exporter, Scraper
 _ROOMS = 5
 _LIFE = (0.02, 3.0)
 """Seconds from start to kill: from before it listens to a few polls later."""
+_RELOAD = (0.0, 0.4)
+"""Seconds from the request for a reload to the kill: a reload takes less than a tenth of one."""
 _CATCH_UP = 60.0
+_NAMES = ("w", "renamed")
+"""What the workspace is called in turn, or both at once."""
 
 
 class Kills(NamedTuple):
     """What a campaign came to."""
 
     kills: int
+    reloads: int
+    """How many of the kills came into a reload."""
     sessions: int
     scrapes: int
     falls: list[str]
@@ -41,6 +52,7 @@ def campaign(folder: Path, kills: int, seed: int = 1, tell: Callable[[str], None
     """Starts and kills the exporter so many times, then lets it run until everything has ended and holds it against the truth."""
     rng = random.Random(seed)  # noqa: S311 (a repeatable campaign)
     began = time.monotonic()
+    reloads = 0
     world = World("soak-key", "soak-secret-of-thirty-two-bytes-and-more")
     start = real_clock()
     rooms = [world.room(name=f"room-{index}", created_at=start - SECOND).id for index in range(_ROOMS)]
@@ -55,19 +67,50 @@ def campaign(folder: Path, kills: int, seed: int = 1, tell: Callable[[str], None
                         api.faults.add(
                             rng.choice((Fault(kind="stall", seconds=0.5, probability=0.5), Fault(kind="reset", probability=0.3)))
                         )
+                    if rng.random() < 0.2:
+                        edit(exporter, rooms, rng)
                     exporter.start()
-                    time.sleep(rng.uniform(*_LIFE))
+                    if rng.random() < 0.5:
+                        reload(exporter, rooms, rng)
+                        reloads += 1
+                    else:
+                        time.sleep(rng.uniform(*_LIFE))
                     exporter.kill()
                     time.sleep(rng.choice((0.0, 0.0, rng.uniform(0.0, 2.0))))
                     if number % 50 == 0:
                         tell(f"{number} kills, {scraper.watcher.pages} scrapes, {len(scraper.watcher.falls)} falls")
                 api.faults.clear()
+                exporter.configure(_NAMES)
                 exporter.start()
-                findings = until_all_is_counted(world, rooms, scraper)
+                findings = until_all_is_counted(world, rooms, scraper, _NAMES)
             finally:
                 exporter.kill()
     watcher = scraper.watcher
-    return Kills(kills, len(world.sessions), watcher.pages, watcher.falls, findings, time.monotonic() - began)
+    return Kills(kills, reloads, len(world.sessions), watcher.pages, watcher.falls, findings, time.monotonic() - began)
+
+
+def edit(exporter: Exporter, rooms: Sequence[str], rng: random.Random) -> None:
+    """Another configuration: all rooms or some, in one form or the other, under one name of the workspace or both."""
+    entries = [f"'{room}'" for room in rooms if rng.random() < 0.5]
+    entries += [f"{{match: '{pattern}'}}" for pattern in ("room-.*", "room-[0-2]", ".*-[13]") if rng.random() < 0.3]
+    rng.shuffle(entries)
+    names = rng.choice((_NAMES[:1], _NAMES[1:], _NAMES))
+    exporter.configure(names, f"[{', '.join(entries)}]" if entries else None)
+
+
+def reload(exporter: Exporter, rooms: Sequence[str], rng: random.Random) -> None:
+    """The configuration is edited some polls after the start, and a reload asked for, which may not have ended on return."""
+    deadline = time.monotonic() + _CATCH_UP
+    while exporter.scrape() is None:
+        assert time.monotonic() < deadline, "it does not answer"
+        time.sleep(0.05)
+    time.sleep(rng.uniform(0.0, _LIFE[1] / 2))
+    edit(exporter, rooms, rng)
+    if rng.random() < 0.5:
+        exporter.signal(signal.SIGHUP)
+    else:
+        exporter.ask_to_reload()
+    time.sleep(rng.uniform(*_RELOAD))
 
 
 def script(world: World, rooms: Sequence[str], rng: random.Random) -> None:
@@ -87,24 +130,26 @@ def script(world: World, rooms: Sequence[str], rng: random.Random) -> None:
             session.close(end)
 
 
-def until_all_is_counted(world: World, rooms: Sequence[str], scraper: Scrapes) -> Findings:
-    """What still does not agree when everything has ended and there was time to count it."""
+def until_all_is_counted(world: World, rooms: Sequence[str], scraper: Scrapes, names: Sequence[str] = _NAMES[:1]) -> Findings:
+    """What still does not agree, under these names of the workspace, when everything has ended and there was time to count it."""
     over = max((session.closed_at or 0 for session in world.sessions), default=0)
     deadline = time.monotonic() + _CATCH_UP
     while True:
         time.sleep(0.2)
         late = time.monotonic() > deadline
         if real_clock() > over or late:
-            findings = _findings(world, rooms, scraper.latest)
+            findings = _findings(world, rooms, scraper.latest, names)
             if late or findings == Findings():
                 return findings
 
 
-def _findings(world: World, rooms: Sequence[str], found: dict[str, float]) -> Findings:
+def _findings(world: World, rooms: Sequence[str], found: dict[str, float], names: Sequence[str]) -> Findings:
     now = real_clock()
     truth = true_rooms(world.sessions, now)
     account = Account()
-    account.hold(found, {room: truth.get(room, nothing()) for room in rooms})
-    account.hold_rooms(found, rooms)
-    account.hold_distributions(found, true_distributions(world.sessions, now))
+    for name in names:
+        of_name = {series: value for series, value in found.items() if f'workspace="{name}"' in series}
+        account.hold(of_name, {room: truth.get(room, nothing()) for room in rooms})
+        account.hold_rooms(of_name, rooms)
+        account.hold_distributions(of_name, true_distributions(world.sessions, now))
     return account.findings

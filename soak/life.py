@@ -89,6 +89,19 @@ class Life:
             present = true_rooms(self._sessions.values(), now)
             return {room: both(self._past.get(room, nothing()), present.get(room, nothing())) for room in {*self._past, *present}}
 
+    def truth_of_quiet(self, now: int, quiet: int, earliest: int, latest: int) -> dict[str, RoomTruth]:
+        """The truth about rooms that have been quiet for so long, of sessions that ended after counting had begun: between
+        `earliest` and `latest`.  Rooms in which a session ended between them are left out.
+        """
+        with self.lock:
+            rooms = {}
+            for room, sessions in self._of_room.items():
+                ends = [session.closed_at or now for session in sessions if session.created_at <= now]
+                if ends and max(ends) + quiet < now and not any(earliest < end < latest for end in ends):
+                    counted = [session for session in sessions if (session.closed_at or now) >= latest and session.created_at <= now]
+                    rooms[room] = true_rooms(counted, now).get(room, nothing())
+            return rooms
+
     def distributions(self, now: int) -> Distributions:
         """What the histograms must come to, forgotten sessions included."""
         with self.lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -44,13 +46,13 @@ class Exporter:
         self.state_file = folder / "state.db"
         self._config = folder / "config.yaml"
         storage = f"{{path: '{self.state_file}'}}" if database is None else f"{{url: '{database}'}}"
-        self._config.write_text(
-            "workspaces: [{name: w, access_key: '${SOAK_KEY}', secret: '${SOAK_SECRET}'}]\n"
+        self._sections = (
             f"api: {{base_url: '{base_url}', timeout: {timeout}, max_requests_per_second: 1000, max_retries: 0}}\n"
             f"poll: {poll}\n"
             f"storage: {storage}\n"
-            f"web: {{listen_address: '127.0.0.1:{self.port}'}}\n"
+            f"web: {{listen_address: '127.0.0.1:{self.port}', enable_lifecycle: true}}\n"
         )
+        self.configure()
         self._environment = {**os.environ, "SOAK_KEY": access_key, "SOAK_SECRET": secret}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -59,6 +61,14 @@ class Exporter:
         """The process."""
         assert self._process is not None
         return self._process.pid
+
+    def configure(self, names: Sequence[str] = ("w",), rooms: str | None = None) -> None:
+        """Writes its configuration: the workspace under each of these names, with these `rooms` (YAML), or all."""
+        asked = "" if rooms is None else f", rooms: {rooms}"
+        workspaces = [f"{{name: {name}, access_key: '${{SOAK_KEY}}', secret: '${{SOAK_SECRET}}'{asked}}}" for name in names]
+        scratch = self._config.with_suffix(".new")
+        scratch.write_text(f"workspaces: [{', '.join(workspaces)}]\n{self._sections}")
+        scratch.replace(self._config)
 
     def start(self) -> None:
         """Starts it; it listens a moment later."""
@@ -69,6 +79,11 @@ class Exporter:
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal."""
         os.kill(self.pid, number)
+
+    def ask_to_reload(self) -> None:
+        """Sends the request for a reload, and does not wait for the answer."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as line:
+            line.sendall(f"POST /-/reload HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nContent-Length: 0\r\n\r\n".encode())
 
     def kill(self) -> None:
         """Ends it as `kill -9` does; nothing happens to one that has ended."""

@@ -1,12 +1,17 @@
-"""What all tests share: property tests that try the same examples every time, and as many as asked for."""
+"""Shared by all tests: the settings of property tests, the log, and a real PostgreSQL."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.postgres import Server
 
 # Examples for each property; more of them find more, and take longer.
 _EXAMPLES = int(os.environ.get("HMS_EXAMPLES", "60"))
@@ -29,3 +34,12 @@ def _log_not_set_up() -> None:
     logger.handlers[:] = []
     logger.setLevel(logging.NOTSET)
     logger.propagate = True
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Server]:
+    """A real PostgreSQL for the tests of one module."""
+    from tests.postgres import server  # here, because psycopg may not be installed
+
+    with server() as running:
+        yield running

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from exporter.config.config import KeyPair, RoomById, RoomsByName, Secret, WorkspaceConfig
 from exporter.counting.accounts import AccountState, Gauges
 from exporter.counting.contribution import Account, room_account
@@ -15,10 +17,12 @@ from exporter.counting.ledger import Ledger
 from exporter.counting.poll import Poll
 from exporter.counting.scope import Scope
 from exporter.hms.records import decode_session
+from exporter.publish.status import Status
 from exporter.simulator import Session, truth_of
 from exporter.state.store import Store
 from exporter.times import HOUR, SECOND, rfc3339
-from lab.bench import START
+from exporter.web.landing import render
+from lab.bench import START, Bench
 from lab.counters import BY_ROLE, BY_ROOM, Sums, field, true_sums
 
 T0 = START
@@ -221,3 +225,16 @@ class Counting:
 def script_totals(sessions: list[Session], now: int, since: int) -> dict[str, Sums]:
     """By room, what the script says of those that ended after `since`."""
     return true_sums(truth_of([call for call in sessions if call.closed_at is None or call.closed_at > since], now))
+
+
+def places_of(mark: str, bench: Bench, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The places that hold a text, among all in which somebody could read it: pages, log, state."""
+    status = Status("1", "", 0.0, bench.config.poll.interval, (bench.poller.status,))
+    places = {
+        "/metrics": bench.page(),
+        "/metrics in OpenMetrics": b"".join(bench.exposition.page("application/openmetrics-text", "").chunks).decode(),
+        "the landing page": render(status, 0.0),
+        "the log": caplog.text + "".join(str(vars(record)) for record in caplog.records),
+        **{file.name: file.read_bytes().decode(errors="replace") for file in bench.state_file.parent.iterdir()},
+    }
+    return [place for place, text in places.items() if mark in text]

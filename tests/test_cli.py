@@ -223,7 +223,7 @@ def interrupted(folder: Path, number: signal.Signals, delay: float, *arguments: 
     with process:
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(delay)
+        time.sleep(delay)  # the signal comes at another stage of the start each time
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
     return process.returncode, errors

@@ -1,6 +1,6 @@
-"""`hms-exporter dashboards DIR` and `hms-exporter rules DIR`: the files that Grafana and Prometheus load, written into a folder.
+"""`hms-exporter dashboards DIR` and `hms-exporter rules DIR`: write the files that Grafana and Prometheus load into a folder.
 
-An installed exporter carries them in its package, a clone of the project where they are kept.
+An installed exporter has them in its package; in a clone of the project they are in their source folders.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
 
 def carried(kind: Kind) -> dict[str, bytes]:
-    """The files of this kind that the exporter carries, by name."""
+    """The exporter's files of this kind, by name."""
     package = files("exporter")
     folder = package / "assets" / kind
     if not folder.is_dir():
@@ -48,7 +48,7 @@ def carried(kind: Kind) -> dict[str, bytes]:
 
 
 def linked(content: bytes, runbooks: str | None) -> bytes:
-    """The file with the links to runbooks leading to the page `runbooks`, if that is given."""
+    """The file with its links to runbooks pointing to the page `runbooks`, if it is given."""
     if runbooks is None:
         return content
     found = re.search(rb"(?m)^ +runbook_url: (\S+)#\w+$", carried("rules")["hms-alerts.yml"])
@@ -57,7 +57,7 @@ def linked(content: bytes, runbooks: str | None) -> bytes:
 
 
 def write(kind: Kind, folder: Path, *, force: bool = False, runbooks: str | None = None) -> list[Outcome]:
-    """Puts the files into `folder`, which is made.  One that is there and differs is kept, unless `force`.
+    """Writes the files into `folder`, which is created.  An existing file that differs is kept, unless `force` is true.
 
     Raises `CommandFailed`.
     """
@@ -66,7 +66,7 @@ def write(kind: Kind, folder: Path, *, force: bool = False, runbooks: str | None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CommandFailed(f"{folder}: cannot be made: {error.strerror}") from None
+        raise CommandFailed(f"{folder}: cannot be created: {error.strerror}") from None
     files_now = {name: linked(content, runbooks) for name, content in carried(kind).items()}
     return [Outcome(folder / name, _put(folder / name, content, force=force)) for name, content in files_now.items()]
 
@@ -78,7 +78,7 @@ def _put(path: Path, content: bytes, *, force: bool) -> Fate:
                 return "unchanged"
             if not force:
                 return "kept"
-        # Renamed into place: Grafana and Prometheus may read it at any time.
+        # Renamed into place, because Grafana and Prometheus may read it at any time.
         scratch = path.with_name(f".{path.name}.new")
         scratch.write_bytes(content)
         scratch.replace(path)
@@ -90,13 +90,13 @@ def _put(path: Path, content: bytes, *, force: bool) -> Fate:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the folder, and the flags."""
     parser.usage = "%(prog)s DIR [options]"
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder; it is made")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder, which is created")
     parser.add_argument("--force", action="store_true", help="overwrite files that differ")
     parser.add_argument("--runbooks", metavar="URL", help="where docs/alerts.md is published, for the links to runbooks")
 
 
 def run(kind: Kind, options: argparse.Namespace) -> int:
-    """Writes the files and says what has become of each: exit code 1 when one was kept because it differs."""
+    """Writes the files and says what happened to each: exit code 1 if one was kept because it differs."""
     outcomes = write(kind, options.folder, force=options.force, runbooks=options.runbooks)
     sys.stdout.write("".join(f"{outcome}\n" for outcome in outcomes))
     return int(any(outcome.fate == "kept" for outcome in outcomes))

@@ -1,4 +1,4 @@
-"""`hms-exporter check`: what a configuration means, what it costs, and whether 100ms accepts it."""
+"""`hms-exporter check`: says what a configuration means, what it costs, and whether 100ms accepts it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporter.commands.options import add_config_file, add_flags, given_flags, l
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of the command: those of `run`, since that is what it checks."""
+    """Adds the flags of the command, including those of `run`, because it checks a run."""
     add_config_file(parser)
     add_flags(parser)
     way = parser.add_mutually_exclusive_group()
@@ -20,13 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Describes the configuration and, with `--live`, tries it: exit code 1 when 100ms does not accept it.
+    """Describes the configuration and, with `--live`, tries it: exit code 1 if 100ms does not accept it.
 
-    With `--healthy` asks the running exporter instead: exit code 1 when it is not healthy.
+    With `--healthy` it asks the running exporter instead: exit code 1 if it is not healthy.
     """
     if options.healthy:
         return _ask(options)
-    # Not before: a health check runs every few seconds, and the client of the API takes half of its time to import.
+    # Imported late: a health check runs every few seconds, and importing the API client would take half of its time.
     from exporter.commands.meaning import describe, try_live
 
     config = load(options)

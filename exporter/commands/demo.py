@@ -1,4 +1,4 @@
-"""`hms-exporter demo`: the exporter and a simulated 100ms with a made-up company, in one process."""
+"""`hms-exporter demo`: runs the exporter and a simulated 100ms with a made-up company in one process."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
 
-    # Until the daemon takes the signals over.
+    # Until the daemon installs its own handlers.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     now = time.time_ns() // 1000
@@ -99,12 +99,12 @@ def _config(base_url: str, company: Company, now: int, state: Path, token: str) 
     return Config(
         workspaces=(WorkspaceConfig(_WORKSPACE, credentials),),
         api=ApiConfig(base_url=base_url, max_requests_per_second=50),
-        # Counting begins a whole day before today: so the page shows what befalls the company once a day, at any time of day.
+        # Counting begins a full day before today, so that the page shows the company's daily events at any time of day.
         poll=PollConfig(interval=_POLL_SECONDS, since=datetime.fromtimestamp((now // DAY - 1) * DAY / SECOND, UTC)),
         collect=CollectConfig(recording_assets=True, webhook_deliveries=True, client_errors=True, interval=_COLLECT_SECONDS),
         storage=StorageConfig(path=state),
         web=WebConfig(enable_lifecycle=True),
-        webhooks=WebhooksConfig(ListenAddress("127.0.0.1", 0), SecretHeaders({_HEADER: Secret(token)})),
+        webhooks=WebhooksConfig(listen_address=ListenAddress("127.0.0.1", 0), headers=SecretHeaders({_HEADER: Secret(token)})),
         budgets=_budgets(company, now),
         prices=_PRICES,
     )

@@ -1,7 +1,7 @@
-"""`hms-exporter check --healthy`: asks the running exporter whether it is healthy, where its configuration says that it listens.
+"""`hms-exporter check --healthy`: asks the running exporter, at the address of its configuration, whether it is healthy.
 
-Made for the health checks of containers: it knows the address, TLS and passwords.  The request bears no secret and believes
-nothing but the status, so the server's certificate, which need not name the loopback address, is not verified.
+It is made for health checks of containers, and knows the address, TLS and passwords.  The request contains no secret and only
+the status of the answer is used, so the server's certificate, which may not name the loopback address, is not verified.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from exporter.web import settings
 
 PATIENCE_SECONDS = 5.0
 
-_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (addresses that are asked, not listened on)
+_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (addresses to connect to, not to listen on)
 _ANSWERS: Mapping[int, str] = {
     HTTPStatus.OK: "healthy",
     HTTPStatus.UNAUTHORIZED: "it answers, and asks for a password",
@@ -46,7 +46,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """How the HTTP face is reached: `tls` when it encrypts, `certificate_wanted` when it lets nobody in without a certificate."""
+    """How to reach the HTTP face: `tls` if it encrypts, `certificate_wanted` if it requires a client certificate."""
 
     addresses: tuple[ListenAddress, ...]
     tls: bool = False
@@ -54,7 +54,7 @@ class Door:
 
 
 def configuration(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> WebConfig:
-    """The section `web` of the configuration that the daemon would read; where there is none at all, as for `demo`, the defaults.
+    """The section `web` of the configuration that the daemon would read; without any configuration, as for `demo`, the defaults.
 
     Raises `ConfigError`.
     """
@@ -64,7 +64,7 @@ def configuration(path: Path | None, environ: Mapping[str, str], flags: Mapping[
 
 
 def door(web: WebConfig) -> Door:
-    """Where and how to ask.  Raises `ConfigError` for a web configuration that is none, and for addresses that only the log tells."""
+    """Where and how to ask.  Raises `ConfigError` for an invalid web configuration, and for addresses that only the log shows."""
     if web.systemd_socket:
         raise ConfigError("--web.systemd-socket: only systemd knows these addresses; ask one of them with --web.listen-address")
     addresses = web.listen_address
@@ -77,11 +77,11 @@ def door(web: WebConfig) -> Door:
 
 
 def ask(where: Door, seconds: float = PATIENCE_SECONDS) -> Verdict:
-    """Asks all addresses at once; the first that is healthy decides. Returns within this many seconds."""
+    """Asks all addresses at once; the first healthy one decides.  Returns within this many seconds."""
     verdicts: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
     deadline = time.monotonic() + seconds
     for address in where.addresses:
-        # Not waited for when it hangs: it ends with the process.
+        # A thread that hangs is not waited for: it ends with the process.
         threading.Thread(target=lambda address=address: verdicts.put(_ask(address, where, seconds)), daemon=True).start()
     verdict = Verdict(False, f"no answer within {seconds:g} s")
     for _ in where.addresses:
@@ -122,7 +122,7 @@ def _ask(address: ListenAddress, where: Door, seconds: float) -> Verdict:
 
 
 def _trusting() -> ssl.SSLContext:
-    """A client that agrees with whatever a web configuration may choose for the server."""
+    """A client context that accepts every setting that a web configuration allows for the server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

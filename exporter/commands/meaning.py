@@ -1,4 +1,4 @@
-"""What a configuration means and costs, and whether 100ms accepts it: for `hms-exporter check`."""
+"""Describes what a configuration means and costs, and whether 100ms accepts it, for `hms-exporter check`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from exporter.polling.turns import RARELY
 from exporter.publish.beside import LISTED
 
 _EXAMPLES = ((0, 0), (40, 4), (1000, 10))
-"""Running sessions, and how many of them end between two polls, for which the cost is shown."""
+"""The cases for which the cost is shown: running sessions, and how many of them end between two polls."""
 _NOTABLE_SKEW = 60
-"""Seconds that this machine's clock may differ from the API's without a word about it."""
+"""Seconds by which this machine's clock may differ from the API's before it is mentioned."""
 
 
 def describe(config: Config) -> str:
@@ -48,7 +48,7 @@ def _describe(config: Config) -> Iterator[str]:
 
 
 def _without_effect(config: Config) -> Iterator[str]:
-    """Budgets and prices of what is not read, or of roles that are not people's."""
+    """Budgets and prices of meters that are not collected, or of roles that are not people's."""
     bots, prices = config.bots.roles, config.prices
     kinds = [listed.kind for listed in LISTED if not getattr(config.collect, listed.kind.name)]
     unread = {kind.meter: f"collect.{kind.name} is false" for kind in kinds if kind.meter is not None}
@@ -67,7 +67,7 @@ def _without_effect(config: Config) -> Iterator[str]:
 
 
 def _beside(config: Config) -> Iterator[str]:
-    """What each collector costs, those that are turned off too."""
+    """The cost of each collector, including those that are turned off."""
     interval = max(config.collect.interval, config.poll.interval)
     busy, idle = round(3600 / interval), round(3600 / (interval * RARELY))
     every = format_duration(interval)
@@ -79,7 +79,7 @@ def _beside(config: Config) -> Iterator[str]:
     costs[ClientErrors.name] = "one call for each session that has ended, one more for each hundred errors of it"
     wanted = {name: cost for name, cost in costs.items() if getattr(config.collect, name)}
     yield ""
-    yield "Beside sessions each workspace is asked for:" if wanted else "Nothing is read beside sessions."
+    yield "Besides sessions, each workspace is asked for:" if wanted else "Nothing is read besides sessions."
     for name, cost in wanted.items():
         yield f"  {name}: {cost}"
     if wanted != costs:
@@ -100,7 +100,7 @@ def _rooms(workspace: WorkspaceConfig) -> str:
 
 
 def try_live(config: Config) -> tuple[str, bool]:
-    """Asks 100ms for each workspace's running sessions and configured rooms: what it found, and whether all was well."""
+    """Asks 100ms for each workspace's running sessions and configured rooms; returns the findings, and whether all is well."""
     lines, good = [""], True
     for workspace in config.workspaces:
         api = Api(config.api, workspace.credentials, Unobserved())

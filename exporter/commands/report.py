@@ -1,6 +1,6 @@
-"""`hms-exporter report`: participant time, or how many sessions were long, by workspace, room, role and day, from the state.
+"""`hms-exporter report`: shows participant time, or the number of long sessions, by workspace, room, role and day, from the state.
 
-`read` takes the figures from the state file, also while the exporter runs; `report` makes rows of them and is pure.
+`read` takes the figures from the state, even while the exporter runs; `report` is pure and makes rows of them.
 Times are microseconds, days are counted from the epoch, UTC.  Running sessions count up to the last poll.
 """
 
@@ -25,11 +25,11 @@ from exporter.state.view import StateView, look, look_into
 from exporter.times import DAY, MINUTE
 
 _MOST_NOTES = 5
-"""Entries of the configuration that are named one by one in the notes."""
+"""How many entries of the configuration the notes name one by one."""
 
 
 class Books(NamedTuple):
-    """What the state says; `names` are the rooms' names by workspace and id, `lacks` what it lacks, in words."""
+    """The figures of the state; `names` are the rooms' names by workspace and id, `lacks` says in words what is missing."""
 
     measure: Measure
     days: Days
@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", dest="last", metavar="DAY", help="the last day, inclusive (default: today)")
     parser.add_argument("--workspace", metavar="NAME", help="only this workspace")
     parser.add_argument("--by", default="room", metavar="COLUMNS", help="workspace, room, role, day, separated by commas (default: room)")
-    parser.add_argument("--meter", choices=METERS, help="what the minutes are of (default: peer)")
-    longer = "how many sessions were longer than this, such as 5m, in the place of minutes"
+    parser.add_argument("--meter", choices=METERS, help="the meter of the minutes (default: peer)")
+    longer = "count the sessions longer than this, such as 5m, instead of minutes"
     parser.add_argument("--sessions-longer-than", metavar="LENGTH", help=longer)
     parser.add_argument("--sort", choices=("minutes", "name"), default="minutes", help="most first (default), or by name")
     parser.add_argument("--format", choices=tuple(FORMATS), default="table", help="for people (table, the default) or for machines")
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     subject = subject_of(options.meter, options.sessions_longer_than)
     columns = parse_columns(options.by, subject.columns)
     path = vars(options)["--storage.path"]
-    # With the state file named, no configuration is needed, and no credentials.
+    # If the state file is given, neither a configuration nor credentials are needed.
     config = load(options) if path is None or options.config_file is not None else None
     try:
         books = read(StorageConfig(path=Path(path)) if config is None else config.storage, days, options.workspace, subject)
@@ -78,14 +78,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-# -- what is asked for ------------------------------------------------------------------------------------------------
+# -- options ----------------------------------------------------------------------------------------------------------
 
 
 def parse_days(month: str | None, first: str | None, last: str | None) -> Callable[[int], Days]:
-    """The days that the options ask for, given the day of the last poll.  Raises `ConfigError` that names the option."""
+    """The days that the options select, given the day of the last poll.  Raises `ConfigError` that names the option."""
     if month is not None:
         if first is not None or last is not None:
-            raise ConfigError("--month: expected either it, or --from and --to")
+            raise ConfigError("--month: expected either this option, or --from and --to")
         start = _month(month)
         return lambda _: Days(start, _month_end(start))
     if first is None and last is not None:
@@ -134,11 +134,11 @@ def parse_columns(text: str, known: tuple[str, ...] = COLUMNS) -> tuple[str, ...
     return columns
 
 
-# -- what the state file says -----------------------------------------------------------------------------------------
+# -- reading the state ------------------------------------------------------------------------------------------------
 
 
 def read(storage: StorageConfig, days: Callable[[int], Days], workspace: str | None, subject: Subject = PARTICIPANTS) -> Books:
-    """What the state says of these days.  Raises `StoreError`, and `ConfigError` for an unknown workspace."""
+    """The state's figures of these days.  Raises `StoreError`, and `ConfigError` for an unknown workspace."""
     if storage.url is None:
         return look(storage.path, lambda view: _books(view, days, workspace, subject))
     found = look_into(storage, lambda view: _books(view, days, workspace, subject))
@@ -167,7 +167,7 @@ def _books(view: StateView, days: Callable[[int], Days], workspace: str | None, 
     return Books(subject.measure, span, usage, names, tuple(knowledge), tuple(lacks))
 
 
-# -- what is made of it -----------------------------------------------------------------------------------------------
+# -- making the report ------------------------------------------------------------------------------------------------
 
 
 def own_names(config: Config) -> dict[tuple[str, str], str]:
@@ -181,9 +181,9 @@ def own_names(config: Config) -> dict[tuple[str, str], str]:
 
 
 def report(books: Books, by: Sequence[str], sort: str, own: Mapping[tuple[str, str], str], bots: frozenset[str]) -> Report:
-    """Sums by the columns of `by`, sorted by `minutes` (falling) or `name`; a room stands as its id and its name, in two columns.
+    """Sums by the columns of `by`, sorted by `minutes` (descending) or `name`; a room takes two columns, its id and its name.
 
-    Time in the roles `bots` is nobody's.
+    Time in the roles `bots` is left out.
     """
     names = {**books.names, **own}
     sums: dict[tuple[str, ...], int] = {}
@@ -193,7 +193,7 @@ def report(books: Books, by: Sequence[str], sort: str, own: Mapping[tuple[str, s
         key = tuple(_values(usage, by, names))
         sums[key] = sums.get(key, 0) + usage.amount
     columns = tuple(name for column in by for name in (("room_id", "room") if column == "room" else (column,)))
-    # By name means by what people read: a room's name before its id.
+    # Sorting by name uses what people read: a room's name before its id.
     order = [index + 1 if name == "room_id" else index - 1 if name == "room" else index for index, name in enumerate(columns)]
     by_name = sorted(sums.items(), key=lambda row: [row[0][index] for index in order])
     rows = sorted(by_name, key=lambda row: -row[1]) if sort == "minutes" else by_name
@@ -213,7 +213,7 @@ def _values(usage: Usage, by: Iterable[str], names: Mapping[tuple[str, str], str
 
 
 def _notes(books: Books, names: Mapping[tuple[str, str], str]) -> Iterator[str]:
-    """Where the figures do not reach as far as was asked for."""
+    """Notes on where the figures are less complete than requested."""
     start, end = books.days.first * DAY, (books.days.last + 1) * DAY
     things = books.measure.things
     read = "poll" if things == "sessions" else "read"

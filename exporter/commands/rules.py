@@ -1,4 +1,4 @@
-"""`hms-exporter rules DIR`: what Prometheus loads, written into a folder."""
+"""`hms-exporter rules DIR`: writes Prometheus's rules into a folder."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Writes the rules: exit code 1 when a file was kept because it differs.  Raises `CommandFailed`."""
+    """Writes the rules: exit code 1 if a file was kept because it differs.  Raises `CommandFailed`."""
     return assets.run("rules", options)

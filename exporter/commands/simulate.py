@@ -1,4 +1,4 @@
-"""`hms-exporter simulate`: only the simulated 100ms, on a port of its own."""
+"""`hms-exporter simulate`: runs only the simulated 100ms, on its own port."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.set())
     company = Company(options.seed, time.time_ns() // 1000)
     try:
-        api = SimulatedApi([company], address.host or "0.0.0.0", address.port)  # noqa: S104 (asked for by leaving the host out)
+        api = SimulatedApi([company], address.host or "0.0.0.0", address.port)  # noqa: S104 (the user selects every address by leaving the host out)
         api.start()
     except OSError as error:
         raise CommandFailed(f"{_FLAG}: cannot listen there: {error.strerror or error}") from error
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _wider(api: SimulatedApi) -> str:
-    """Who else can ask, when it listens on every address: the one that is printed is this machine's own."""
+    """A hint if it listens on every address, because the printed address is only this machine's own."""
     if api.host not in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
         return ""
     listens = ListenAddress(api.host, api.port)

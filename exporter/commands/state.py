@@ -1,6 +1,6 @@
-"""`hms-exporter state copy FROM TO`: moves a state between a file and a PostgreSQL database, without losing a count.
+"""`hms-exporter state copy FROM TO`: copies a state between a file and a PostgreSQL database, without losing a count.
 
-FROM is left as it is.  Both are held while the copy is made: no exporter may count on in FROM meanwhile.
+FROM is not changed.  Both are locked during the copy, so that no exporter continues to count in FROM meanwhile.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Copies, and says how much."""
+    """Copies the state, and prints how many rows."""
     source, target = place("FROM", options.source), place("TO", options.target)
     try:
         counts = copy(source, target)
@@ -61,7 +61,7 @@ def place(name: str, text: str) -> Path | str:
 
 
 def copy(source: Path | str, target: Path | str) -> Mapping[str, int]:
-    """Copies all tables; the rows of each.  Raises `StoreError`, having made nothing."""
+    """Copies all tables; returns the number of rows of each.  Raises `StoreError`, after which TO holds nothing."""
     counts: dict[str, int] = {}
 
     def into(db: Writing) -> Callable[[StateView], bool]:
@@ -96,7 +96,7 @@ def _copy_table(view: StateView, db: Writing, table: Table[Any]) -> int:
 
 @contextlib.contextmanager
 def _held(source: Path | str) -> Iterator[Callable[[Callable[[StateView], bool]], None]]:
-    """A state that nobody counts on in within the block; what is yielded reads it."""
+    """Locks a state within the block; yields a function that reads it."""
     if isinstance(source, Path):
         if not source.is_file():
             raise StoreError(f"{source.absolute()}: there is no state file")
@@ -139,10 +139,10 @@ def _locked(url: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _made(target: Path | str) -> Iterator[Database]:
-    """A new state; when the block fails, nothing of it is left."""
+    """A new state, which is removed if the block fails."""
     if isinstance(target, Path):
         if target.exists():
-            raise StoreError(f"{target.absolute()}: there is a file already")
+            raise StoreError(f"{target.absolute()}: the file exists already")
         folders = [folder for folder in target.absolute().parents if not folder.exists()]
         try:
             database = SqliteDatabase(target)

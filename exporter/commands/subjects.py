@@ -1,4 +1,4 @@
-"""What a report may be about, and where the state has it: the time of each meter, and how many sessions were longer than a given time."""
+"""The subjects of a report, and how to read them from the state: the time of each meter, and the number of long sessions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _decode_lengths = msgspec.json.Decoder(list[int]).decode
 
 
 class Usage(NamedTuple):
-    """What was used in one room on one day: time (µs), or a number of sessions.  `role` is empty for what knows no roles."""
+    """The usage of one room on one day: time (µs), or a number of sessions.  `role` is empty for subjects without roles."""
 
     workspace: str
     room_id: str
@@ -39,7 +39,7 @@ class Usage(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What a report is about: how it is told, by which columns, what the state has of a workspace, how far that reaches, what it lacks."""
+    """A subject: its measure, its columns, and functions for a workspace's usage, how far it reaches, and what is missing."""
 
     measure: Measure
     columns: tuple[str, ...]
@@ -49,11 +49,11 @@ class Subject(NamedTuple):
 
 
 def subject_of(meter: Meter | None, longer_than: str | None) -> Subject:
-    """What is asked for: sessions longer than this, or the time of a meter.  Raises `ConfigError`."""
+    """The requested subject: sessions longer than this, or the time of a meter.  Raises `ConfigError`."""
     if longer_than is None:
         return PARTICIPANTS if meter in (None, "peer") else _jobs(next(of.kind for of in LISTED if of.kind.meter == meter))
     if meter is not None:
-        raise ConfigError("--sessions-longer-than: expected either it, or --meter")
+        raise ConfigError("--sessions-longer-than: expected either this option, or --meter")
     return _sessions(_threshold(longer_than))
 
 
@@ -71,9 +71,9 @@ def _participants(view: StateView, workspace: tables.WorkspaceRow, span: Days) -
 
 
 def _unsettled(view: StateView, workspace: tables.WorkspaceRow) -> Iterator[tuple[tables.RunningRow, int]]:
-    """The sessions that have not been settled, and up to when each counts."""
+    """The unsettled sessions, and up to when each counts."""
     for running in view.rows(tables.RUNNING, "workspace = ?", (workspace.name,)):
-        if running.kind is not None:  # else it is not decided yet whether the room is followed
+        if running.kind is not None:  # otherwise it is not decided yet whether the room is followed
             yield running, next(moment for moment in (running.ended, running.observed, workspace.now, 0) if moment is not None)
 
 
@@ -85,7 +85,7 @@ def _of_sessions(view: StateView, workspace: tables.WorkspaceRow) -> Knowledge:
 
 
 def _pending(unread: Sequence[Span]) -> tuple[int, int | None]:
-    """From when on, and up to when, the past is still being read; `None` while that grows."""
+    """From when, and up to when, the past is still being read; `None` while the end is open."""
     return unread[0][0], None if unread[-1][1] == FOREVER else unread[-1][1]
 
 
@@ -110,11 +110,11 @@ def _jobs(kind: Kind[Any]) -> Subject:
     return Subject(MINUTES[kind.meter], _WITHOUT_ROLES, gather, knowledge)
 
 
-# -- how many sessions were longer than a given time ------------------------------------------------------------------
+# -- long sessions ----------------------------------------------------------------------------------------------------
 
 
 def _threshold(text: str) -> int:
-    """A length in whole seconds, for lengths are kept in whole seconds, rounded up.  Raises `ConfigError`."""
+    """A length in whole seconds, because lengths are stored in whole seconds, rounded up.  Raises `ConfigError`."""
     seconds = read_flag("--sessions-longer-than", text, duration("0s", LONGEST))
     if seconds != int(seconds):
         raise ConfigError("--sessions-longer-than: expected whole seconds")

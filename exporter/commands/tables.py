@@ -17,14 +17,14 @@ EPOCH = date(1970, 1, 1)
 
 
 class Days(NamedTuple):
-    """A range of days, both inclusive; `None` stands for "as far as is known"."""
+    """A range of days, both inclusive; `None` means "as far as known"."""
 
     first: int
     last: int
 
 
 class Followed(NamedTuple):
-    """What an entry of the configuration knows: of `key`, sessions that ended after `since`; nothing new after `left`."""
+    """An entry of the configuration: its figures include sessions that ended after `since`, and nothing new after `left`."""
 
     key: str
     since: int
@@ -32,7 +32,7 @@ class Followed(NamedTuple):
 
 
 class Knowledge(NamedTuple):
-    """How far a workspace's figures reach: up to the poll at `until`, and what of the past is still to be read (from, to)."""
+    """How far a workspace's figures reach: up to the poll at `until`, and the still unread part of the past (from, to)."""
 
     workspace: str
     until: int | None
@@ -41,7 +41,7 @@ class Knowledge(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """What a report counts: its title, what it is counted of, and for people and machines the name of its column and a value."""
+    """A report's measure: its title, the counted things, and the column's name and format, for people and for machines."""
 
     title: str
     things: str
@@ -57,7 +57,7 @@ class Measure(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Rows of a report: the values of its columns, and what it counts (time in µs)."""
+    """A report's rows: the values of its columns, and its measure (time in µs)."""
 
     measure: Measure
     days: Days
@@ -147,12 +147,12 @@ def _exact(micros: int) -> str:
 
 
 def time_of(words: str, things: str) -> Measure:
-    """Time, in minutes for people; `words` name what the minutes are of."""
+    """A measure of time, in minutes for people; `words` name the meter."""
     return Measure(f"{words} minutes", things, "minutes", _minutes, "seconds", _exact)
 
 
 def count_of(title: str, things: str) -> Measure:
-    """A number of things."""
+    """A measure that counts things."""
     return Measure(title, things, things, "{:,}".format, things, str)
 
 
@@ -170,12 +170,12 @@ def _printable(text: str) -> str:
 
 
 def date_of(day: int) -> str:
-    """A day (from the epoch) as people write it."""
+    """A day (from the epoch) as ISO 8601."""
     return (EPOCH + timedelta(days=day)).isoformat()
 
 
 def moment_of(at: int) -> str:
-    """A moment (µs) as people write it, to the second."""
+    """A moment (µs) as text, to the second."""
     return f"{datetime.fromtimestamp(at // SECOND, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 

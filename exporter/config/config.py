@@ -8,10 +8,11 @@ and secrets open files.  All durations are seconds, as floats.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from exporter.config import readers as values
 from exporter.config import strict_yaml
 from exporter.config.money import METERS, Budget, Meter, Prices, budgets, prices
 from exporter.config.readers import ListenAddress, format_duration, listen_address, parse_duration
-from exporter.config.secrets import Secret, SecretHeaders, headers, headers_file, secret, secret_file
+from exporter.config.secrets import DatabaseUrl, Secret, SecretHeaders, headers, headers_file, secret_setting
 from exporter.config.strict_yaml import ConfigError
 from exporter.config.value import Value, optional, read_file, read_flag, required, section, setting
 from exporter.config.workspaces import OVERFLOW_ROOM, KeyPair, ManagementToken, RoomById, RoomsByName, WorkspaceConfig, workspaces
@@ -34,7 +35,7 @@ _DEFAULT_FILE = Path("config.yaml")
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiConfig:
     """The `api` section: requests to 100ms; `timeout` is for a whole request, in seconds."""
 
@@ -46,7 +47,7 @@ class ApiConfig:
     max_retries: int = setting(3, values.integer(0, 20))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PollConfig:
     """The `poll` section: the interval in seconds, and the start of counting (a `timedelta` back, or a time in UTC)."""
 
@@ -54,7 +55,7 @@ class PollConfig:
     since: Literal["start"] | timedelta | datetime = setting("start", values.since)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CollectConfig:
     """The `collect` section: which data are read besides sessions, and how often (`interval` in seconds)."""
 
@@ -67,33 +68,16 @@ class CollectConfig:
     interval: float = setting(60.0, values.duration("1s", "1h"))
 
 
-_DATABASE = "a postgresql:// URL"
-
-
-def _is_database(url: str) -> bool:
-    return url.startswith(("postgresql://", "postgres://"))
-
-
-def _database_url(value: Value) -> Secret:
-    found = secret(value)
-    if not _is_database(found.reveal()):
-        raise value.error(f"expected {_DATABASE}")
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class StorageConfig:
     """The `storage` section: the state file, relative to the working directory, or with a `url` a PostgreSQL database instead."""
 
     path: Path = setting(Path("hms-exporter.db"), values.file_path)
-    url: Secret | None = setting(None, _database_url, file=secret_file)
+    url: Secret | None = secret_setting(DatabaseUrl)
 
     def database(self) -> str | None:
         """The database's URL, which is a secret; `None` for a state file.  Raises `ConfigError` when its file holds none."""
-        found = None if self.url is None else self.url.reveal()
-        if self.url is not None and found is not None and not _is_database(found):
-            raise ConfigError(f"{self.url.where}: expected {_DATABASE}")
-        return found
+        return None if self.url is None else self.url.reveal()
 
 
 def _storage(value: Value) -> StorageConfig:
@@ -103,7 +87,7 @@ def _storage(value: Value) -> StorageConfig:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebConfig:
     """The exporter's HTTP pages; `config_file` is the exporter toolkit's web configuration (TLS, passwords)."""
 
@@ -115,13 +99,13 @@ class WebConfig:
     telemetry_path: str = setting("/metrics", values.url_path, flag_only=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebhooksConfig:
     """The `webhooks` section: where webhooks are received, and how they are authenticated.  Both methods apply if both are given."""
 
     listen_address: ListenAddress = setting(ListenAddress("", 10101), listen_address)
     headers: SecretHeaders | None = setting(None, headers, file=headers_file)
-    signature_secret: Secret | None = setting(None, secret, file=secret_file)
+    signature_secret: Secret | None = secret_setting()
 
 
 def _webhooks(value: Value) -> WebhooksConfig:
@@ -131,7 +115,7 @@ def _webhooks(value: Value) -> WebhooksConfig:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """The `limits` section: how many discovered rooms a workspace may have, and how long (in seconds) an idle one stays."""
 
@@ -139,12 +123,12 @@ class LimitsConfig:
     room_idle_expiry: float = setting(86400.0, values.duration("1s", values.LONGEST))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """How the log is written."""
 
-    level: Literal["debug", "info", "warn", "error"] = setting("info", values.choice("debug", "info", "warn", "error"))
-    format: Literal["logfmt", "json"] = setting("logfmt", values.choice("logfmt", "json"))
+    level: Literal["debug", "info", "warn", "error"] = setting("info", values.words("debug", "info", "warn", "error"))
+    format: Literal["logfmt", "json"] = setting("logfmt", values.words("logfmt", "json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,20 +165,21 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     if path is None and not os.path.lexists(_DEFAULT_FILE):
         return _environment_alone(environ)
     path = path or _DEFAULT_FILE
-    try:
-        text = read_file(path, _MAX_FILE_BYTES)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    config = parse(text, environ, str(path))
-    given = [getattr(workspace.credentials, key.name) for workspace in config.workspaces for key in fields(workspace.credentials)]
-    if config.webhooks is not None:
-        given += [config.webhooks.headers, config.webhooks.signature_secret]
-    for found in given:
-        if found is not None:
-            found.reveal()
-    if config.storage.database() is not None and find_spec("psycopg") is None:
+    config = parse(read_file(path, _MAX_FILE_BYTES), environ, str(path))
+    for found in _secrets(config):
+        found.reveal()
+    if config.storage.url is not None and find_spec("psycopg") is None:
         raise ConfigError(f"{path}: storage.url: expected psycopg to be installed: pip install 'hms-exporter[postgres]'")
     return config
+
+
+def _secrets(part: object) -> Iterator[Secret | SecretHeaders]:
+    """The secrets anywhere in a part of the configuration."""
+    if isinstance(part, Secret | SecretHeaders):
+        yield part
+    else:
+        inner = [getattr(part, key.name) for key in fields(part)] if is_dataclass(part) else part if isinstance(part, tuple) else ()
+        yield from chain.from_iterable(map(_secrets, inner))
 
 
 def parse(text: str, environ: Mapping[str, str], source: str) -> Config:
@@ -202,7 +187,7 @@ def parse(text: str, environ: Mapping[str, str], source: str) -> Config:
 
     `${NAME}` and `${NAME:-default}` are filled in from `environ`.  No file is opened.  Raises `ConfigError` at the first fault.
     """
-    root = Value(strict_yaml.read(text, source), source, "", environ)
+    root = Value(strict_yaml.read(text, source), source, environ=environ)
     if root.is_null:
         root.mapping(())  # says that a mapping was expected
     config = section(Config)(root)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from exporter.config import readers as values
-from exporter.config.value import Value, distinct, one_of, required, section, setting
+from exporter.config.value import Value, listed, only_one, required, section, setting
+from exporter.times import PERIODS, Period
 
 Meter = Literal["peer", "recording", "live_stream", "external_stream"]
-METERS: tuple[Meter, ...] = ("peer", "recording", "live_stream", "external_stream")
+METERS: tuple[Meter, ...] = get_args(Meter)
 """What 100ms bills by the minute."""
 
 DEFAULT_ROLE = "default"
@@ -19,14 +20,10 @@ _planned = values.number(above=0, at_most=1e12)
 _free = values.number(at_most=1e12)
 _peer_price = values.number(above=0, at_most=1e6)
 _price = values.number(at_most=1e6)
-_PERIODS: tuple[Literal["day"], Literal["month"]] = ("day", "month")
 
 
 def _some_names(value: Value) -> frozenset[str]:
-    found = values.names(value)
-    if not found:
-        raise value.error("expected at least one name; leave the key out for all of them")
-    return found
+    return frozenset(map(values.name, value.items("a list of one or more names (leave the key out for all of them)", some=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ class Budget:
     """Minutes of one meter planned for a UTC day or month: of everything, or of one workspace, some rooms (names or ids), some roles."""
 
     name: str = required(values.name)
-    period: Literal["day", "month"] = required(values.choice(*_PERIODS))
+    period: Period = required(values.words(*PERIODS))
     peer_minutes: float | None = setting(None, _planned)
     workspace: str | None = setting(None, values.name)
     rooms: frozenset[str] | None = setting(None, _some_names)
@@ -44,20 +41,30 @@ class Budget:
     external_stream_minutes: float | None = setting(None, _planned)
 
     @property
-    def by_meter(self) -> dict[Meter, float]:
-        """The minutes by meter; a budget that was read has exactly one."""
-        given: dict[Meter, float | None] = {meter: getattr(self, f"{meter}_minutes") for meter in METERS}
-        return {meter: minutes for meter, minutes in given.items() if minutes is not None}
-
-    @property
     def meter(self) -> Meter:
-        """What the budget is of."""
-        return next(iter(self.by_meter))
+        """What the budget is of: minutes of one meter are given."""
+        return next(meter for meter, key in _MINUTES.items() if getattr(self, key) is not None)
 
     @property
     def minutes(self) -> float:
         """How many minutes it allows."""
-        return self.by_meter[self.meter]
+        return float(getattr(self, _MINUTES[self.meter]))
+
+
+_MINUTES: dict[Meter, str] = {meter: f"{meter}_minutes" for meter in METERS}
+_budget_keys = section(Budget)
+
+
+def _budget(value: Value) -> Budget:
+    found = _budget_keys(value)
+    key = only_one(value, _MINUTES.values())
+    if found.roles is not None and key != "peer_minutes":
+        raise value.member("roles").error("expected roles beside peer_minutes only")
+    return found
+
+
+budgets = listed("a list of budgets", _budget, lambda budget: [("a name", budget.name)], some=False)
+"""Reads the list of budgets.  Raises `ConfigError`."""
 
 
 def _prices_by_role(value: Value) -> dict[str, float]:
@@ -94,24 +101,6 @@ class Prices:
     def free_minutes(self, meter: Meter) -> float:
         """The minutes of a meter that cost nothing, each month in each workspace."""
         return float(getattr(self, f"free_{meter}_minutes"))
-
-
-_budget = section(Budget)
-
-
-def budgets(value: Value) -> tuple[Budget, ...]:
-    """Reads the list of budgets.  Raises `ConfigError`."""
-    if value.is_null:
-        return ()
-    found = [(item, _budget(item)) for item in value.items("a list of budgets")]
-    for item, budget in found:
-        if len(budget.by_meter) != 1:
-            keys = one_of([f"{meter}_minutes" for meter in METERS])
-            raise item.error(f"expected {keys}, found {'several' if budget.by_meter else 'none'}")
-        if budget.roles is not None and budget.meter != "peer":
-            raise item.member("roles").error("expected roles beside peer_minutes only")
-    distinct(((item, "a name", budget.name) for item, budget in found), member="name")
-    return tuple(budget for _, budget in found)
 
 
 prices = section(Prices)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
-from exporter.config.value import Reader, Value, distinct, is_printable, one_of
+from exporter.config.value import Reader, Value, is_printable, listed, one_of, scalar
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ def parse_duration(text: str) -> float:
     """Seconds of `500ms`, `30s`, `12h`, `1h30m`: each unit at most once, the longest first.  Raises `ValueError`."""
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise ValueError("expected a duration such as 30s or 1h30m")
+        raise ValueError("a unit is missing, as in 30s" if _NUMBER.fullmatch(text) else "write it as 500ms, 30s or 1h30m")
     return sum(int(count) * size for count, size in zip(match.groups(default="0"), _UNITS.values(), strict=True)) / 1000
 
 
@@ -54,116 +55,93 @@ def format_duration(seconds: float) -> str:
 
 def integer(low: int, high: int) -> Reader[int]:
     """Reads a whole number of a range, its ends included."""
-    expected = f"a whole number from {low} to {high}"
 
-    def read(value: Value) -> int:
-        text = value.literal(expected)
-        if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
-            raise value.unexpected(expected)
-        return int(text)
+    def meaning(text: str) -> int | None:
+        return int(text) if _INTEGER.fullmatch(text) and low <= int(text) <= high else None
 
-    return read
+    return scalar(f"a whole number from {low} to {high}", meaning, unquoted=True)
 
 
 def number(*, above: float | None = None, at_least: float = 0, at_most: float) -> Reader[float]:
     """Reads a number, with or without a fraction, in a range; `above` leaves its lower end out."""
+
+    def meaning(text: str) -> float | None:
+        low = at_least if above is None else above
+        return float(text) if _NUMBER.fullmatch(text) and low <= float(text) <= at_most and float(text) != above else None
+
     expected = f"a number from {at_least:g} to {at_most:g}" if above is None else f"a number above {above:g}, at most {at_most:g}"
-
-    def read(value: Value) -> float:
-        text = value.literal(expected)
-        if not _NUMBER.fullmatch(text) or not (at_least if above is None else above) <= float(text) <= at_most or float(text) == above:
-            raise value.unexpected(expected)
-        return float(text)
-
-    return read
+    return scalar(expected, meaning, unquoted=True)
 
 
-def boolean(value: Value) -> bool:
-    """Reads a switch, in YAML 1.1's spellings."""
-    expected = "true or false"
-    text = value.literal(expected).lower()
-    if text not in _BOOLEANS:
-        raise value.unexpected(expected)
-    return _BOOLEANS[text]
+boolean = scalar("true or false", lambda text: _BOOLEANS.get(text.lower()), unquoted=True)
+"""Reads a switch, in YAML 1.1's spellings."""
 
 
-def choice(*options: T) -> Reader[T]:
-    """Reads one of a few words."""
-    words = {str(option): option for option in options}
-    expected = one_of(list(words))
+def choice(options: Mapping[str, T]) -> Reader[T]:
+    """Reads one of a few words as what it stands for."""
+    return scalar(one_of(options), options.get)
 
-    def read(value: Value) -> T:
-        text = value.text(expected)
-        if text not in words:
-            raise value.unexpected(expected)
-        return words[text]
 
-    return read
+def words(*options: T) -> Reader[T]:
+    """Reads one of a few words, which stand for themselves."""
+    return choice({str(option): option for option in options})
 
 
 def duration(low: str, high: str) -> Reader[float]:
     """Reads a duration of a range, its ends included, as seconds."""
     shortest, longest = parse_duration(low), parse_duration(high)
-    expected = f"a duration from {low} to {high}"
 
-    def read(value: Value) -> float:
-        text = value.text(expected)
-        try:
-            seconds = parse_duration(text)
-        except ValueError:
-            raise value.unexpected(expected, _duration_hint(text)) from None
-        if not shortest <= seconds <= longest:
-            raise value.unexpected(expected)
-        return seconds
+    def meaning(text: str) -> float | None:
+        seconds = parse_duration(text)
+        return seconds if shortest <= seconds <= longest else None
 
-    return read
+    return scalar(f"a duration from {low} to {high}", meaning)
 
 
-def _duration_hint(text: str) -> str:
-    return "a unit is missing, as in 30s" if _NUMBER.fullmatch(text) else "write it as 500ms, 30s or 1h30m"
-
-
-def since(value: Value) -> Literal["start"] | timedelta | datetime:
-    """Reads from when sessions count: `start`, how far back, or the moment in UTC."""
-    expected = f"start, a duration back from 1s to {LONGEST}, or an RFC 3339 time such as 2026-02-01T00:00:00Z"
-    text = value.text(expected)
+def _since(text: str) -> Literal["start"] | timedelta | datetime | None:
     if text == "start":
         return "start"
-    try:
-        if _RFC3339.fullmatch(text):
-            # No session is older than the epoch, and earlier years leave no room for time zones.
-            moment = datetime.fromisoformat(text.upper()).astimezone(UTC)
-            if moment.year >= 1970:
-                return moment
-        elif 1 <= (seconds := parse_duration(text)) <= parse_duration(LONGEST):
-            return timedelta(seconds=seconds)
-    except (ValueError, OverflowError):
-        pass
-    raise value.unexpected(expected)
+    if _RFC3339.fullmatch(text):
+        moment = datetime.fromisoformat(text.upper()).astimezone(UTC)
+        return moment if moment.year >= 1970 else None  # no session is older than the epoch
+    seconds = parse_duration(text) if _DURATION.fullmatch(text) else 0
+    return timedelta(seconds=seconds) if 1 <= seconds <= parse_duration(LONGEST) else None
 
 
-def name(value: Value) -> str:
-    """Reads a name that becomes a label: printable, of bounded length."""
-    expected = f"a name of 1 to {MAX_NAME} printable characters"
-    text = value.text(expected)
-    if not is_printable(text) or len(text) > MAX_NAME:
-        raise value.unexpected(expected)
-    return text
+since: Reader[Literal["start"] | timedelta | datetime] = scalar(
+    f"start, a duration back from 1s to {LONGEST}, or an RFC 3339 time such as 2026-02-01T00:00:00Z", _since
+)
+"""Reads from when sessions count: `start`, how far back, or the moment in UTC."""
+
+
+def name_but(*reserved: str) -> Reader[str]:
+    """Reads a name that becomes a label: printable, of bounded length, and not reserved."""
+
+    def meaning(text: str) -> str | None:
+        if text in reserved:
+            raise ValueError("this name is reserved")
+        return text if is_printable(text) and len(text) <= MAX_NAME else None
+
+    return scalar(f"a name of 1 to {MAX_NAME} printable characters", meaning)
+
+
+name = name_but()
+"""Reads any name."""
 
 
 def names(value: Value) -> frozenset[str]:
     """Reads a list of names, which may be empty."""
-    return frozenset(name(item) for item in value.items("a list of names"))
+    return frozenset(map(name, value.items("a list of names")))
 
 
-def file_path(value: Value) -> Path:
-    """Reads the path of a file, relative to the folder the process runs in."""
-    expected = "the path of a file"
-    text = value.text(expected)
+def _file_path(text: str) -> Path | None:
     # SQLite would open `:memory:` without a file.
-    if not is_printable(text) or text == ":memory:" or text.endswith("/") or Path(text).name in {"", ".."}:
-        raise value.unexpected(expected)
-    return Path(text)
+    is_file = is_printable(text) and text != ":memory:" and not text.endswith("/") and Path(text).name not in {"", ".."}
+    return Path(text) if is_file else None
+
+
+file_path = scalar("the path of a file", _file_path)
+"""Reads the path of a file, relative to the folder the process runs in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,82 +156,77 @@ class ListenAddress:
         return f"{host}:{self.port}"
 
 
-def listen_address(value: Value) -> ListenAddress:
-    """Reads where to listen."""
-    expected = "host:port, :port or [IPv6]:port"
-    text = value.text(expected)
+_ADDRESS = "host:port, :port or [IPv6]:port"
+
+
+def _listen_address(text: str) -> ListenAddress | None:
     host, colon, port = text.rpartition(":")
     if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
-        raise value.unexpected(expected, "a port is a number from 0 to 65535")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        if _is_address(host, ipaddress.IPv6Address):
-            return ListenAddress(host, int(port))
-    elif host == "" or _is_host_name(host):
-        return ListenAddress(host, int(port))
-    raise value.unexpected(expected)
+        raise ValueError("a port is a number from 0 to 65535")
+    return ListenAddress(host.strip("[]"), int(port)) if host == "" or _is_host(host) else None
+
+
+listen_address = scalar(_ADDRESS, _listen_address)
+"""Reads where to listen."""
+
+
+_listen_addresses = listed(f"{_ADDRESS}, or a list of these", listen_address, lambda address: [("an address", address)])
 
 
 def listen_addresses(value: Value) -> tuple[ListenAddress, ...]:
     """Reads one address to listen on, or a list of them."""
-    if value.is_scalar:
-        return (listen_address(value),)
-    items = value.items("host:port, :port or [IPv6]:port, or a list of these")
-    found = tuple(map(listen_address, items))
-    if not found:
-        raise value.error("expected at least one address")
-    distinct((item, "an address", address) for item, address in zip(items, found, strict=True))
-    return found
+    return (listen_address(value),) if value.is_scalar else _listen_addresses(value)
 
 
-def url_path(value: Value) -> str:
-    """Reads the path of a page: it begins with a slash and is not one of the exporter's own paths."""
-    text = value.text("a path")
-    if not re.fullmatch(r"/[A-Za-z0-9._~/-]*", text) or text.startswith(("/-/", "//")):
-        raise value.unexpected("a path such as /metrics, not below /-/")
-    return text
+def _url_path(text: str) -> str | None:
+    return text if re.fullmatch(r"/[A-Za-z0-9._~/-]*", text) and not text.startswith(("/-/", "//")) else None
 
 
-def base_url(value: Value) -> str:
-    """Reads an API's base URL: http or https, without user name, query or fragment. A slash at the end is dropped."""
-    # The message does not show the URL: it may hold a password or a token by mistake.
-    expected = "an http:// or https:// URL with a host"
-    text = value.text(expected)
+url_path = scalar("a path such as /metrics, not below /-/", _url_path)
+"""Reads the path of a page: it begins with a slash and is not one of the exporter's own paths."""
+
+
+def _base_url(text: str) -> str | None:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
-    except ValueError:
-        raise value.error(f"expected {expected}") from None
-    known_host = _is_address(host, ipaddress.IPv6Address) if parts.netloc.startswith("[") else _is_host_name(host)
+    except ValueError:  # its words may repeat a password
+        return None
+    known_host = _is_host(f"[{host}]" if parts.netloc.startswith("[") else host)
     if parts.scheme not in {"http", "https"} or not known_host or port == 0 or not is_printable(text) or re.search(r"[\s\\]", text):
-        raise value.error(f"expected {expected}")
+        return None
     if "@" in parts.netloc:
-        raise value.error(f"expected {expected}, without a user name or password")
+        raise ValueError("leave out user name and password")
     if "?" in text or "#" in text:
-        raise value.error(f"expected {expected}, without a query or fragment")
+        raise ValueError("leave out query and fragment")
     return text.rstrip("/")
+
+
+base_url = scalar("an http:// or https:// URL with a host", _base_url, hidden=True)
+"""Reads an API's base URL: http or https, without user name, query or fragment. A slash at the end is dropped.
+
+Messages do not show it: it may hold a password or a token by mistake.
+"""
 
 
 def is_loopback(host: str) -> bool:
     """Whether a URL's host can only be this machine."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    address = _address(host)
+    return host.lower() == "localhost" or (address is not None and address.is_loopback)
 
 
-def _is_host_name(host: str) -> bool:
+def _is_host(host: str) -> bool:
+    """Whether this is a name, an IPv4 address, or an IPv6 address in brackets."""
+    if host.startswith("[") and host.endswith("]"):
+        return isinstance(_address(host[1:-1]), ipaddress.IPv6Address)
     # A host of digits and dots must be a valid IPv4 address.
     if re.fullmatch(r"[0-9.]+", host):
-        return _is_address(host, ipaddress.IPv4Address)
+        return _address(host) is not None
     return len(host) <= 253 and all(_HOST_LABEL.fullmatch(label) for label in host.split("."))
 
 
-def _is_address(host: str, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> bool:
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        kind(host)
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return True
+        return None

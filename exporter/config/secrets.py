@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 from exporter.config import strict_yaml
 from exporter.config.strict_yaml import ConfigError
-from exporter.config.value import Reader, Value, is_printable, read_file
+from exporter.config.value import Value, is_printable, read_file, setting
 
 _MAX_BYTES = 64 * 1024
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -27,17 +29,47 @@ class Secret:
     path: Path | None = None
     where: str = field(default="secret", repr=False, compare=False)
 
+    # Tokens travel in an HTTP header, and 100ms's keys and secrets are ASCII as well.
+    EXPECTED: ClassVar[str] = "one line of printable ASCII characters"
+    PATTERN: ClassVar[str] = "[ -~]*[!-~][ -~]*"
+
     def reveal(self) -> str:
-        """The secret itself.  Raises `ConfigError` when its file cannot be read or is empty."""
-        if self.path is None:
-            return self.value or ""
-        try:
-            text = read_file(self.path, _MAX_BYTES).strip()
-        except ValueError as error:
-            raise ConfigError(f"{self.where}: {error}") from None
-        if not _is_one_line(text):
-            raise ConfigError(f"{self.where}: expected a file with one line of printable ASCII characters")
+        """The secret itself.  Raises `ConfigError` when its file cannot be read, or it is not what was expected."""
+        return self.value or "" if self.path is None else self.checked(read_file(self.path, _MAX_BYTES, self.where).strip())
+
+    def checked(self, text: str) -> str:
+        """The text, when it is what was expected of this secret.  Raises `ConfigError`."""
+        if not re.fullmatch(self.PATTERN, text):
+            raise ConfigError(f"{self.where}: expected {self.EXPECTED}")
         return text
+
+
+class DatabaseUrl(Secret):
+    """Where a PostgreSQL database is; it may hold a password."""
+
+    EXPECTED = "a postgresql:// URL"
+    PATTERN = "(postgresql|postgres)://[ -~]+"
+
+
+def secret_setting(kind: type[Secret] = Secret) -> Secret | None:
+    """A key that holds a secret, beside the key with `_file` after it that names a file with the secret."""
+    return setting(None, partial(_direct, kind), file=partial(_in_file, kind))
+
+
+def _direct(kind: type[Secret], value: Value) -> Secret:
+    found = kind(value.text(kind.EXPECTED), where=f"{value.source}: {value.path}")
+    found.checked(found.reveal())
+    return found
+
+
+def _in_file(kind: type[Secret], value: Value) -> Secret:
+    """Reads the path of a file, relative to the configuration file's folder, as in Prometheus."""
+    text = value.text("the path of a file")
+    if not is_printable(text):
+        raise value.unexpected("the path of a file")
+    path = Path(value.source).parent / text
+    shown = "the file that the environment names" if value.names_variables else str(path)
+    return kind(path=path, where=f"{value.source}: {value.path}: {shown}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,56 +81,27 @@ class SecretHeaders:
 
     def reveal(self) -> dict[str, str]:
         """The headers and their values.  Raises `ConfigError` when a file cannot be read or holds none."""
-        by_name = self.by_name
-        if self.file is not None and self.file.path is not None:
-            source = self.file.where
-            try:
-                text = read_file(self.file.path, _MAX_BYTES)
-            except ValueError as error:
-                raise ConfigError(f"{source}: {error}") from None
-            by_name = headers(Value(strict_yaml.read(text, source), source, "")).by_name
-        return {name: secret.reveal() for name, secret in by_name.items()}
-
-
-def secret(value: Value) -> Secret:
-    """Reads a secret."""
-    expected = "printable ASCII characters"
-    text = value.text(expected)
-    if not _is_one_line(text):
-        raise value.error(f"expected {expected}")
-    return Secret(value=text, where=f"{value.source}: {value.path}")
-
-
-def secret_file(value: Value) -> Secret:
-    """Reads the path of a file that holds a secret, relative to the configuration file's folder, as in Prometheus."""
-    expected = "the path of a file"
-    text = value.text(expected)
-    if not is_printable(text):
-        raise value.unexpected(expected)
-    path = Path(value.source).parent / text
-    shown = str(path) if text == value.as_written().text(expected) else "the file that the environment names"
-    return Secret(path=path, where=f"{value.source}: {value.path}: {shown}")
+        if self.file is None or self.file.path is None:
+            return {name: secret.reveal() for name, secret in self.by_name.items()}
+        source = self.file.where
+        return headers(Value(strict_yaml.read(read_file(self.file.path, _MAX_BYTES, source), source), source)).reveal()
 
 
 def headers(value: Value) -> SecretHeaders:
     """Reads headers and their values."""
-    return _headers(value, secret)
+    return _headers(value, _direct)
 
 
 def headers_file(value: Value) -> SecretHeaders:
     """Reads the path of a file that holds headers, one `name: value` a line, or headers with a file for each value."""
-    return SecretHeaders(file=secret_file(value)) if value.is_scalar else _headers(value, secret_file)
+    return SecretHeaders(file=_in_file(Secret, value)) if value.is_scalar else _headers(value, _in_file)
 
 
-def _headers(value: Value, read: Reader[Secret]) -> SecretHeaders:
+def _headers(value: Value, read: Callable[[type[Secret], Value], Secret]) -> SecretHeaders:
     expected = "a mapping of names of HTTP headers to their values"
-    found = {name.lower(): (name, member) for name, member in value.entries(expected).items()}
-    if not found or not all(map(_HEADER.fullmatch, found)) or len(found) < len(value.entries()):
+    given = value.entries(expected)
+    found = {name.lower(): member for name, member in given.items()}
+    if not found or not all(map(_HEADER.fullmatch, found)) or len(found) < len(given):
         # The message does not show the name: if a space is missing, it contains the value.
         raise value.error(f"expected {expected}, each name once")
-    return SecretHeaders(MappingProxyType({lower: read(member) for lower, (_, member) in found.items()}))
-
-
-def _is_one_line(text: str) -> bool:
-    # Tokens travel in an HTTP header, and 100ms's keys and secrets are ASCII as well.
-    return text.isascii() and is_printable(text)
+    return SecretHeaders(MappingProxyType({name: read(Secret, member) for name, member in found.items()}))

@@ -18,6 +18,13 @@ _MAX_DEPTH = 32
 _MAX_NODES = 500_000
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+# What PyYAML's complaints begin with, where there are better words for them.
+_COMPLAINTS = {
+    r"found character '\t'": "not YAML: found a tab where only spaces may stand",
+    "found character": "not YAML: found a character that cannot begin a value, quote the value",
+    "found unknown escape": "not YAML: found an unknown escape, put a text with backslashes in single quotes",
+    "but found another document": "expected one document, found a second",
+}
 
 
 class ConfigError(Exception):
@@ -42,12 +49,12 @@ def read(text: str, source: str) -> yaml.Node:
     """
     text = text.removeprefix("\N{BYTE ORDER MARK}")
     try:
-        root = _Loader(text).document()
+        root = _Loader(text).get_single_node()
     except yaml.reader.ReaderError as error:
         line, column = text.count("\n", 0, error.position) + 1, error.position - text.rfind("\n", 0, error.position)
         raise ConfigError(f"{source}: line {line}, column {column}: expected text, found a control character") from None
     except yaml.MarkedYAMLError as error:
-        mark, problem = error.problem_mark, error.problem if isinstance(error, _Refused) else _problem(error)
+        mark, problem = error.problem_mark, error.problem if isinstance(error, _Refused) else _problem(error.problem or "expected YAML")
         where = "" if mark is None else f" line {mark.line + 1}, column {mark.column + 1}:"
         raise ConfigError(f"{source}:{where} {problem}") from None
     except (ValueError, OverflowError):
@@ -56,6 +63,12 @@ def read(text: str, source: str) -> yaml.Node:
     if root is None:
         raise ConfigError(f"{source}: is empty")
     return root
+
+
+def _problem(told: str) -> str:
+    """PyYAML's complaint, without what it quotes from the file."""
+    better = next((words for beginning, words in _COMPLAINTS.items() if told.startswith(beginning)), None)
+    return better or "not YAML: " + re.sub(r"^(found [^'\"]*) ['\"].*", r"\1", told.partition(", but ")[0], flags=re.DOTALL)
 
 
 class _Refused(yaml.MarkedYAMLError):
@@ -72,52 +85,41 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self._depth = 0
         self._nodes = 0
-        self._sizes: dict[str, int] = {}
+        self._sizes: dict[str | None, int] = {}
 
-    def document(self) -> yaml.Node | None:
-        """The only document, `None` when there is none."""
-        self.get_event()  # type: ignore[no-untyped-call]  # not in PyYAML's stubs
+    def compose_document(self) -> yaml.Node | None:
+        """The next document, without directives."""
         event = self._peek()
-        if isinstance(event, yaml.StreamEndEvent):
-            return None
         if event.version or event.tags:
             raise _Refused(event, "directives (%...) are not supported")
-        root = self.compose_document()
-        if not self.check_event(yaml.StreamEndEvent):
-            raise _Refused(self._peek(), "expected one document, found a second")
-        return root
+        return super().compose_document()
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node; the count includes what its aliases expand to."""
-        event = self._peek()
+        event, before = self._peek(), self._nodes
         if self._depth > _MAX_DEPTH:
             raise _Refused(event, f"nested more than {_MAX_DEPTH} deep")
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in self._sizes:
-                raise _Refused(event, "alias (*...) of an unknown anchor, quote text that begins with *")
-            self._count(event, self._sizes[event.anchor])
+        is_alias = isinstance(event, yaml.AliasEvent)
+        if is_alias and event.anchor not in self._sizes:
+            raise _Refused(event, "alias (*...) of an unknown anchor, quote text that begins with *")
+        self._nodes += self._sizes[event.anchor] if is_alias else 1
+        if self._nodes > _MAX_NODES:
+            raise _Refused(event, f"more than {_MAX_NODES} values, aliases included")
+        if is_alias:
             return super().compose_node(parent, index)
         if event.tag is not None:
             raise _Refused(event, "tags (!...) are not supported, quote text that begins with !")
-        before = self._nodes
-        self._count(event, 1)
+        # An anchor may be given again; it is known only from here on, for a node cannot contain itself.
         self._sizes.pop(event.anchor, None)
         self.anchors.pop(event.anchor, None)
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
-        if event.anchor is not None:
-            # Known only from here on: a node cannot contain itself.
-            self._sizes[event.anchor] = self._nodes - before
+        self._sizes[event.anchor] = self._nodes - before
         return node
 
     def _peek(self) -> Any:
         return self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
-
-    def _count(self, event: yaml.Event, nodes: int) -> None:
-        self._nodes += nodes
-        if self._nodes > _MAX_NODES:
-            raise _Refused(event, f"more than {_MAX_NODES} values, aliases included")
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """A mapping with its merge keys (`<<`) applied: its own keys win, then those merged first."""
@@ -134,20 +136,6 @@ class _Loader(yaml.SafeLoader):
             else:
                 own.append((key, value))
         keys = {key.value for key, _ in own}
-        for key, value in merged:
-            if key.value not in keys:
-                keys.add(key.value)
-                own.append((key, value))
-        node.value = own
+        first = {key.value: (key, value) for key, value in reversed(merged) if key.value not in keys}
+        node.value = own + list(first.values())
         return node
-
-
-def _problem(error: yaml.MarkedYAMLError) -> str:
-    """PyYAML's complaint, without what it quotes from the file."""
-    problem = error.problem or "expected YAML"
-    if problem.startswith("found character"):
-        found = "a tab where only spaces may stand" if r"'\t'" in problem else "a character that cannot begin a value, quote the value"
-        return f"not YAML: found {found}"
-    if problem.startswith("found unknown escape"):
-        return "not YAML: found an unknown escape, put a text with backslashes in single quotes"
-    return "not YAML: " + re.sub(r"^(found [^'\"]*) ['\"].*", r"\1", problem.partition(", but ")[0], flags=re.DOTALL)

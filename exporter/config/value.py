@@ -1,40 +1,46 @@
 """A value in a configuration, the table of keys of a section, and how a section is read by its table.
 
 The dataclasses of the configuration are tables of keys: a field made by `setting` or `required` is a key, its default is
-that of the key, and its reader says what the text means or what it expected instead.
+that of the key, and its reader says what the text means or what it expected instead.  `scalar` makes a reader of one text.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from exporter.config.strict_yaml import ConfigError, is_null
+from exporter.config import strict_yaml
+from exporter.config.strict_yaml import ConfigError
 
 T = TypeVar("T")
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
+# Where a list or mapping belongs a text may be `secret:abc`, a mapping that lacks the space after its colon.
+_UNSHOWN = "a single value"
 _LIKE_OURS = re.compile(r"[A-Za-z_-]{1,40}")
 
 
-def read_file(path: Path, max_bytes: int) -> str:
-    """The text of a file of bounded size.  Raises `ValueError` that says why there is none, without the file's name."""
+def read_file(path: Path, max_bytes: int, name: str | None = None) -> str:
+    """The text of a file of bounded size; messages call it `name`, or else by its path.  Raises `ConfigError`."""
     try:
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
-        if len(content) > max_bytes:
-            raise ValueError(f"expected a file of at most {max_bytes // 1024} KiB")
-        return content.decode()
+        if len(content) <= max_bytes:
+            return content.decode()
+        problem = f"expected a file of at most {max_bytes // 1024} KiB"
     except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror or type(error).__name__}") from None
+        problem = f"cannot be read: {error.strerror or type(error).__name__}"
     except UnicodeDecodeError as error:
-        raise ValueError(f"expected UTF-8 text, found another byte at position {error.start}") from None
+        problem = f"expected UTF-8 text, found another byte at position {error.start}"
+    except ValueError as error:  # a path that no file can have
+        problem = str(error)
+    raise ConfigError(f"{name or path}: {problem}")
 
 
 def is_printable(text: str) -> bool:
@@ -42,23 +48,10 @@ def is_printable(text: str) -> bool:
     return text.isprintable() and not text.isspace() and text != ""
 
 
-def _expand(text: str, environ: Mapping[str, str]) -> str:
-    """`text` with its `${NAME}`, `${NAME:-default}` and `$${` replaced, once.  Raises `ValueError`."""
-
-    def variable(match: re.Match[str]) -> str:
-        name, default = match.groups()
-        if match.group() == "$${":
-            return "${"
-        if name is None or "${" in (default or ""):
-            raise ValueError("expected ${NAME} or ${NAME:-default}, and $${ for a literal ${")
-        found = environ.get(name)
-        if default is not None:
-            return found or default
-        if found is None:
-            raise ValueError(f"the environment variable {name} is not set")
-        return found
-
-    return _VARIABLE.sub(variable, text)
+def one_of(words: Iterable[str]) -> str:
+    """Words as alternatives: `a, b or c`."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,36 +64,30 @@ class Value:
 
     node: yaml.Node
     source: str
-    path: str
+    path: str = ""
     environ: Mapping[str, str] | None = None
 
     def error(self, message: str) -> ConfigError:
         """The error that says `message` of this value."""
         return ConfigError(": ".join(part for part in (self.source, self.path, message) if part))
 
-    def unexpected(self, expected: str, hint: str = "") -> ConfigError:
-        """The error that says what was expected, and what was found unless the environment gave it."""
-        return self.error(f"expected {expected}, found {self._found()}{f' ({hint})' if hint else ''}")
+    def unexpected(self, expected: str, hint: str = "", *, instead: str = "") -> ConfigError:
+        """The error that says what was expected and what was found; `instead` is said in place of a text that must not be shown."""
+        return self.error(f"expected {expected}, found {self._found(instead)}{f' ({hint})' if hint else ''}")
 
-    def _not_a_collection(self, expected: str) -> ConfigError:
-        # The text is not shown: it may be `secret:abc`, a mapping that lacks the space after its colon.
-        if self.is_scalar and not self.is_null:
-            return self.error(f"expected {expected}, found a single value")
-        return self.unexpected(expected)
-
-    def _found(self) -> str:
-        if isinstance(self.node, yaml.SequenceNode):
-            return "a list"
-        if isinstance(self.node, yaml.MappingNode):
-            return "a mapping"
+    def _found(self, instead: str) -> str:
+        if not self.is_scalar:
+            return "a list" if isinstance(self.node, yaml.SequenceNode) else "a mapping"
         if self.is_null:
             return "nothing"
-        if self._names_variables():
+        if self.names_variables:
             return "something else in the environment"
-        return repr(self.node.value if len(self.node.value) <= 60 else self.node.value[:59] + "…")
+        return instead or repr(self.node.value if len(self.node.value) <= 60 else self.node.value[:59] + "…")
 
-    def _names_variables(self) -> bool:
-        return self.environ is not None and isinstance(self.node, yaml.ScalarNode) and "${" in self.node.value
+    @property
+    def names_variables(self) -> bool:
+        """Whether something in a text comes from the environment."""
+        return self.environ is not None and "${" in self.node.value
 
     @property
     def is_scalar(self) -> bool:
@@ -115,18 +102,25 @@ class Value:
     @property
     def is_null(self) -> bool:
         """Whether nothing was given: no value at all, `~` or `null`."""
-        return is_null(self.node)
+        return strict_yaml.is_null(self.node)
 
-    def items(self, expected: str = "a list") -> list[Value]:
-        """The members of a list. Raises `ConfigError` for anything else."""
+    @property
+    def is_quoted(self) -> bool:
+        """Whether a text stands in quotes or on lines of its own, and nothing in it comes from the environment."""
+        return getattr(self.node, "style", None) is not None and not self.names_variables
+
+    def items(self, expected: str = "a list", *, some: bool = False) -> list[Value]:
+        """The members of a list, which must have `some` or may be empty.  Raises `ConfigError` for anything else."""
         if not isinstance(self.node, yaml.SequenceNode):
-            raise self._not_a_collection(expected)
+            raise self.unexpected(expected, instead=_UNSHOWN)
+        if some and not self.node.value:
+            raise self.error(f"expected {expected}, found an empty one")
         return [replace(self, node=item, path=f"{self.path}[{index}]") for index, item in enumerate(self.node.value)]
 
     def entries(self, expected: str = "a mapping") -> dict[str, Value]:
         """The members of a mapping with any keys. Raises `ConfigError` for anything else and for a repeated key."""
         if not isinstance(self.node, yaml.MappingNode):
-            raise self._not_a_collection(expected)
+            raise self.unexpected(expected, instead=_UNSHOWN)
         lines: dict[str, int] = {}
         for key, _ in self.node.value:
             line = key.start_mark.line + 1
@@ -135,13 +129,12 @@ class Value:
             lines[key.value] = line
         return {key.value: self.member(key.value, node) for key, node in self.node.value}
 
-    def mapping(self, known: Iterable[str]) -> dict[str, Value]:
+    def mapping(self, known: Collection[str]) -> dict[str, Value]:
         """The members of a mapping. Raises `ConfigError` for a key that is not `known`."""
-        names = list(known)
         for key, _ in self.node.value if isinstance(self.node, yaml.MappingNode) else ():
-            if key.value not in names:
-                close = difflib.get_close_matches(key.value, names, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"expected {one_of(names)}"
+            if key.value not in known:
+                close = difflib.get_close_matches(key.value, known, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"expected {one_of(known)}"
                 # If a space or indent is missing, the key contains a secret: the message shows it only if it looks like one of our keys.
                 raise self.member(key.value if _LIKE_OURS.fullmatch(key.value) else "?").error(f"unknown key, {hint}")
         return self.entries()
@@ -152,29 +145,49 @@ class Value:
 
     def text(self, expected: str) -> str:
         """The text, with the environment's variables filled in. Raises `ConfigError` for anything but text."""
-        if not isinstance(self.node, yaml.ScalarNode) or self.is_null:
+        if not self.is_scalar or self.is_null:
             raise self.unexpected(expected)
-        if self.environ is None:
-            return str(self.node.value)
-        try:
-            return _expand(self.node.value, self.environ)
-        except ValueError as error:
-            raise self.error(str(error)) from None
+        return str(self.node.value) if self.environ is None else _VARIABLE.sub(self._variable, self.node.value)
 
-    def as_written(self) -> Value:
-        """The same place without an environment, for texts in which `${name}` has a meaning of its own."""
-        return replace(self, environ=None)
-
-    def literal(self, expected: str) -> str:
-        """The text of a number or a switch: unquoted, or from the environment."""
-        text = self.text(expected)
-        assert isinstance(self.node, yaml.ScalarNode)  # `text` has seen to it
-        if not (self.node.style is None or self._names_variables()):
-            raise self.unexpected(expected, "write it without quotes")
-        return text
+    def _variable(self, match: re.Match[str]) -> str:
+        """What stands for `${NAME}`, `${NAME:-default}` or `$${`."""
+        name, default = match.groups()
+        if match.group() == "$${":
+            return "${"
+        if name is None or "${" in (default or ""):
+            raise self.error("expected ${NAME} or ${NAME:-default}, and $${ for a literal ${")
+        found = None if self.environ is None else self.environ.get(name)
+        if found is None and default is None:
+            raise self.error(f"the environment variable {name} is not set")
+        return found or default or ""
 
 
 Reader = Callable[[Value], T]
+
+
+def scalar(
+    expected: str, meaning: Callable[[str], T | None], *, unquoted: bool = False, hidden: bool = False, verbatim: bool = False
+) -> Reader[T]:
+    """Reads a text as what it means; `meaning` returns `None`, or raises `ValueError` with a hint, when it is not what was expected.
+
+    `unquoted`: a number or a switch, which may not stand in quotes unless it comes from the environment.  `hidden`: messages do not
+    show the text.  `verbatim`: `${name}` has a meaning of its own in the text.
+    """
+
+    def read(value: Value) -> T:
+        place, hint = replace(value, environ=None) if verbatim else value, ""
+        text = place.text(expected)
+        if unquoted and place.is_quoted:
+            raise place.unexpected(expected, "write it without quotes")
+        try:
+            found = meaning(text)
+        except (ValueError, OverflowError) as error:
+            found, hint = None, str(error)
+        if found is None:
+            raise place.unexpected(expected, hint, instead="something else" if hidden else "")
+        return found
+
+    return read
 
 
 def setting(default: T, read: Reader[T], *, file: Reader[T] | None = None, flag_only: bool = False) -> T:
@@ -182,9 +195,7 @@ def setting(default: T, read: Reader[T], *, file: Reader[T] | None = None, flag_
 
     `file` reads the key of the same name with `_file` after it; `flag_only`: there is a flag on the command line, but no key.
     """
-    if flag_only:
-        return field(default=default, metadata={"flag": read})
-    return field(default=default, metadata={"read": read} if file is None else {"read": read, "file": file})
+    return field(default=default, metadata={"flag" if flag_only else "read": read} | ({} if file is None else {"file": file}))
 
 
 def required(read: Reader[T]) -> T:
@@ -194,23 +205,24 @@ def required(read: Reader[T]) -> T:
 
 def section(kind: type[T]) -> Reader[T]:
     """Reads a mapping by the table of keys of a dataclass."""
-    table: dict[str, Any] = {key.name: key for key in fields(kind) if "read" in key.metadata}  # type: ignore[arg-type]  # a dataclass
-    names = [name for key in table for name in (key, f"{key}_file") if name == key or "file" in table[key].metadata]
-    needs_keys = any(key.default is MISSING for key in table.values())
+    table: dict[str, tuple[str, Reader[Any]]] = {
+        f"{key.name}{suffix}": (key.name, key.metadata[how])
+        for key in fields(kind)  # type: ignore[arg-type]  # a dataclass
+        for suffix, how in (("", "read"), ("_file", "file"))
+        if how in key.metadata
+    }
+    needed = [key.name for key in fields(kind) if key.name in table and key.default is MISSING]  # type: ignore[arg-type]  # as above
 
     def read(value: Value) -> T:
         # All keys of the section may be commented out.
-        if value.is_null and not needs_keys:
+        if value.is_null and not needed:
             return kind()
-        given, found = value.mapping(names), {}
-        for name, key in table.items():
-            direct, file = given.get(name), given.get(f"{name}_file") if "file" in key.metadata else None
-            if direct and file:
-                raise file.error(f"expected {name} or {name}_file, found both")
-            if file:
-                found[name] = key.metadata["file"](file)
-            elif direct or key.default is MISSING:
-                found[name] = key.metadata["read"](direct or value.member(name))
+        given, found = {name: value.member(name) for name in needed} | value.mapping(table), dict[str, Any]()
+        for key, member in given.items():
+            name, read_key = table[key]
+            if name in found:
+                raise member.error(f"expected {name} or {name}_file, found both")
+            found[name] = read_key(member)
         return kind(**found)
 
     return read
@@ -227,15 +239,27 @@ def read_flag(flag: str, given: str | Sequence[str], read: Reader[T]) -> T:
     return read(Value(texts[0] if len(texts) == 1 else yaml.SequenceNode("", texts), "", flag))
 
 
-def distinct(found: Iterable[tuple[Value, str, object]], member: str = "") -> None:
-    """Refuses duplicates. Each entry is a value, what must be unique (`a name`) and what it is."""
-    first: dict[tuple[str, object], str] = {}
-    for place, kind, identity in found:
-        if (kind, identity) in first:
-            raise (place.member(member) if member else place).error(f"expected {kind} of its own, {first[kind, identity]} has the same")
-        first[kind, identity] = place.path
+def listed(
+    expected: str, read: Reader[T], unique: Callable[[T], Iterable[tuple[str, object]]], *, some: bool = True
+) -> Reader[tuple[T, ...]]:
+    """Reads a list.  `unique` says in what each member must differ from the others: what that is called (`a name`), and what it is."""
+
+    def read_list(value: Value) -> tuple[T, ...]:
+        items = [] if value.is_null and not some else value.items(expected, some=some)
+        found, first = tuple(map(read, items)), dict[tuple[str, object], str]()
+        for item, member in zip(items, found, strict=True):
+            for kind, identity in unique(member):
+                same = first.setdefault((kind, identity), item.path)
+                if same != item.path:
+                    raise item.error(f"expected {kind} of its own, {same} has the same")
+        return found
+
+    return read_list
 
 
-def one_of(words: list[str]) -> str:
-    """Words as alternatives: `a, b or c`."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+def only_one(place: Value, keys: Collection[str]) -> str:
+    """The one of these keys that a mapping has.  Raises `ConfigError` when it has none or several of them."""
+    found = [key for key in place.entries() if key in keys]
+    if len(found) != 1:
+        raise place.error(f"expected {one_of(keys)}, found {' and '.join(found) or ('neither' if len(keys) == 2 else 'none')}")
+    return found[0]

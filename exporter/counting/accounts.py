@@ -33,7 +33,7 @@ class Histogram:
         self.total = total
 
     def observe(self, value: int, scale: int = 1) -> None:
-        """Counts one value, which is in units of `bounds` times `scale`."""
+        """Counts one value, given in units of `bounds` times `scale`."""
         low, high = 0, len(self.bounds)
         while low < high:
             middle = (low + high) // 2
@@ -53,7 +53,7 @@ HISTOGRAM_BOUNDS = {
 
 
 class PeriodSums(msgspec.Struct, gc=False):
-    """Time settled in the latest day and the latest month that anything was settled in (µs)."""
+    """Settled time (µs) of the latest day and the latest month in which anything was settled."""
 
     day: int = 0
     in_day: int = 0
@@ -61,7 +61,7 @@ class PeriodSums(msgspec.Struct, gc=False):
     in_month: int = 0
 
     def add(self, day: int, micros: int) -> None:
-        """Adds time that was spent on a day. Time older than the latest day or month is not part of its sum."""
+        """Adds time spent on a day.  Time before the latest day or month is not part of its sum."""
         if day > self.day:
             self.day, self.in_day = day, 0
         if day == self.day:
@@ -73,15 +73,15 @@ class PeriodSums(msgspec.Struct, gc=False):
             self.in_month += micros
 
     def at(self, now: Calendar) -> tuple[int, int]:
-        """The time of this day and of this month."""
+        """The time of the current day and month."""
         return (self.in_day if self.day == now.day else 0), (self.in_month if self.month == now.month else 0)
 
 
 class RoleTotals(msgspec.Struct, gc=False):
-    """An account's counters in one role: what ended sessions settled, and what is published (time in µs).
+    """An account's counters in one role: the settled sums of ended sessions, and the published values (time in µs).
 
-    `periods` are the settled sums of the latest day and month; `usage_day` and `usage_month` are those of now, running
-    sessions included.  `born` is as in `AccountState`.
+    `periods` are the settled sums of the latest day and month; `usage_day` and `usage_month` are those of the current ones,
+    running sessions included.  `born` is as in `AccountState`.
     """
 
     joined: int = 0
@@ -97,7 +97,7 @@ class RoleTotals(msgspec.Struct, gc=False):
 
 
 class SessionTotals(msgspec.Struct, gc=False):
-    """An account's counters of sessions: what ended ones settled, and what is published (time in µs)."""
+    """An account's counters of sessions: the settled sums of ended ones, and the published values (time in µs)."""
 
     started: int = 0
     ended: int = 0
@@ -108,7 +108,7 @@ class SessionTotals(msgspec.Struct, gc=False):
 
 
 class Gauges(NamedTuple):
-    """An account at its last good reading; `oldest_start` in µs, `None` while it is idle."""
+    """An account's gauges at its last good reading; `oldest_start` is in µs, `None` while it is idle."""
 
     sessions: int
     oldest_start: int | None
@@ -118,43 +118,88 @@ class Gauges(NamedTuple):
 
 
 class AccountState:
-    """One account: its totals, its sessions that have not been settled, its gauges."""
+    """One account: its totals, its unsettled sessions, its gauges."""
 
     def __init__(self, account: Account) -> None:
         self.account = account
         self.totals = SessionTotals()
         self.roles: dict[str, RoleTotals] = {}
         self.sessions: dict[str, Tracked] = {}
-        """Those that run."""
+        """The running ones."""
         self.ended: dict[str, Tracked] = {}
-        """Those that have ended and must be read once more."""
+        """The ended ones that must be read once more."""
         self.kept_by: set[str] = set()
-        """The collectors that hold something of it which is not settled."""
+        """The collectors that hold an unsettled item of it."""
         self.run_by: set[str] = set()
-        """Those of them that hold something which goes on."""
+        """The collectors that hold an open item of it."""
         self.last_active = 0
         self.born: int | None = None
-        """When its counters began (µs): nothing in them is older.  It never changes; 0 where an earlier version did not keep it."""
+        """When its counters began (µs): nothing in them is older.  It never changes; 0 if an earlier version did not record it."""
         self.gauges: Gauges | None = None
         self.read_at: int | None = None
         """The API's time of the reading behind the gauges: the window of the next peak begins there."""
         self.fresh = 0.0
-        """When that reading was, on the caller's clock: gauges are not shown for long after it."""
+        """When that reading was, on the caller's clock: the gauges expire some time after it."""
         self.held: tuple[tuple[str, int], ...] = ()
-        """Which of the published values are held above the truth: roles (`""`: sessions), with a bit for each of their three."""
+        """The published values that are held above the truth: by role (`""`: sessions), one bit for each of its three values."""
         self.touched = True
+        self._steady: tuple[int, Calendar] | None = None
+        """As of when the published times were worked out, if from then on they rise in proportion to time until a record is new."""
+        self._rising: list[tuple[RoleTotals, int]] | None = None
+        """The roles whose times rise so, and how many are connected in each; worked out when it is first needed."""
         self.version = 0
-        """Rises when anything that is published changes, except values that only move with time."""
+        """Increases when a published value changes, except values that only move with time."""
         self.moved = 0
-        """Rises when those values do."""
+        """Increases when values that only move with time change."""
 
     @property
     def runs(self) -> bool:
-        """Whether a session, a recording or a stream goes on."""
+        """Whether a session, a recording or a stream is running."""
         return bool(self.sessions or self.run_by)
 
+    def worked_out(self, held: tuple[tuple[str, int], ...], now: int, today: Calendar) -> None:
+        """What is published is the truth of `now`, or is held above it as told."""
+        self.held = held
+        self.touched = False
+        self.moved += 1
+        steady = not held and not self.ended
+        for tracked in self.sessions.values():
+            tracked.worked_out = now if tracked.observed == now >= tracked.linear_from and now >= tracked.started else None
+            steady &= tracked.worked_out is not None
+        self._steady = (now, today) if steady else None
+        self._rising = None
+
+    def go_on(self, now: int, today: Calendar) -> bool:
+        """Moves what is published on to `now` if nothing but time has gone on, and returns whether that is so.
+
+        Then each time rises by the time that has passed, times the sessions or peers that spend it.
+        """
+        if self._steady is None or self.touched or self._steady[1] != today:
+            return False
+        before = self._steady[0]
+        for tracked in self.sessions.values():
+            if tracked.worked_out != before or tracked.observed != now:
+                return False
+        passed = now - before
+        if passed < 0:
+            return False
+        if self._rising is None:
+            lines = [line for tracked in self.sessions.values() for line in tracked.lines.items()]
+            self._rising = [(self.roles[role], line.rate) for role, line in lines if line.rate]
+        self.totals.published_seconds += passed * len(self.sessions)
+        for of, rate in self._rising:
+            more = passed * rate
+            of.published_seconds += more
+            of.usage_day += more
+            of.usage_month += more
+        for tracked in self.sessions.values():
+            tracked.worked_out = now
+        self._steady = now, today
+        self.moved += 1
+        return True
+
     def role(self, name: str) -> RoleTotals:
-        """The totals of a role, made when it is first seen."""
+        """The totals of a role, created when it is first seen."""
         totals = self.roles.get(name)
         if totals is None:
             totals = self.roles[name] = RoleTotals()
@@ -162,7 +207,7 @@ class AccountState:
 
 
 def move_usage(sums: dict[str, PeriodSums], state: AccountState, sign: int, now: Calendar) -> None:
-    """Adds what an account has settled in this day and month to these sums by role, or takes it away."""
+    """Adds an account's settled time of this day and month to these sums by role, or subtracts it."""
     for role, totals in state.roles.items():
         today, this_month = sums[role].at(now) if role in sums else (0, 0)
         of_day, of_month = totals.periods.at(now)

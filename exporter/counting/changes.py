@@ -9,14 +9,14 @@ from exporter.counting.contribution import Account, Past
 
 
 class Settled(NamedTuple):
-    """A session whose counting is over; its id is kept as long as an answer may show it again."""
+    """A settled session; its id is kept as long as an answer may show it again."""
 
     room_id: str
     started: int
 
 
 class Over(NamedTuple):
-    """A session whose counting is over, for what can be read of it only then."""
+    """A settled session, for data that can be read only after its end."""
 
     room_id: str
     account: Account
@@ -25,7 +25,7 @@ class Over(NamedTuple):
 
 
 class Changes:
-    """Changes that must be durable before the ledger may be published; they accumulate until `Ledger.committed`."""
+    """Changes that must be stored before the ledger may be published; they accumulate until `Ledger.committed`."""
 
     def __init__(self) -> None:
         self.accounts: set[Account] = set()
@@ -36,9 +36,9 @@ class Changes:
         self.days: defaultdict[tuple[Account, str, int, str], int] = defaultdict(int)
         """Microseconds to add, by account, room id, UTC day and role."""
         self.lengths: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
-        """How long settled sessions were (seconds, rounded up), by the UTC day of their start and room id."""
+        """The lengths of settled sessions (seconds, rounded up), by the UTC day of their start and room id."""
         self.roles_seen: dict[str, Past] = {}
-        """Of sessions that settled, and ran when an entry's series began to be whole: the earlier roles of their peers."""
+        """The earlier roles of peers in settled sessions that ran when an entry's series became complete."""
         self.histograms: set[tuple[str, str]] = set()
         self.over: dict[str, Over] = {}
-        """Sessions that settled, by their ids, where somebody wants to know."""
+        """Settled sessions by their ids, if a collector needs them."""

@@ -1,4 +1,4 @@
-"""What went wrong at the clients, counted call by call: each call's errors are read once, after it has ended.
+"""Client errors, counted call by call: each call's errors are read once, after it has ended.
 
 Pure; times are the API's, in integer microseconds.
 """
@@ -14,17 +14,17 @@ from exporter.hms.client_errors import OTHER, ClientError
 from exporter.times import DAY
 
 ERRORS, BY_SDK, CODES = "errors", "errors_by_sdk", "codes"
-"""`CODES` is not published: it remembers which codes keep their label."""
+"""`CODES` is not published: it remembers which codes have a label of their own."""
 MOST_CODES = 100
-"""Of one workspace: errors with codes that come later share the label `other`."""
+"""The maximum number of codes in a workspace: errors with codes that come later share the label `other`."""
 MOST_SDKS = 20
-"""The same of the kinds of clients."""
+"""The same for the kinds of clients."""
 TOLD_FOR = 30 * DAY
 """100ms forgets events after this time."""
 
 
 def count(sums: Sums, session_id: str, call: Over, errors: Iterable[ClientError]) -> None:
-    """Counts a call's errors, each once; those of other calls, or of none, are left out."""
+    """Counts a call's errors, each once; errors of another call, or of none, are left out."""
     counted: set[str] = set()
     for error in errors:
         if error.session_id != session_id or error.id in counted:

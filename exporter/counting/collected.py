@@ -1,13 +1,13 @@
-"""How what is listed beside sessions is counted: by the rules of sessions, whatever is listed.  No socket, no file, no clock.
+"""Counts the items of collectors, by the same rules as sessions.  No socket, no file, no clock.
 
 A `Kind` says what one record adds to which counters, as a pure function of the record and of now; everything else is the same
-for all kinds and stands here.  A counter's *truth* is what settled items have left and what the others add; *published* is the
-highest truth so far.  A record read twice, a read that failed half-way, a restart or a kill cannot count anything twice or lose
-it: there are no increments.  All times are the API's, in integer microseconds.
+for all kinds, and is here.  A counter's *truth* is the sum of what settled items left and of what the others add; *published*
+is the highest truth so far.  There are no increments: a record read twice, a read that failed half-way, a restart or a kill
+cannot count anything twice or lose it.  All times are the API's, in integer microseconds.
 
-What is kept of an item: while it is *open* (`Item.ended` is `None`) all of it; after its end too, until it has been looked at
-once more, two minutes later at least, and for an hour in any case, for what it then says counts; its id as long as a list may
-show it again.
+An item is kept while it is *open* (`Item.ended` is `None`).  After its end it is kept for at least an hour, and until it has
+been read once more at least two minutes later, because the last reading counts.  Its id is kept as long as a list may show it
+again.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from exporter.times import DAY, HOUR, SECOND, Calendar, calendar
 __all__ = ["Collected", "Holding", "Kept", "Kind", "Labels", "Tally", "by_day"]
 
 FOLLOWED_ON = HOUR
-"""How long an item is kept after its end: what its record says later than that is not read."""
+"""How long an item is kept after its end: later changes of its record are not read."""
 _LOOKED_FOR = DAY
-"""An item that cannot be looked at again within this time after its end is settled as it was last seen."""
+"""An item that cannot be read again within this time after its end is settled as it was last seen."""
 _MISSED_FOR = 2 * DAY
-"""One that has vanished is taken up again if it comes back within this time."""
+"""An item that has vanished is followed again if it comes back within this time."""
 
 
 class Collected(Generic[I]):
-    """One workspace's counters of one kind.  A read is `begin`, `see` for each record, `absent`, `assign` for new rooms, `finish`."""
+    """One workspace's counters of one kind.  A read calls `begin`, `see` for each record, `absent`, `assign` for new rooms, `finish`."""
 
     def __init__(self, kind: Kind[I]) -> None:
         self.kind = kind
@@ -45,33 +45,33 @@ class Collected(Generic[I]):
         self.holdings: dict[Account, Holding[I]] = {}
         self.histograms: dict[str, Histogram] = {}
         self.settled_time = PeriodSums()
-        """The settled time of all accounts, in memory or not."""
+        """The settled time of all accounts, in memory and not."""
         self.now: int | None = None
         """The API's time at the last read."""
         self.before: int | None = None
         self.newest = 0
-        """When anything last changed that was read."""
+        """When any item that was read last changed."""
         self.changes = Changes()
         self._unassigned: set[str] = set()
         self._waiting: dict[Account, dict[str, Kept[I]]] = {}
-        """What has come back from the store before its account has."""
+        """Items that came back from the store before their account."""
         self._seen: set[str] = set()
         self._calendar: Calendar | None = None
 
     def committed(self) -> None:
-        """The changes are durable."""
+        """The changes have been stored."""
         self.changes = Changes()
         self.coverage.committed()
 
     # -- a read ---------------------------------------------------------------------------------------------------
 
     def begin(self, now: int) -> None:
-        """A read begins, at this API time."""
+        """Begins a read at this API time."""
         self.before, self.now = self.now, now
         self._seen = set()
 
     def see(self, item: I, name: str | None) -> None:
-        """A record has been read; `name` is its room's, `None` while it is not known."""
+        """Counts a record; `name` is its room's name, `None` while it is unknown."""
         now = self._now
         self._seen.add(item.id)
         self.newest = max(self.newest, min(item.changed, now))
@@ -98,7 +98,7 @@ class Collected(Generic[I]):
         self._touch(kept)
 
     def _new(self, item: I, name: str | None) -> Kept[I] | None:
-        """An item that was not known; `None` where it does not count."""
+        """Begins to follow a new item; returns `None` if it does not count."""
         read = None
         if item.ended is not None:
             if self.coverage.is_undecided(item.room_id, name):
@@ -110,14 +110,14 @@ class Collected(Generic[I]):
         return kept
 
     def unread(self, item_id: str | None) -> None:
-        """The item is there, but its record made no sense: it keeps what it had contributed."""
+        """The item exists, but its record is invalid: it keeps its last contribution."""
         if item_id is not None:
             self._seen.add(item_id)
 
     def unseen(self, since: int = 0) -> list[Kept[I]]:
-        """Items that this read ought to show, and has not: open ones, and ended ones that are due to be looked at once more.
+        """Items that this read should show, but has not yet: open ones, and ended ones that are due for a second look.
 
-        Only those that were asked for from `since` on.
+        Only those created from `since` on.
         """
         now = self._now
         return [
@@ -129,7 +129,7 @@ class Collected(Generic[I]):
         ]
 
     def absent(self, kept: Kept[I]) -> None:
-        """The item is not where it ought to be in the list; with the third such read in a row it has vanished."""
+        """The list does not show the item in its place; after three such reads in a row it has vanished."""
         if kept.item.id in self._seen:
             return
         self._seen.add(kept.item.id)
@@ -142,7 +142,7 @@ class Collected(Generic[I]):
         self._touch(kept)
 
     def _give_up(self, kept: Kept[I]) -> None:
-        """An item has been open for longer than any can be."""
+        """Ends an item that has been open for longer than possible."""
         if not kept.vanished:
             kept.unknown, kept.seen_ended = UNKNOWN_READS, self._now
             self._touch(kept)
@@ -161,7 +161,7 @@ class Collected(Generic[I]):
         return list(dict.fromkeys(self.kept[i].item.room_id for i in self._unassigned))
 
     def assign(self, room_id: str, name: str | None, account: Account | None) -> None:
-        """The room's new items belong to this account, which is open, for life; `None`: they do not count."""
+        """Assigns the room's new items to this account, which is open, for good; with `None` they do not count."""
         for kept in [self.kept[i] for i in self._unassigned if self.kept[i].item.room_id == room_id]:
             item = kept.item
             self._unassigned.discard(item.id)
@@ -174,7 +174,7 @@ class Collected(Generic[I]):
             self._touch(kept)
 
     def open(self, account: Account, tallies: Mapping[Labels, Tally], periods: PeriodSums) -> None:
-        """An account comes into the memory, as it was stored."""
+        """An account is loaded from the store."""
         holding = self.holdings[account] = Holding(account)
         holding.tallies.update(tallies)
         holding.periods = periods
@@ -183,13 +183,13 @@ class Collected(Generic[I]):
         self._use(holding)
 
     def close(self, account: Account) -> None:
-        """An account without items that are kept leaves the memory; what it has counted stays stored."""
+        """An account without kept items leaves memory; its counters stay in the store."""
         holding = self.holdings.pop(account, None)
         assert holding is None or not holding.kept
         assert account not in self.changes.holdings
 
     def restore(self, kept: Kept[I]) -> None:
-        """An item comes back from the store, before its account does."""
+        """An item is loaded from the store, before its account."""
         self.kept[kept.item.id] = kept
         if kept.account is None:
             self._unassigned.add(kept.item.id)
@@ -204,14 +204,14 @@ class Collected(Generic[I]):
     # -- the end of a read ----------------------------------------------------------------------------------------
 
     def finish(self, name_of: Names) -> None:
-        """The read has seen what it could: settles what is over, and works out what is to be published."""
+        """Ends a read: settles items that are over, and works out the published values."""
         now = self._now
         for name, bounds in self.kind.distributions.items():
             if name not in self.histograms:
                 self.histograms[name] = Histogram(bounds, born=self._beginning(self.kept.values()))
         for kept in list(self.kept.values()):
             if kept.account is None:
-                if kept.item.created < now - self.kind.reach_back - _MISSED_FOR:  # its room's name will not be known any more
+                if kept.item.created < now - self.kind.reach_back - _MISSED_FOR:  # its room's name will never be known
                     self._unassigned.discard(kept.item.id)
                     self._drop(kept.item.id)
                 continue
@@ -267,7 +267,7 @@ class Collected(Generic[I]):
         self.changes.settled.add(item.id)
 
     def _publish(self, holding: Holding[I]) -> None:
-        """Published = the highest truth so far; an over-estimate is held until the truth has caught up with it."""
+        """Published = the highest truth so far; an over-estimate is held until the truth reaches it."""
         truth = {labels: list(tally.settled) for labels, tally in holding.tallies.items()}
         for kept in holding.kept.values():
             for labels, values in self.kind.count(kept.item, kept.observed).items():
@@ -288,7 +288,7 @@ class Collected(Generic[I]):
         return tally
 
     def _beginning(self, kept: Iterable[Kept[I]]) -> int:
-        """A moment before anything that is new in these items: the read before, `since`, or when the earliest was asked for."""
+        """A time before everything new in these items: the previous read, `since`, or the creation of the earliest one."""
         floor = self.before
         if floor is None:
             floor = min((entry.since for entry in self.coverage.entries.values()), default=self.now or 0)
@@ -297,7 +297,7 @@ class Collected(Generic[I]):
     # -- usage ----------------------------------------------------------------------------------------------------
 
     def _use(self, holding: Holding[I]) -> None:
-        """The time of this day and this month: what has settled, and what the other items have taken."""
+        """Updates the time of this day and this month: the settled time, and that of the other items."""
         if self.kind.meter is None or self.now is None:
             return
         today = calendar(self.now)
@@ -309,7 +309,7 @@ class Collected(Generic[I]):
                 holding.usage_month += within(billed, today.month_start, today.month_end)
 
     def usage(self) -> tuple[dict[Account, tuple[int, int]], tuple[int, int]]:
-        """Time of this day and this month (µs) by account in memory, and that of all accounts that have left it."""
+        """The time of this day and this month (µs), by account in memory, and in sum for all accounts that have left it."""
         if self.now is None:
             return {}, (0, 0)
         today = calendar(self.now)

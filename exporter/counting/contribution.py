@@ -1,4 +1,4 @@
-"""What one session contributes to the counters: a function of its record, of the roles its peers were seen to hold, and of now.
+"""What one session contributes to the counters: a function of its record, of the roles its peers were seen in, and of now.
 
 All times are the API's, in integer microseconds.
 """
@@ -22,7 +22,7 @@ class Account(NamedTuple):
 
 
 UNKNOWN_POLLS = 3
-"""A session that this many polls in a row do not find counts as vanished."""
+"""A session that is not found by this many polls in a row counts as vanished."""
 
 OVERFLOW = Account("group", "_other")
 """The account of discovered rooms beyond `limits.max_rooms`."""
@@ -48,11 +48,11 @@ class Line(msgspec.Struct, array_like=True, gc=False):
 
 
 Past = dict[str, list[tuple[str, int]]]
-"""For each peer that changed its role: each earlier role, and the moment up to which time was credited to it."""
+"""For each peer that changed its role: each earlier role, and the time up to which it was credited."""
 
 
 class Memory(msgspec.Struct, array_like=True):
-    """The part of a running session's record that is kept: its stays, and the earlier roles of peers."""
+    """The part of a running session that is kept: its stays, and the earlier roles of peers."""
 
     stays: dict[str, Stay]
     past: Past
@@ -63,13 +63,14 @@ _decode_memory = msgspec.msgpack.Decoder(Memory).decode
 
 
 class Tracked:
-    """A session that has been seen and not yet settled: it runs, or has ended and is to be looked at once more.
+    """A session that has been seen and is not settled: it runs, or it has ended and is due for a second look.
 
-    `memory` is its encoded `Memory`, as it is stored too.  `observed` is the time up to which it is credited: the last poll's,
-    unless it is `behind`, which means that it was not read then.  `seen_ended` is the poll that first read its end, `measured`
-    whether the distributions hold it, `looked` whether it was read again after that.  `read` is for a session that had ended when
-    it was first seen, in a room that could not be decided about: the entries that had read its start already.  `before` is the moment up to
-    which it had been counted when it was last read; anything new in it is later.
+    `memory` is its encoded `Memory`, in the form in which it is stored.  `observed` is the time up to which it is credited: that of
+    the last poll, unless it is `behind`, which means that the last poll did not read it.  `seen_ended` is the poll that first read
+    its end, `measured` says whether the distributions include it, `looked` whether it was read again after its end.  `read` is for
+    a session that had ended when it was first seen, in a room that could not be decided about: the entries that had already read
+    its start.  `before` is the time up to which it had been counted when it was last read; everything new in it is later.
+    `worked_out` is the moment of the last sums of its account that include all of it, if it is linear from then on.
     """
 
     __slots__ = (
@@ -95,6 +96,7 @@ class Tracked:
         "tried",
         "unknown",
         "users",
+        "worked_out",
     )  # fmt: skip
 
     def __init__(
@@ -115,24 +117,25 @@ class Tracked:
         self.looked = False
         self.read: frozenset[str] | None = None
         self.tried = 0
-        """When a session that had vanished was last asked for."""
+        """When a vanished session was last requested."""
         self.update(memory, ended)
 
     @property
     def vanished(self) -> bool:
-        """Whether the API has ceased to know it: it counts as ended when it was last seen, and may come back."""
+        """Whether the API no longer knows it: it counts as ended when it was last seen, and may come back."""
         return self.ended is not None and self.unknown >= UNKNOWN_POLLS
 
     def update(self, memory: Memory, ended: int | None) -> None:
-        """Takes over what a new record says."""
+        """Takes over a new record."""
         self.ended = ended
+        self.worked_out: int | None = None
         self.memory = _encode_memory(memory)
         self.lines, self.first_joined, self.linear_from = _lines(memory, ended)
         self._before: dict[int, dict[str, int]] = {}
         self.connected = 0 if ended is not None else sum(line.rate for line in self.lines.values())
 
     def recall(self) -> Memory:
-        """The stays and roles behind the encoded memory."""
+        """The decoded memory."""
         return _decode_memory(self.memory)
 
     def peer_seconds(self, now: int) -> dict[str, int]:
@@ -142,7 +145,7 @@ class Tracked:
         return _seconds_at(self.recall(), self.ended, now)
 
     def peer_seconds_before(self, moment: int) -> dict[str, int]:
-        """Participant time by role up to a moment gone by, such as the beginning of a day."""
+        """Participant time by role up to a past moment, such as the beginning of a day, in microseconds."""
         if self.first_joined >= moment:
             return {}
         if moment not in self._before:
@@ -150,7 +153,7 @@ class Tracked:
         return self._before[moment]
 
     def people(self, bots: frozenset[str]) -> int:
-        """How many of the connected peers are people, which those in the roles `bots` are not."""
+        """How many of the connected peers are people: those not in the roles `bots`."""
         count = self.connected
         for role in bots:
             line = self.lines.get(role)
@@ -159,7 +162,7 @@ class Tracked:
         return count
 
     def of_these(self, roles: frozenset[str]) -> frozenset[str]:
-        """Those of the roles that a peer of this session holds or held."""
+        """The subset of the roles that a peer of this session has or had."""
         return roles.intersection(self.lines)
 
     def session_seconds(self, now: int) -> int:
@@ -168,7 +171,7 @@ class Tracked:
 
 
 def _segments(key: str, stay: Stay, past: Past, end: int | None) -> Iterator[tuple[str, int, int | None]]:
-    """A stay cut at its changes of role: role, from, to (`None`: still connected).  `end` is the end of an ended session."""
+    """A stay, cut at its role changes: role, from, to (`None`: still connected).  `end` is the end of an ended session."""
     left = stay.left
     if left is None and end is not None:
         left = max(stay.joined, end)  # a ghost: its stay ends with its session
@@ -182,7 +185,7 @@ def _segments(key: str, stay: Stay, past: Past, end: int | None) -> Iterator[tup
 
 
 def presences(memory: Memory, end: int | None, bots: frozenset[str]) -> Iterable[tuple[int, int | None]]:
-    """From when to when (`None`: still) people were connected.  A peer is one as long as its role is none of `bots`."""
+    """From when to when (`None`: still) people were connected.  A peer counts as people while its role is not in `bots`."""
     if not bots:
         return [(stay.joined, end if stay.left is None else stay.left) for stay in memory.stays.values()]
     return _without(bots, memory, end)
@@ -205,11 +208,11 @@ def count_people(memory: Memory, bots: frozenset[str]) -> int:
 
 
 def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int, int]:
-    """A session's contribution by role, when its first peer joined, and the moment from which it is linear in now."""
+    """A session's contribution by role, the time of its first join, and the time from which it is linear in now."""
     lines: dict[str, Line] = {}
     first_joined, linear_from = 1 << 62, 0
     past = memory.past
-    # This loop runs for every peer of a changed session: a call of `min` or `max` would double its cost.
+    # This loop runs for every peer of a changed session: calling `min` or `max` would double its cost.
     for key, stay in memory.stays.items():
         if past and key in past:
             continue
@@ -239,7 +242,7 @@ def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int, int]:
 
 
 def _add_changed(lines: dict[str, Line], key: str, memory: Memory, end: int | None) -> int:
-    """Adds the stay of a peer that changed its role; returns the moment from which that is linear in now."""
+    """Adds the stay of a peer that changed its role; returns the time from which it is linear in now."""
     stay, roles = memory.stays[key], memory.past[key]
     linear_from = 0
     lines.setdefault(roles[0][0], Line()).joined += 1
@@ -257,7 +260,7 @@ def _add_changed(lines: dict[str, Line], key: str, memory: Memory, end: int | No
 
 
 def _seconds_at(memory: Memory, end: int | None, now: int) -> dict[str, int]:
-    """Participant time by role up to `now`, stay by stay: for the moments at which it is not linear."""
+    """Participant time by role up to `now`, stay by stay, for times at which it is not linear."""
     seconds: dict[str, int] = {}
     for key, stay in memory.stays.items():
         for role, start, stop in _segments(key, stay, memory.past, end):

@@ -1,16 +1,16 @@
-"""From when each room counts, and how far its past has been read.
+"""When each room's counting begins, and how far its past has been read.
 
-Coverage belongs to rooms, and not to the text of the configuration.  Every entry that was ever in force is remembered, with
-what has been read for it; a room is covered by all entries that name it or match its name.  Two rules follow.
+Coverage belongs to rooms, not to the text of the configuration.  Every entry that was ever in force is remembered, with the
+spans that have been read for it; a room is covered by all entries that name it or match its name.  Two rules follow.
 
-- A room's counting begins once: with the first of its entries that came into force, by that entry's `since`.
-- A session that has ended counts only if its start is unread for *all* of the room's entries.  What one of them has read has
-  been counted, however the configuration is written today.
+- A room's counting begins once: with the first of its entries that came into force, at that entry's `since`.
+- A session that has ended counts only if its start is unread for *all* of the room's entries.  A start that one of them has
+  read has been counted, whatever the configuration says today.
 
-A room that is renamed across patterns gets a record of its own, made of what its entries had read by then.
+A room that is renamed across patterns gets a record of its own, made from the spans that its entries had read by then.
 
-What is unread is kept as spans of session starts, for that is what the API's listings are filtered by.  Pure; all times are
-the API's, in integer microseconds.
+The unread past is kept as spans of session starts, because the API's listings are filtered by start.  Pure; all times are the
+API's, in integer microseconds.
 """
 
 from __future__ import annotations
@@ -26,52 +26,52 @@ from exporter.times import HOUR, SECOND
 LONGEST_SESSION = 12 * HOUR
 """100ms ends a session after this long."""
 MARGIN = 2 * 60 * SECOND
-"""How far listings reach back behind what has been read: for records that the API shows late."""
+"""How far listings reach back into what has been read, for records that the API shows late."""
 REACH_BACK = LONGEST_SESSION + HOUR
-"""A session that ended after some moment did not start longer than this before it."""
+"""A session that ended after a moment started at most this long before it."""
 LONGEST_DOUBT = HOUR
-"""How long the listing of running sessions may be incomplete before the front moves on without it."""
+"""How long the listing of running sessions may be incomplete before the front moves on regardless."""
 
 Opened = dict[tuple[Span, ...], list[Subject]]
-"""What is unread for those that come into force, each with all of them for which it is the same."""
+"""The unread spans of entries and rooms that come into force, each with all the subjects that share them."""
 
 
 class Coverage:
-    """One workspace's coverage of sessions, or of what else is listed by its start.
+    """One workspace's coverage of sessions, or of other items that are listed by their start.
 
-    What ended after some moment did not start longer than `reach_back` before it.  `changed` and `changed_tasks` tell the store
-    which entries, rooms and catch-ups to write.
+    An item that ended after a moment started at most `reach_back` before it.  `changed` and `changed_tasks` tell the store which
+    entries, rooms and catch-ups to write.
     """
 
     def __init__(self, reach_back: int = REACH_BACK) -> None:
         self._reach_back = reach_back
         self.entries: dict[str, Followed] = {}
         self.rooms: dict[str, Followed] = {}
-        """Rooms that were renamed across patterns."""
+        """The rooms that were renamed across patterns."""
         self.tasks: dict[int, CatchUp] = {}
         self.read_until: int | None = None
-        """The start of the last complete poll: every session that had started by then has been seen, unless it is in `unread`."""
+        """The start of the last complete poll: every session started by then has been seen, unless its start is in `unread`."""
         self.changed: set[Subject] = set()
         """Of `entries` ("entry") and `rooms` ("room"), by key."""
         self.changed_tasks: set[int] = set()
         self._members: dict[int, list[Subject]] = {}
         self._wide_keys: list[str] = []
         self._earliest: int | None = None
-        self._known = 0  # how many entries the two above have been worked out from
+        self._known = 0  # how many entries the two values above were worked out from
 
     def committed(self) -> None:
-        """The changes are durable."""
+        """The changes have been stored."""
         self.changed, self.changed_tasks = set(), set()
 
     # -- what counts ----------------------------------------------------------------------------------------------
 
     @property
     def horizon(self) -> int | None:
-        """Listings of ended sessions reach back to this start; `None` before the first complete poll."""
+        """The start to which listings of ended sessions reach back; `None` before the first complete poll."""
         return None if self.read_until is None else self.read_until - MARGIN
 
     def is_undecided(self, room_id: str, name: str | None) -> bool:
-        """Whether the coverage of a room depends on its name, which is not known."""
+        """Whether the coverage of a room depends on its name, which is unknown."""
         return name is None and room_id not in self.rooms and any(key.startswith("~") for key in self.entries)
 
     def has_covered(self, room_id: str, name: str | None) -> bool:
@@ -79,14 +79,14 @@ class Coverage:
         return bool(self._covering(room_id, name))
 
     def begins(self, room_id: str, name: str | None) -> int | None:
-        """Sessions of a room that had ended by then do not count; `None` while no entry has ever covered it."""
+        """A room's sessions that had ended by this time do not count; `None` while no entry has ever covered the room."""
         first = min((followed for _, followed in self._covering(room_id, name)), key=lambda followed: followed.entered, default=None)
         return None if first is None else first.since
 
     def counts(self, room_id: str, name: str | None, started: int, ended: int, read: Collection[str] | None = None) -> bool:
-        """Whether an ended session that was never seen running is to be counted.
+        """Whether an ended session that was never seen running counts.
 
-        `read` is for one that had been seen before its room could be decided about: the entries that had read its start then.
+        `read` is for a session that was seen before its room could be decided about: the entries that had read its start by then.
         """
         since = self.begins(room_id, name)
         if since is None or ended <= since:
@@ -97,15 +97,15 @@ class Coverage:
         return all(self._is_unread(followed, started) for _, followed in covering)
 
     def read_already(self, room_id: str, started: int) -> frozenset[str]:
-        """The entries that have read this start: kept with a session whose room cannot be decided about yet."""
+        """The entries that have read this start, to keep with a session whose room cannot be decided about yet."""
         keys = [*self._wide, *([room_id] if room_id in self.entries else [])]
         return frozenset(key for key in keys if not self._is_unread(self.entries[key], started))
 
     def may_show_again(self, room_id: str, name: str | None, started: int) -> bool:
-        """Whether an answer may still show a session that has been settled: its id must not be forgotten."""
+        """Whether an answer may still show a settled session, so that its id must be kept."""
         if self.horizon is None or started >= self.horizon - self._reach_back or (room_id and self.is_undecided(room_id, name)):
             return True
-        if not room_id:  # settled by a version that did not keep the room
+        if not room_id:  # settled by a version that did not record the room
             return any(spans.contains(task.unread, started) for task in self.tasks.values())
         covering = self._covering(room_id, name)
         return bool(covering) and all(self._is_unread(followed, started) for _, followed in covering)
@@ -121,7 +121,7 @@ class Coverage:
 
     @property
     def earliest(self) -> int | None:
-        """The earliest `since` of all entries; `None` when there are none."""
+        """The earliest `since` of all entries; `None` if there are none."""
         self._look_over()
         return self._earliest
 
@@ -131,7 +131,7 @@ class Coverage:
         return self._wide_keys
 
     def _look_over(self) -> None:
-        """Works out again what follows from the entries: they only become more, and it is asked of each room and session."""
+        """Updates the values derived from the entries, which every room and session needs; entries are only ever added."""
         if self._known != len(self.entries):
             self._known = len(self.entries)
             self._wide_keys = [key for key in self.entries if is_wide(key)]
@@ -149,9 +149,9 @@ class Coverage:
     # -- the configuration ----------------------------------------------------------------------------------------
 
     def configure(self, scope: Scope, since: int, now: int, name_of: Names) -> None:
-        """The configuration's entries as of `now`; for those that are new, sessions count that end after `since`.
+        """Applies the configuration's entries as of `now`; for new entries, sessions count that end after `since`.
 
-        One that comes back goes on from where it was taken out.
+        An entry that comes back continues from where it was removed.
         """
         wanted = dict.fromkeys(scope.keys)
         opened: Opened = {}
@@ -164,7 +164,7 @@ class Coverage:
         for key in wanted:
             if key in self.entries:
                 continue
-            # A room of this entry may have been in one that was taken out: what has passed since then counts for it.
+            # A room of this entry may have been in an entry that was removed: its sessions since then count.
             others = gone if is_wide(key) else wide_gone
             left = [self.entries[other].parked[0][0] for other in others if may_share_a_room(key, other, name_of)]
             floor = min([since - self._reach_back, *left])
@@ -173,13 +173,13 @@ class Coverage:
         self._read_anew(opened)
 
     def renamed(self, room_id: str, before: str, after: str, since: int, now: int) -> None:
-        """A room's name has changed at 100ms.  Into a pattern in force: it is followed from now on; out of one: no longer."""
+        """A room's name has changed at 100ms: from now on it is followed if the new name matches a pattern in force, otherwise not."""
         old = self._covering(room_id, before)
         if room_id not in self.rooms:
             if {key for key, _ in old} == {key for key, _ in self._covering(room_id, after)}:
                 return
             first = min((followed for _, followed in old), key=lambda followed: followed.entered, default=None)
-            # Its counting begins once it is followed, though an entry that has been taken out by now would have covered this name.
+            # Its counting begins when it is followed, even if an entry that has been removed would have covered this name.
             own = Followed(NOT_BEGUN, now, NOT_BEGUN)
             if first is not None:
                 own = Followed(first.since, first.entered, first.since - self._reach_back)
@@ -195,7 +195,7 @@ class Coverage:
         self._read_anew(opened)
 
     def _turn(self, subject: Subject, followed: Followed, wanted: bool, since: int, now: int, opened: Opened) -> None:
-        """An entry or room is in the configuration from now on, or no longer."""
+        """An entry or room enters the configuration, or leaves it."""
         if wanted == (followed.left is None):
             return
         self.changed.add(subject)
@@ -211,7 +211,7 @@ class Coverage:
             self._members.clear()
 
     def _unread(self, followed: Followed) -> list[Span]:
-        """All that is unread for an entry or room."""
+        """All unread spans of an entry or room."""
         found = [(-FOREVER, followed.floor - 1), *followed.parked]
         found += [span for number in followed.tasks if number in self.tasks for span in self.tasks[number].unread]
         ends = [followed.behind, self.horizon if followed.left is None else None]
@@ -220,22 +220,22 @@ class Coverage:
     # -- reading --------------------------------------------------------------------------------------------------
 
     def begin(self, now: int, longest_gap: int) -> None:
-        """A poll begins.  After a pause longer than `longest_gap` µs the time between is read as a catch-up, beside the polls."""
+        """Begins a poll.  After a pause longer than `longest_gap` µs, the time in between is read as a catch-up, beside the polls."""
         horizon = self.horizon
         if horizon is None:
             return
         if horizon > now:
-            # The API's clock was ahead, so less has been read than was noted. The rest is read again, as far back as is known.
+            # The API's clock was ahead, so less was read than noted.  The rest is read again, as far back as known.
             self.read_until = min(now, horizon - self._reach_back) + MARGIN
         elif now - horizon > longest_gap:
             self._catch_up([(horizon, FOREVER)], self._in_force())
             self.read_until = None
 
     def complete(self, begun_at: int, *, whole: bool = True, failed: Collection[str] = (), unread: Span | None = None) -> None:
-        """The poll that began at this API time has read the ended sessions, but for the rooms that `failed` and the starts `unread`.
+        """The poll that began at `begun_at` has read the ended sessions, except rooms that `failed` and the starts `unread`.
 
-        `whole` tells whether all running sessions were seen too.  Where they were not, one may end unseen later; so the front
-        waits for an hour, and then moves on with that stretch of time left unread.
+        `whole` says whether all running sessions were seen too.  If not, one may end later without having been seen; so the front
+        waits for an hour, and then moves on and leaves that stretch of time unread.
         """
         horizon = self.horizon
         if not whole and not any(task.is_open for task in self.tasks.values()):
@@ -256,18 +256,18 @@ class Coverage:
                 self.changed_tasks.add(task.number)
 
     def caught_up(self, key: str) -> None:
-        """The listing of a room that had failed has been read."""
+        """A room's listing that had failed has been read."""
         followed = self.entries[key]
         if followed.behind is not None:
             followed.behind = None
             self.changed.add(("entry", key))
 
     def unread_spans(self, now: int) -> list[tuple[Span, list[CatchUp]]]:
-        """What of the past may be read now, oldest first: spans, each with the catch-ups that want it."""
+        """The spans of the past that can be read now, oldest first, each with the catch-ups that need it."""
         return spans_to_read(self.tasks.values(), now - self._reach_back)
 
     def rooms_of(self, tasks: Iterable[CatchUp]) -> list[str] | None:
-        """The rooms that catch-ups are for; `None` where they are not all known by their ids."""
+        """The rooms of the catch-ups; `None` if not all are known by id."""
         found: dict[str, None] = {}
         for task in tasks:
             for kind, key in self._members_of(task.number):
@@ -277,7 +277,7 @@ class Coverage:
         return list(found)
 
     def has_read(self, tasks: Iterable[CatchUp], first: int, last: int, now: int) -> None:
-        """All ended sessions that started from `first` to `last` have been seen, of the rooms of these catch-ups."""
+        """All ended sessions in the rooms of these catch-ups that started from `first` to `last` have been seen."""
         for task in tasks:
             task.unread = spans.without(task.unread, first, last)
             task.cursor = ""
@@ -294,7 +294,7 @@ class Coverage:
                 self._members.clear()
 
     def progress(self, now: int) -> float | None:
-        """How much of the past has been read, from 0 to 1; `None` when there is nothing to catch up with."""
+        """How much of the past has been read, from 0 to 1; `None` if there is no catch-up."""
         if not self.tasks:
             return None
         whole = sum(max(now, task.begin + 1) - task.begin for task in self.tasks.values())
@@ -320,7 +320,7 @@ class Coverage:
         self._members[number] = members
 
     def _read_anew(self, opened: Opened) -> None:
-        """Begins the catch-ups of what has come into force, and drops those that no entry needs any more."""
+        """Begins the catch-ups of entries and rooms that came into force, and drops those that none needs any more."""
         for unread, members in opened.items():
             self._catch_up(list(unread), members)
         wanted = {number for followed in (*self.entries.values(), *self.rooms.values()) for number in followed.tasks}

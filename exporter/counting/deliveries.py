@@ -1,8 +1,8 @@
-"""Which windows of time 100ms is asked about its deliveries of webhooks.  Pure; times are the API's, in integer microseconds.
+"""The windows of time for which 100ms is asked about webhook deliveries.  Pure; times are the API's, in integer microseconds.
 
-The answer to a window is two numbers, not records: what lies in two windows would count twice, and what lies between two
-would be lost.  So a window ends a microsecond before the next one begins, and borders are whole seconds: filters that go by
-milliseconds see the same windows.
+The answer for a window is two numbers, not records: a delivery in two windows would count twice, and one between two windows
+would be lost.  So a window ends a microsecond before the next one begins.  Borders are whole seconds, so that filters with a
+resolution of milliseconds see the same windows.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from exporter.times import DAY, MINUTE, SECOND, rfc3339
 DELIVERIES = "deliveries"
 OUTCOMES = ("success", "failed")
 SETTLED_AFTER = MINUTE
-"""100ms tries a webhook for 14 s: after a minute a delivery has succeeded or failed for good."""
+"""100ms retries a webhook for 14 s: after a minute a delivery has succeeded or failed for good."""
 REACH_BACK = 30 * DAY - 5 * MINUTE
-"""How far back 100ms tells, with some minutes for the request to arrive."""
+"""How far back 100ms answers, less some minutes for the request to arrive."""
 LONGEST = 14 * DAY
 SHORTEST = MINUTE
-"""A window that is not cut further when it takes 100ms too long to answer for it."""
+"""A window this short is not cut further when 100ms takes too long to answer."""
 
 
 class Window(NamedTuple):
-    """A stretch of time from `begin` on, up to `end` without it; `lost` tells how much before it cannot be asked about any more."""
+    """The time from `begin` (inclusive) to `end` (exclusive); `lost` is how much time before it can no longer be requested."""
 
     begin: int
     end: int
@@ -34,14 +34,14 @@ class Window(NamedTuple):
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The window as the API is asked for it: its filters include both moments."""
+        """The window as query parameters of the API, which includes both ends."""
         return {"start_time": rfc3339(self.begin), "end_time": rfc3339(self.end - 1)}
 
 
 def next_window(read_until: int, now: int, longest: int = LONGEST) -> Window | None:
-    """The next window to ask about, everything before `read_until` being counted; `None` while it is too early.
+    """The next window to request, after everything before `read_until` has been counted; `None` while it is too early.
 
-    A longer pause is read in several windows.
+    A long pause is read in several windows.
     """
     begin = max(read_until, -(-(now - REACH_BACK) // SECOND) * SECOND)
     end = min((now - SETTLED_AFTER) // SECOND * SECOND, (begin + longest) // SECOND * SECOND)
@@ -49,6 +49,6 @@ def next_window(read_until: int, now: int, longest: int = LONGEST) -> Window | N
 
 
 def count(sums: Sums, window: Window, found: Mapping[str, int]) -> None:
-    """Counts what became of the webhooks of a window: how many for each of `OUTCOMES`."""
+    """Counts the webhooks of a window by outcome: one number for each of `OUTCOMES`."""
     for outcome in OUTCOMES:
         sums.add(WORKSPACE, Series(DELIVERIES, (outcome,)), found[outcome], window.begin)

@@ -1,4 +1,4 @@
-"""What is remembered of an entry of the configuration or of a room, and of a catch-up: plain values; `coverage` decides."""
+"""The records of configuration entries, renamed rooms and catch-ups: plain values; `coverage` decides about them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from exporter.counting import spans
 from exporter.counting.spans import FOREVER, Span
 
 NOT_BEGUN = FOREVER
-"""The `since` of a room that has been renamed and was never followed by then."""
+"""The `since` of a renamed room that had never been followed by then."""
 
 Subject = tuple[str, str]
 """Of `entries` ("entry") or `rooms` ("room"), by key."""
 
 
 class Followed(msgspec.Struct):
-    """What is remembered of an entry of the configuration, or of one room that was renamed.
+    """The record of an entry of the configuration, or of a room that was renamed.
 
-    Sessions that had ended by `since` do not count.  `entered` is the poll in which it came into force.  For it nothing that
-    started before `floor` has been read, nor what its catch-ups (`tasks`, by number) have yet to read.  `left` is the poll in
-    which it was taken out, and `parked` what was unread then; from `behind` on its own listing has failed.  `whole` is the first
-    poll that had read everything that counts: from then on its series rise by the present alone.
+    Sessions that had ended by `since` do not count.  `entered` is the poll in which it came into force.  Unread for it is
+    everything that started before `floor`, and whatever its catch-ups (`tasks`, by number) still have to read.  `left` is the
+    poll in which it was removed, and `parked` the spans that were unread then; from `behind` on its own listing has failed.
+    `whole` is the first poll that had read everything that counts: from then on its series grow only by the present.
     """
 
     since: int
@@ -38,8 +38,8 @@ class Followed(msgspec.Struct):
 class CatchUp(msgspec.Struct):
     """A catch-up: sessions that started within `unread` are still to be read.
 
-    While its last span has no end, sessions that run unseen may belong to it; the next whole poll closes it.  `cursor` is where
-    a listing goes on that is too long to be read at once.
+    While its last span has no end, running sessions that were not seen may belong to it; the next complete poll closes it.
+    `cursor` is where a listing that is too long to be read at once continues.
     """
 
     number: int
@@ -49,14 +49,14 @@ class CatchUp(msgspec.Struct):
 
     @property
     def is_open(self) -> bool:
-        """Whether it still grows."""
+        """Whether it is still growing."""
         return bool(self.unread) and self.unread[-1][1] == FOREVER
 
 
 def spans_to_read(tasks: Iterable[CatchUp], oldest_open: int) -> list[tuple[Span, list[CatchUp]]]:
-    """What of the past may be read, oldest first: spans, each with the catch-ups that want it.
+    """The spans of the past that can be read, oldest first, each with the catch-ups that need it.
 
-    Of a catch-up that is still open only what started until `oldest_open`: no session that may run is older.
+    An open catch-up is read only up to `oldest_open`: no session that may still run started earlier.
     """
     found: list[tuple[Span, CatchUp]] = []
     for task in tasks:

@@ -1,4 +1,4 @@
-"""What a kind of data beside sessions is, and what is kept of it: plain values; `collected` decides about them.
+"""The kinds of collected data and their records: plain values; `collected` decides about them.
 
 All times are the API's, in integer microseconds.
 """
@@ -21,20 +21,20 @@ from exporter.hms.records import Rejection
 from exporter.times import DAY
 
 UNKNOWN_READS = 3
-"""Reads in a row that must not show an open item before it counts as vanished."""
+"""An open item that this many reads in a row do not show counts as vanished."""
 
 Labels = tuple[str, ...]
-"""The values of the labels that a kind has of its own."""
+"""The values of a kind's own labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[I]):
-    """One kind of data: where it is listed, and what a record of it counts for.
+    """One kind of data: where it is listed, and what a record adds to the counters.
 
-    `count` gives the counters that an item adds to up to a moment, by labels; `observe` what it adds to which of the
-    `distributions` (name and bounds, observed once for each item), as far as the record tells; `billed` the time that `meter`
-    counts, if it is billed by the minute.  Nothing stays open for longer than `reach_back`.
-    `by_id` tells whether the API answers for a single record too.
+    `count` returns an item's additions to the counters up to a moment, by labels; `observe` returns its values for the
+    `distributions` (name and bounds, each observed once per item), as far as the record shows them; `billed` returns the time
+    that `meter` counts, if it is billed by the minute.  No item stays open for longer than `reach_back`.  `by_id` says whether
+    the API also answers for a single record.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Kind(Generic[I]):
 class Kept(msgspec.Struct, Generic[I]):
     """An item that has not been settled.
 
-    `observed` is the moment up to which it counts; `changed` is when its record last changed.  `unknown` reads in a row have not
-    shown it.  `seen_ended` is the read that first saw its end, `looked` whether it was seen again after that.  `measured` are the
-    distributions that hold it; `read` is as `Tracked` has it.
+    `observed` is the time up to which it counts; `changed` is when its record last changed.  `unknown` is how many reads in a row
+    did not show it.  `seen_ended` is the read that first saw its end, `looked` says whether it was seen again after that.
+    `measured` are the distributions that include it; `read` is as in `Tracked`.
     """
 
     item: I
@@ -70,17 +70,17 @@ class Kept(msgspec.Struct, Generic[I]):
 
     @property
     def vanished(self) -> bool:
-        """Whether it counts as over when it was last seen, for no list shows it any more, or it has been open for too long."""
+        """Whether it counts as over since it was last seen, because no list shows it any more, or it was open for too long."""
         return self.item.ended is None and self.unknown >= UNKNOWN_READS
 
     @property
     def open(self) -> bool:
-        """Whether it goes on."""
+        """Whether it is still running."""
         return self.item.ended is None and self.unknown < UNKNOWN_READS
 
 
 class Tally(msgspec.Struct):
-    """The counters of one account and one set of labels: what is settled, and what is published; `born` as in `AccountState`."""
+    """The settled and the published counters of one account and one set of labels; `born` is as in `AccountState`."""
 
     settled: list[int]
     published: list[int]
@@ -88,7 +88,10 @@ class Tally(msgspec.Struct):
 
 
 class Holding(Generic[I]):
-    """What one account has of a kind.  `periods` are its settled time of the latest day and month, `usage_*` that of now."""
+    """One account's items and counters of a kind.
+
+    `periods` are its settled times of the latest day and month, `usage_*` the times of the current ones.
+    """
 
     def __init__(self, account: Account) -> None:
         self.account = account
@@ -99,16 +102,16 @@ class Holding(Generic[I]):
         self.last_active = 0
         self.touched = True
         self.version = 0
-        """Rises when anything that is published may have changed."""
+        """Increases when a published value may have changed."""
 
     @property
     def open(self) -> list[I]:
-        """The items that go on."""
+        """The items that are still running."""
         return [kept.item for kept in self.kept.values() if kept.open]
 
 
 class Changes:
-    """What must be durable before any of it is published; it gathers until `Collected.committed`."""
+    """Changes that must be stored before they are published; they accumulate until `Collected.committed`."""
 
     def __init__(self) -> None:
         self.kept: set[str] = set()
@@ -122,12 +125,12 @@ class Changes:
 
 
 def within(span: Span, begin: int, end: int) -> int:
-    """How much of the time from its first to its second moment lies between two others (µs)."""
+    """How much of a span lies between two moments (µs)."""
     return max(0, min(span[1], end) - max(span[0], begin))
 
 
 def by_day(span: Span) -> dict[int, int]:
-    """The time from its first to its second moment by UTC day (days since the epoch), split at midnight."""
+    """A span's time by UTC day (days since the epoch), split at midnight."""
     days: dict[int, int] = {}
     start, end = span
     while start < end:

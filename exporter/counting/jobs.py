@@ -1,9 +1,9 @@
-"""What a recording or stream counts for, from its record alone.
+"""What a recording or stream adds to the counters, from its record alone.
 
-Every job that was asked for counts once.  It has started if it has a `started_at`, has completed or failed by its last status, and
-its time goes from `started_at` (without one: none) to `stopped_at`; without that of a job that is over to `updated_at`, of
-another one to now.  So one that failed before it started has no time, and one that goes on after its room's session goes on
-here too.  Pure; times are the API's, in integer microseconds.
+Every requested job counts once.  It has started if it has a `started_at`; its last status says whether it has completed or
+failed.  Its time goes from `started_at` to `stopped_at`; without `stopped_at`, to `updated_at` if the job is over, otherwise to
+now.  So a job that failed before it started has no time, and a job that continues after its room's session keeps counting.
+Pure; times are the API's, in integer microseconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LONGEST = DAY
 
 
 class Counted(NamedTuple):
-    """What jobs add to the counters of their account; `time` in microseconds."""
+    """The counters that jobs add to; `time` in microseconds."""
 
     requested: int
     started: int
@@ -35,14 +35,14 @@ class Counted(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """The jobs of an account that are open: how many by status, and when the oldest one that has not started was asked for."""
+    """An account's open jobs: how many by status, and when the oldest one that has not started was requested."""
 
     active: Mapping[str, int]
     starting_since: int | None
 
 
 def time_of(job: Job, now: int) -> Span | None:
-    """From when to when the job ran, up to `now`; `None` when it has not started."""
+    """From when to when the job ran, up to `now`; `None` if it has not started."""
     if job.started is None:
         return None
     end = job.stopped if job.stopped is not None else job.ended
@@ -50,14 +50,14 @@ def time_of(job: Job, now: int) -> Span | None:
 
 
 def counted(job: Job, now: int) -> Mapping[Labels, tuple[int, ...]]:
-    """What a job adds to the counters."""
+    """A job's additions to the counters."""
     ran = time_of(job, now)
     time = 0 if ran is None else ran[1] - ran[0]
     return {(): Counted(1, int(ran is not None), int(job.status == "completed"), int(job.status == "failed"), time)}
 
 
 def observed(job: Job) -> Mapping[str, int]:
-    """What a job adds to the distributions: asked for to started, stopped to completed."""
+    """A job's values for the distributions: from requested to started, from stopped to completed."""
     found = {}
     if job.started is not None:
         found[START_DELAY] = job.started - job.created
@@ -67,7 +67,7 @@ def observed(job: Job) -> Mapping[str, int]:
 
 
 def standing(jobs: Iterable[Job]) -> Standing:
-    """How the open jobs of an account stand."""
+    """Sums up the open jobs of an account."""
     active = dict.fromkeys(ACTIVE, 0)
     starting_since: int | None = None
     for job in jobs:

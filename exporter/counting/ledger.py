@@ -1,16 +1,16 @@
 """The lasting part of counting: accounts, sessions that are not settled, distributions.  No socket, no file, no clock.
 
-The idea.  A record holds a session's whole history, so what a session contributes to every counter is a pure function of
-its record, of the roles its peers were seen to hold, and of now.  A series' *truth* is the sum of what ended sessions have
-settled and of what the others contribute; what is *published* is the highest truth so far.  There are no increments: a page
-read twice, a poll that failed half-way, a restart or a kill cannot count anything twice or lose it.
+The idea.  A record holds a session's whole history, so its contribution to every counter is a pure function of its record, of
+the roles its peers were seen in, and of now.  A series' *truth* is the sum of what ended sessions have settled and of what the
+others contribute; *published* is the highest truth so far.  There are no increments: a page read twice, a poll that failed
+half-way, a restart or a kill cannot count anything twice or lose it.
 
-What cannot be derived again from the API is in `Changes`, for the store to make durable before anything is published.
+`Changes` holds everything that cannot be derived again from the API; the store saves it before anything is published.
 
-The words.  A session belongs to an *account*, the owner of one set of series: a room, or a group of rooms.  It is assigned
-one when it is first seen and keeps it for life, so that rooms may be renamed, regrouped or overflow without moving what has
-been counted.  `Poll` is what lives for one poll; `Coverage` knows from when each room counts and what has been read.  All
-times are the API's, in integer microseconds.
+The terms.  A session belongs to an *account*, the owner of one set of series: a room, or a group of rooms.  It gets its account
+when it is first seen and keeps it for good, so that rooms may be renamed, regrouped or overflow without moving their counts.
+`Poll` holds the state of one poll; `Coverage` knows when each room's counting begins and what has been read.  All times are
+the API's, in integer microseconds.
 """
 
 from __future__ import annotations
@@ -34,40 +34,40 @@ class Ledger:
         self.accounts: dict[Account, AccountState] = {}
         self.tracked: dict[str, Tracked] = {}
         self.ended: dict[str, Tracked] = {}
-        """Those of `tracked` that have ended."""
+        """The sessions of `tracked` that have ended."""
         self.unassigned: dict[str, Tracked] = {}
-        """Those of `tracked` that have no account yet."""
+        """The sessions of `tracked` that have no account yet."""
         self.by_digest: dict[int, Tracked] = {}
         self.settled: dict[str, Settled] = {}
         self.windows: dict[Account, Window] = {}
-        """For the next peaks: of accounts with new records since their gauges were last renewed."""
+        """The windows of the next peaks, for accounts with new records since their gauges were last renewed."""
         self.histograms: dict[tuple[str, str], Histogram] = {}
         self.coverage = Coverage()
         self.now: int | None = None
         """The API's time at the last poll of everything."""
         self.before: int | None = None
-        """The API's time at the poll before the current one: anything new in the current poll is later."""
+        """The API's time at the previous poll: everything new in the current poll is later."""
         self.polled = False
         self.lengths_from = 0
-        """Of sessions that had settled by then (µs) it is not kept how long they were."""
+        """The lengths of sessions that had settled by then (µs) are not kept."""
         self.unloaded: dict[str, PeriodSums] = {}
-        """By role: the time settled in this day and month by accounts that are not in memory. Sums of usage include it."""
+        """By role, the settled time of this day and month of accounts that are not in memory.  Sums of usage include it."""
         self.changes = Changes()
         self.calendar: Calendar | None = None
         self.bots: frozenset[str] = frozenset()
-        """The roles of peers that are no people."""
+        """The roles of peers that are not people."""
         self.notes_ends_after: int | None = None
-        """From which moment on sessions that are over are noted in `changes`; `None`: never."""
+        """From when on ended sessions are noted in `changes`; `None` means never."""
 
     def committed(self) -> None:
-        """The changes are durable."""
+        """The changes have been stored."""
         self.changes = Changes()
         self.coverage.committed()
 
     def leave_out(self, bots: frozenset[str]) -> None:
-        """Peers in these roles are no people from now on: the next gauges and peaks are without them.
+        """From now on, peers in these roles are not people: the next gauges and peaks leave them out.
 
-        What has been observed stays, and so does what has settled by role: usage is without them when it is added up.
+        Observed distributions and settled time by role stay as they are; usage leaves these roles out when it is summed.
         """
         if bots == self.bots:
             return
@@ -82,19 +82,19 @@ class Ledger:
     # -- sessions -------------------------------------------------------------------------------------------------
 
     def track(self, session: Session, now: int) -> Tracked:
-        """A session that is new."""
+        """Begins to track a new session."""
         tracked = Tracked(session.id, session.room_id, session.started, session.ended, now, Memory(session.stays, {}))
         self.tracked[session.id] = tracked
         self.unassigned[session.id] = tracked
         return tracked
 
     def renew(self, tracked: Tracked, session: Session) -> Past:
-        """Takes over a newer record, remembering what role each peer was credited in until the last one; returns the earlier roles."""
+        """Takes over a newer record, and remembers the role each peer was credited in so far; returns the earlier roles."""
         before = tracked.recall()
         past, stays = before.past, session.stays
         for key, known in before.stays.items():
             stay = stays.get(key)
-            # A peer that this record lacks, being malformed in it, may be back in the next one.
+            # A peer that is missing from this record, because it was malformed there, may be back in the next one.
             if stay is None or stay.role != known.role:
                 past.setdefault(key, []).append((known.role, max(tracked.observed, known.joined)))
         tracked.started = session.started
@@ -102,7 +102,7 @@ class Ledger:
         return past
 
     def assign(self, tracked: Tracked, account: Account) -> None:
-        """A session belongs to this account from now on, for life."""
+        """Assigns a session to this account for good."""
         del self.unassigned[tracked.id]
         tracked.account = account
         state = self.open(account)
@@ -111,7 +111,7 @@ class Ledger:
         self.changes.tracked.add(tracked.id)
 
     def untrack(self, tracked: Tracked) -> None:
-        """A session is settled, or turns out not to be counted."""
+        """Stops tracking a session that is settled, or does not count."""
         del self.tracked[tracked.id]
         self.ended.pop(tracked.id, None)
         self.unassigned.pop(tracked.id, None)
@@ -121,7 +121,7 @@ class Ledger:
         self.changes.untracked.add(tracked.id)
 
     def move(self, tracked: Tracked) -> None:
-        """A session has ended, or one that had vanished runs again."""
+        """Notes that a session has ended, or that a vanished one runs again."""
         if tracked.ended is None:
             self.ended.pop(tracked.id, None)
         else:
@@ -134,7 +134,7 @@ class Ledger:
             state.touched = True
 
     def measure(self, tracked: Tracked) -> None:
-        """The end of a session has been read: its distributions are observed, once."""
+        """Observes the distributions of a session whose end has been read, once."""
         assert tracked.account is not None
         assert tracked.ended is not None
         state, ended = self.accounts[tracked.account], tracked.ended
@@ -152,7 +152,7 @@ class Ledger:
         self.changes.accounts.add(tracked.account)
 
     def settle(self, tracked: Tracked) -> None:
-        """An ended session becomes part of its account's settled sums; it is never looked at again."""
+        """Adds an ended session to its account's settled sums; it is never read again."""
         account, ended = tracked.account, tracked.ended
         assert account is not None
         assert ended is not None
@@ -182,7 +182,7 @@ class Ledger:
         self.changes.settled.add(tracked.id)
 
     def forget(self, name_of: Names) -> None:
-        """Forgets settled sessions that no answer can show again."""
+        """Forgets settled sessions that no answer can show any more."""
         may_show_again = self.coverage.may_show_again
         gone = [i for i, (room_id, started) in self.settled.items() if not may_show_again(room_id, name_of(room_id), started)]
         for session_id in gone:
@@ -191,12 +191,12 @@ class Ledger:
             self.changes.forgotten.add(session_id)
 
     def _ran_in_the_beginning(self, tracked: Tracked) -> bool:
-        """Whether the first complete value of a series includes a part of this session: a backfill before it must know the roles."""
+        """Whether a series' first complete value includes a part of this session: a backfill up to it must know the roles."""
         present = [entry.whole for entry in self.coverage.entries.values() if entry.left is None]
         return any(whole is None or tracked.started <= whole for whole in present)
 
     def open_histograms(self) -> None:
-        """The distributions of sessions begin before the first of them has ended."""
+        """Creates the distributions of sessions, so that they exist before the first session ends."""
         for name in ("session_duration", "session_peers"):
             if (name, "") not in self.histograms:
                 self._histogram(name)
@@ -212,7 +212,7 @@ class Ledger:
     # -- when series begin ----------------------------------------------------------------------------------------
 
     def _begin_series(self, state: AccountState, roles: Iterable[str]) -> None:
-        """Notes when an account's counters began, and those of these roles, where that is not noted yet."""
+        """Notes when the counters of an account and of these roles began, if not noted yet."""
         known = (*state.sessions.values(), *state.ended.values())
         if state.born is None:
             state.born = self._beginning(known)
@@ -222,7 +222,7 @@ class Ledger:
                 totals.born = self._beginning(t for t in known if role in t.lines)
 
     def _beginning(self, sessions: Iterable[Tracked]) -> int:
-        """A moment before anything that is new in these sessions: the poll before, `since`, or the start of the earliest one."""
+        """A time before everything new in these sessions: the previous poll, `since`, or the start of the earliest session."""
         if not self.polled:
             return 0
         floor = self.before
@@ -234,7 +234,7 @@ class Ledger:
     # -- accounts -------------------------------------------------------------------------------------------------
 
     def open(self, account: Account) -> AccountState:
-        """The state of an account, made when it is new; one that is stored must be restored first."""
+        """The state of an account, created if it is new; a stored account must be restored first."""
         state = self.accounts.get(account)
         if state is None:
             state = self.accounts[account] = AccountState(account)
@@ -242,7 +242,7 @@ class Ledger:
         return state
 
     def close(self, account: Account) -> None:
-        """An account without running sessions leaves the memory; what it has counted stays stored."""
+        """An account without running sessions leaves memory; its counters stay in the store."""
         state = self.accounts[account]
         assert not state.sessions
         assert not state.ended
@@ -252,7 +252,7 @@ class Ledger:
         move_usage(self.unloaded, state, 1, calendar(self.now or 0))
 
     def restore(self, states: Iterable[AccountState]) -> None:
-        """Accounts come back from the store; their `published_*` are what is held above the truth, 0 where nothing is."""
+        """Loads accounts from the store; their `published_*` are the values held above the truth, or 0."""
         restored = {state.account: state for state in states}
         for state in restored.values():
             move_usage(self.unloaded, state, -1, calendar(self.now or 0))
@@ -266,7 +266,7 @@ class Ledger:
             self.publish(state)
 
     def restore_tracked(self, tracked: Tracked, account: Account | None) -> None:
-        """A session comes back from the store, before its account does."""
+        """Loads a session from the store, before its account."""
         tracked.account = account
         if account is not None:
             tracked.before = tracked.observed
@@ -278,11 +278,14 @@ class Ledger:
             self.ended[tracked.id] = tracked
 
     def publish(self, state: AccountState) -> None:
-        """Published = the highest truth so far; an over-estimate is held until the truth has caught up with it.
+        """Published = the highest truth so far; an over-estimate is held until the truth reaches it.
 
-        Usage is the truth itself: what has settled in this day and this month, and what the other sessions have spent in it.
+        Usage is the truth itself: the settled time of this day and this month, and the time of the other sessions in it.
         """
-        today = self.calendar = calendar(self.now or 0)
+        now = self.now or 0
+        today = self.calendar = calendar(now)
+        if state.go_on(now, today):
+            return
         totals = state.totals
         started, ended, seconds, roles = _truth(state, today)
         counted = (started, ended) != (totals.published_started, totals.published_ended)
@@ -298,7 +301,7 @@ class Ledger:
             of = state.roles.get(role) or state.role(role)
             begun |= of.born is None
             if joined == of.published_joined and left == of.published_left and time >= of.published_seconds:
-                of.published_seconds = time  # nobody came or went: the usual case, and the quick one
+                of.published_seconds = time  # nobody came or left: the usual case, and the fast path
             else:
                 counted |= (joined, left) != (of.published_joined, of.published_left)
                 bits = _held(joined < of.published_joined, left < of.published_left, time < of.published_seconds)
@@ -313,10 +316,8 @@ class Ledger:
         now_held = tuple(held)
         if state.touched or begun or now_held != state.held:
             self.changes.accounts.add(state.account)
-        state.held = now_held
-        state.touched = False
         state.version += counted or begun
-        state.moved += 1
+        state.worked_out(now_held, now, today)
 
 
 def _held(one: bool, two: bool, three: bool) -> int:

@@ -1,4 +1,4 @@
-"""The most people connected at one moment between two readings, from their times of joining and leaving."""
+"""The highest number of people connected at once between two readings, from their join and leave times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Window:
         self.sessions: dict[str, tuple[int, list[tuple[int, int]]]] = {}
 
     def look_at(self, session_id: str, presences: Iterable[tuple[int, int | None]]) -> None:
-        """From when to when (`None`: still) people were in a session, as last read; reading it again replaces that."""
+        """Notes from when to when (`None`: still) people were in a session; a later reading replaces this one."""
         start, constant, events = self.start, 0, []
         for joined, left in presences:
             if left is not None:
@@ -29,11 +29,11 @@ class Window:
         self.sessions[session_id] = constant, events
 
     def stand(self, session_id: str, connected: int) -> None:
-        """A session without a new record: as many people as were connected before."""
+        """Notes a session without a new record: the same number of people is still connected."""
         self.sessions.setdefault(session_id, (connected, []))
 
     def peak(self) -> int:
-        """Leaves come before joins of the same moment: those people were not there together."""
+        """The peak.  At the same moment leaves come before joins, because those people were not connected together."""
         most = count = sum(constant for constant, _ in self.sessions.values())
         for _, change in sorted(event for _, events in self.sessions.values() for event in events):
             count += change

@@ -1,9 +1,9 @@
-"""One poll of a workspace: counts the records that were read.
+"""One poll of a workspace, which counts the records that were read.
 
-A poll of some rooms only (`early`) leaves the time and the coverage of all the others alone.
+A poll of some rooms only (`early`) does not change the time and the coverage of the others.
 
-A poll is `Poll(ledger, now, …)`, then `see` or `see_unchanged` for what was read, `unknown` for what the API no longer knows,
-`assign` for rooms that are new, then `finish`.  Seeing the same record again changes nothing.
+Call `Poll(ledger, now, …)`, then `see` or `see_unchanged` for each record, `unknown` for each session that the API no longer
+knows, `assign` for new rooms, then `finish`.  Seeing the same record again changes nothing.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from exporter.hms.records import Session
 from exporter.times import DAY, HOUR, MINUTE, calendar
 
 SETTLED_AT_ONCE = 15 * MINUTE
-"""A session whose end is older than this when it is first read is not read again: nothing is recorded so late."""
+"""A session whose end is older than this when it is first read is not read again: its record no longer changes."""
 LOOKED_FOR = DAY
-"""An ended session that cannot be looked at again within this time is settled as it was last seen."""
+"""An ended session that cannot be read again within this time is settled as it was last seen."""
 MISSED_FOR = 2 * DAY
-"""A session that has vanished is taken up again if it comes back within this time."""
+"""A vanished session is followed again if it comes back within this time."""
 ASKED_AGAIN = HOUR
-"""How often a session that has vanished is asked for."""
+"""How often a vanished session is requested."""
 
 
 class Poll:
@@ -45,7 +45,7 @@ class Poll:
     # -- what has been read ---------------------------------------------------------------------------------------
 
     def see_unchanged(self, digest: int) -> bool:
-        """Whether a running session's record with this digest is the one last seen; if so, it counts as seen now."""
+        """Whether this is the digest of a running session's last record; if so, the session counts as seen now."""
         tracked = self.ledger.by_digest.get(digest)
         if tracked is None:
             return False
@@ -53,7 +53,7 @@ class Poll:
         return True
 
     def see(self, session: Session, name: str | None, digest: int | None = None) -> None:
-        """A session's record has been read, running or ended; `name` is its room's, `None` while it is not known."""
+        """Counts the record of a running or ended session; `name` is its room's name, `None` while it is unknown."""
         ledger = self.ledger
         if session.id in ledger.settled:
             return
@@ -94,7 +94,7 @@ class Poll:
             tracked.looked = True
 
     def unknown(self, session_id: str) -> None:
-        """The API does not know this session any more.  With the third poll in a row it counts as ended when last seen."""
+        """The API no longer knows this session.  After the third poll in a row it counts as ended when it was last seen."""
         tracked = self.ledger.tracked[session_id]
         if session_id in self._read:
             return
@@ -109,7 +109,7 @@ class Poll:
         if tracked.unknown >= UNKNOWN_POLLS:
             tracked.update(tracked.recall(), max(tracked.observed, tracked.started))
             tracked.seen_ended = tracked.tried = self.now
-            self._know_by(tracked, None)  # the same record again means that it runs after all
+            self._know_by(tracked, None)  # seeing the same record again means that it still runs
             self.ledger.move(tracked)
 
     def unread(self, session_id: str | None) -> None:
@@ -123,7 +123,7 @@ class Poll:
         return [tracked for tracked in self.ledger.tracked.values() if tracked.ended is None and tracked.id not in self._read]
 
     def to_look_at(self) -> list[Tracked]:
-        """Ended sessions that are due to be looked at once more, for leaves are recorded late; vanished ones from time to time."""
+        """Ended sessions due for a second look, because leaves are recorded late, and vanished ones from time to time."""
         return [tracked for tracked in self.ledger.ended.values() if tracked.id not in self._read and self._is_due(tracked)]
 
     def _is_due(self, tracked: Tracked) -> bool:
@@ -135,14 +135,14 @@ class Poll:
     # -- accounts -------------------------------------------------------------------------------------------------
 
     def unassigned_rooms(self) -> dict[str, int]:
-        """Rooms with sessions that have no account yet, with the peers connected there now."""
+        """Rooms with sessions that have no account yet, each with its number of connected peers."""
         rooms: dict[str, int] = {}
         for tracked in self.ledger.unassigned.values():
             rooms[tracked.room_id] = rooms.get(tracked.room_id, 0) + tracked.connected
         return rooms
 
     def assign(self, room_id: str, name: str | None, account: Account | None) -> None:
-        """The room's new sessions belong to this account from now on; `None`: the room is not followed, and they are forgotten."""
+        """Assigns the room's new sessions to this account; `None` means that the room is not followed, and forgets them."""
         ledger = self.ledger
         for tracked in [tracked for tracked in ledger.unassigned.values() if tracked.room_id == room_id]:
             if account is None or not self._counts(tracked, name):
@@ -162,10 +162,10 @@ class Poll:
     # -- the end --------------------------------------------------------------------------------------------------
 
     def finish(self, fresh: Iterable[Account] | None, at: float) -> None:
-        """The poll has read what it could: settles what is over, and works out what is to be published.
+        """Ends the poll: settles sessions that are over, and works out the published values.
 
-        `fresh` are the accounts whose running sessions are all known as of now (`None`: every one); their gauges are
-        renewed, `at` being the moment on the caller's clock.
+        `fresh` are the accounts whose running sessions are all known as of now (`None`: every account); their gauges are
+        renewed, with `at`, the time on the caller's clock.
         """
         ledger = self.ledger
         self.settle()
@@ -182,7 +182,7 @@ class Poll:
                 self._gauge(found, at)
 
     def finish_early(self, accounts: Iterable[Account], at: float) -> None:
-        """The same for a poll of some rooms only, whose accounts these are; nothing is said of what it has not read."""
+        """Ends a poll of some rooms only, with their accounts; all others stay as they were."""
         ledger = self.ledger
         self.settle()
         fresh = {account for account in accounts if account in ledger.accounts}
@@ -193,7 +193,7 @@ class Poll:
             self._gauge(ledger.accounts[account], at)
 
     def settle(self) -> None:
-        """Measures the sessions that have ended, and adds up those that need not be looked at again."""
+        """Measures ended sessions, and settles those that need no further look."""
         for tracked in [tracked for tracked in self.ledger.ended.values() if tracked.account is not None]:
             if not tracked.measured:
                 self.ledger.measure(tracked)
@@ -206,7 +206,7 @@ class Poll:
             tracked.before = tracked.observed
         self._read.add(tracked.id)
         tracked.observed = now
-        # Read at another time than the others, it is stored with a time of its own.
+        # It was read at another time than the others, so it is stored with its own time.
         apart = self._early and tracked.ended is None
         if tracked.unknown or tracked.behind or apart:
             tracked.unknown = 0
@@ -214,7 +214,7 @@ class Poll:
             self.ledger.changes.tracked.add(tracked.id)
 
     def _know_by(self, tracked: Tracked, digest: int | None) -> None:
-        """A record with this digest says of the session what is known of it already; `None`: no record does."""
+        """Remembers the digest of the session's last record; `None` means that no record counts as unchanged."""
         if tracked.digest is not None:
             self.ledger.by_digest.pop(tracked.digest, None)
         tracked.digest = digest
@@ -242,7 +242,7 @@ class Poll:
         connected = sum([tracked.people(bots) for tracked in state.sessions.values()])
         as_before = (
             before is not None
-            and state.account not in self.ledger.windows  # no record of it that is new
+            and state.account not in self.ledger.windows  # it has no new records
             and (before.sessions, before.peak, len(before.peers)) == (len(state.sessions), connected, len(state.roles))
         )
         if not as_before:

@@ -1,8 +1,8 @@
-"""Decides which rooms are followed, which have series, and what they are called. No I/O.
+"""Decides which rooms are followed, which have series, and their names.  No I/O.
 
-A room is *configured* (named by its id) or *discovered* (found by a session in it, by a pattern or because every room is
-wanted).  Configured rooms always have series of their own; discovered ones while there is room for them and they are not
-idle for long.
+A room is *configured* (named by its id) or *discovered* (found by a session in it, if it matches a pattern or every room is
+followed).  Configured rooms always have series of their own; discovered rooms have them within `max_rooms`, until they have
+been idle for long.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from exporter.hms.records import Room
 from exporter.times import HOUR, SECOND
 
 NAME_POLLS = 3
-"""Number of polls for which a room's series wait for its name."""
+"""For how many polls a room's series wait for its name."""
 REFRESH_AFTER = 24 * HOUR
 RETRY_MISSING_AFTER = HOUR
 QUIET_POLLS = 3
-"""Number of polls for which a room keeps its series after its last change, so that a scrape has seen the change."""
+"""For how many polls a room keeps its series after its last change, so that a scrape sees the change."""
 
 
 class KnownRoom(msgspec.Struct, frozen=True):
-    """What 100ms last said of a room, and when (µs, the API's time; 0 when it has not answered).
+    """100ms's last answer about a room, and when it came (µs, the API's time; 0 without an answer).
 
-    `exists` is false after a 404.  `enabled` is false only where 100ms has said so.
+    `exists` is false after a 404.  `enabled` is false only if 100ms has said so.
     """
 
     id: str
@@ -44,17 +44,17 @@ class KnownRoom(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, room: Room, fetched_at: int) -> KnownRoom:
-        """From the API's record."""
+        """An answer from the API's record."""
         return cls(room.id, room.name, room.template, room.template_id, room.region, room.enabled, exists=True, fetched_at=fetched_at)
 
     @classmethod
     def unanswered(cls, room_id: str) -> KnownRoom:
-        """A room about which no answer has come: its id serves as its name."""
+        """A room without an answer: its id serves as its name."""
         return cls(room_id, "", "", "", "", enabled=True, exists=True, fetched_at=0)
 
     @property
     def answered(self) -> bool:
-        """Whether 100ms has said anything of it."""
+        """Whether 100ms has answered about it."""
         return self.fetched_at > 0
 
     @classmethod
@@ -64,7 +64,7 @@ class KnownRoom(msgspec.Struct, frozen=True):
 
 
 class Rooms:
-    """The rooms of a workspace that have been seen."""
+    """The known rooms of a workspace."""
 
     def __init__(self, scope: Scope, limits: LimitsConfig) -> None:
         self.scope = scope
@@ -74,29 +74,29 @@ class Rooms:
         """Rooms counted under `_other`, with their last activity."""
         self._waited: dict[str, int] = {}
         self._shown: dict[str, int] = {}
-        """Discovered rooms with series of their own, since when (µs)."""
+        """Discovered rooms with series of their own, and since when (µs)."""
         self._quiet: dict[str, tuple[int, int]] = {}
-        """Of those: for how many polls nothing but time has moved on, and the version of what is published."""
+        """For each of those rooms: the number of polls in which only time moved on, and the version of the published values."""
         self._resting: set[Account] = set()
-        """Accounts without series because they are idle, which stay in memory for what must be read or counted of them."""
+        """Accounts without series because they are idle, which stay in memory because something must still be read or counted."""
 
     # -- which rooms ----------------------------------------------------------------------------------------------
 
     def covers(self, room_id: str) -> bool | None:
-        """Whether the configuration asks for a room; `None` while that depends on its name, which is not known."""
+        """Whether the configuration covers a room; `None` while this depends on its unknown name."""
         return self.scope.covers(room_id, self.name(room_id))
 
     def name(self, room_id: str) -> str | None:
-        """What 100ms calls a room, its id if it has no name; `None` while that is not known."""
+        """A room's name at 100ms, or its id if it has no name; `None` while it is unknown."""
         known = self.known.get(room_id)
         if known is None or (not known.answered and self.scope.patterns and room_id not in self.scope.ids):
             return None
         return _name(known)
 
     def place(self, rooms: Mapping[str, int], accounts: Mapping[Account, AccountState], now: int) -> dict[str, Account | None]:
-        """The accounts of these rooms' new sessions, given how many peers each has; the busiest come first to what is left.
+        """The accounts for the new sessions of these rooms, given their numbers of peers; the busiest rooms get the free slots.
 
-        `None` stands for a room that is not followed.  Rooms whose name decides, and is not known yet, are left out.
+        `None` stands for a room that is not followed.  Rooms that depend on a name that is not known yet are left out.
         """
         placed: dict[str, Account | None] = {}
         contenders = []
@@ -125,7 +125,7 @@ class Rooms:
         return placed
 
     def rescoped(self, scope: Scope, limits: LimitsConfig) -> Rooms:
-        """The same knowledge, for another configuration.  Rooms that it does not cover have no series from now on."""
+        """The same knowledge under another configuration.  Rooms that it does not cover lose their series."""
         rooms = Rooms(scope, limits)
         rooms.known.update(self.known)
         rooms.overflowed.update({room_id: last for room_id, last in self.overflowed.items() if rooms.covers(room_id)})
@@ -135,7 +135,7 @@ class Rooms:
         return rooms
 
     def show(self, states: Iterable[AccountState], now: int) -> None:
-        """Discovered rooms that are shown again after a restart or under another configuration: all that are in use, then the latest."""
+        """Chooses the discovered rooms to show after a restart or a reload: all that are in use, then the most recently active."""
         for state in sorted(states, key=lambda state: (not state.runs, -state.last_active)):
             room_id = state.account.id
             if self._is_idle(state, now):
@@ -149,7 +149,7 @@ class Rooms:
     def idle(self, accounts: Mapping[Account, AccountState], now: int) -> list[Account]:
         """Accounts of discovered rooms and of groups without a session, recording or stream for longer than `room_idle_expiry`."""
         for account in [account for account in self._resting if account not in accounts or accounts[account].runs]:
-            # A session that had vanished runs again, or something new began in a group.
+            # A vanished session runs again, or something new began in a group.
             self._resting.discard(account)
             if account in accounts and account.kind == "room" and self.covers(account.id):
                 self._shown.setdefault(account.id, now)
@@ -160,32 +160,32 @@ class Rooms:
         if state.runs or (account.kind == "room" and account.id in self.scope.ids):
             return False
         since = self._shown.get(account.id, 0) if account.kind == "room" else 0
-        # What was found in the past only lately is shown as long as a session that has just ended.
+        # A past session that was found only recently is shown as long as one that has just ended.
         found = max((tracked.seen_ended or 0 for tracked in state.ended.values()), default=0)
         return max(state.last_active, since, found) + round(self.limits.room_idle_expiry * SECOND) < now
 
     def rest(self, account: Account) -> None:
-        """An idle account has no series until something begins in it; it stays in memory."""
+        """Removes an idle account's series until something begins in it; it stays in memory."""
         self.leave(account)
         self._resting.add(account)
 
     def leave(self, account: Account) -> None:
-        """An account has no series any more."""
+        """Removes an account's series."""
         self._shown.pop(account.id, None)
         self._quiet.pop(account.id, None)
 
     def forget(self, account: Account) -> None:
-        """An account has left the memory, and what is known of its room with it."""
+        """Forgets an account that has left memory, and its room."""
         self.leave(account)
         self._resting.discard(account)
         self._waited.pop(account.id, None)
         self.known.pop(account.id, None)
 
     def end_poll(self, accounts: Mapping[Account, AccountState], now: int) -> None:
-        """A poll has ended.
+        """Ends a poll.
 
-        Rooms beyond `max_rooms`, and those that are no longer followed, lose their series once they have been quiet for some polls:
-        by then their last increase has been scraped.  The busiest stay.
+        Rooms beyond `max_rooms`, and rooms that are no longer followed, lose their series once they have been quiet for some polls,
+        because by then their last increase has been scraped.  The busiest rooms stay.
         """
         for room_id in self._shown:
             state = accounts.get(room_account(room_id))
@@ -203,7 +203,7 @@ class Rooms:
             self.leave(room_account(room_id))
         expiry = round(self.limits.room_idle_expiry * SECOND)
         self.overflowed = {room_id: last for room_id, last in self.overflowed.items() if last + expiry >= now}
-        # Names of rooms without series are asked for again should the rooms come back.
+        # The names of rooms without series are requested again if the rooms come back.
         for room_id, room in list(self.known.items()):
             if room_id not in self._shown and room_id not in self.scope.ids and 0 < room.fetched_at < now - REFRESH_AFTER:
                 del self.known[room_id]
@@ -212,7 +212,7 @@ class Rooms:
         return self._quiet.get(room_id, (0, 0))[0] >= QUIET_POLLS
 
     def _take_slot(self, room_id: str, busy: set[str], now: int) -> bool:
-        """Whether a room with a new session has series of its own: a room in use goes before one that is idle."""
+        """Whether a room with a new session gets series of its own: a room in use takes the place of an idle one."""
         if room_id in busy:
             return True
         if room_id in self._shown:
@@ -220,7 +220,7 @@ class Rooms:
         if len(self._shown) >= self.limits.max_rooms:
             if len(busy) >= self.limits.max_rooms:
                 return False
-            # An idle room gives way: at once if its last increase has been scraped, else in a few polls.
+            # An idle room gives way: at once if its last increase has been scraped, otherwise after a few polls.
             idle = [other for other in self._shown if other not in busy and self._is_quiet(other)]
             if idle:
                 self.leave(room_account(min(idle, key=self._shown.__getitem__)))
@@ -230,13 +230,13 @@ class Rooms:
     # -- what they are called -------------------------------------------------------------------------------------
 
     def shown(self, account: Account) -> bool:
-        """Whether the account has series, even while its name is not known."""
+        """Whether the account has series, even while its name is unknown."""
         if account.kind == "group":
             return account not in self._resting
         return account.id in self.scope.ids or account.id in self._shown
 
     def label(self, account: Account) -> str | None:
-        """The label `room` of an account's series; `None` while they wait for it."""
+        """The label `room` of an account's series; `None` while they wait for the name."""
         if account.kind == "group":
             return account.id
         own = self.scope.ids.get(account.id)
@@ -246,9 +246,9 @@ class Rooms:
         return None if known is None else _name(known)
 
     def polled(self, asked: Iterable[str]) -> list[KnownRoom]:
-        """A poll has ended without an answer about these rooms; those that have waited long enough go by their id.
+        """A poll has ended without an answer about these rooms; those that have waited long enough are shown by their id.
 
-        A room whose name decides whether it is ours waits on.
+        A room whose name decides whether it is followed keeps waiting.
         """
         assumed = []
         for room_id in asked:
@@ -261,7 +261,7 @@ class Rooms:
         return assumed
 
     def learn(self, room: KnownRoom) -> None:
-        """Takes an answer about a room. A room that no longer exists keeps its name."""
+        """Takes an answer about a room.  A room that no longer exists keeps its name."""
         before = self.known.get(room.id)
         if not room.exists and before is not None:
             room = structs.replace(before, exists=False, fetched_at=room.fetched_at)
@@ -269,7 +269,7 @@ class Rooms:
         self._waited.pop(room.id, None)
 
     def wanted(self, candidates: Iterable[str], now: int) -> list[str]:
-        """Those of these rooms that 100ms should be asked about: the unknown ones, and the one known for longest if it is due."""
+        """The candidates to ask 100ms about: the unknown ones, and the one with the oldest answer if it is due."""
         unknown, due = [], []
         for room_id in candidates:
             known = self.known.get(room_id)
@@ -280,17 +280,17 @@ class Rooms:
         return unknown + [room_id for _, room_id in sorted(due)[:1]]
 
     def is_missing(self, room_id: str) -> bool:
-        """Whether 100ms has said that it does not know this room."""
+        """Whether 100ms has answered that this room does not exist."""
         return room_id in self.known and not self.known[room_id].exists
 
     @property
     def missing(self) -> int:
-        """Configured rooms that 100ms does not know."""
+        """How many configured rooms 100ms does not know."""
         return sum(map(self.is_missing, self.scope.ids))
 
 
 def _name(known: KnownRoom) -> str:
-    """A room's name; the id serves for one without, or that does not exist any more."""
+    """A room's name, or its id if it has none or no longer exists."""
     return known.name or known.id
 
 

@@ -1,4 +1,4 @@
-"""Which rooms the configuration covers, and by which entry."""
+"""Decides which rooms the configuration covers, and by which entry."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from functools import lru_cache
 from exporter.config.config import RoomById, RoomsByName, WorkspaceConfig
 
 Names = Callable[[str], str | None]
-"""A room's name by its id; `None` while it is not known."""
+"""A room's name by its id; `None` while it is unknown."""
 
 EVERYTHING = "*"
-"""The key of a configuration that names no rooms."""
+"""The key of the entry that covers every room, for a configuration that names none."""
 
 
 class Scope:
-    """The rooms that a workspace's configuration asks for.
+    """The rooms that a workspace's configuration covers.
 
-    `keys` name its entries, the same across restarts: an id stands for itself, a pattern is `~` and its text, `*` is every
-    room.  A key is known as long as the state file is; so a room can still be told to have been in an entry of years ago.
+    `keys` name its entries, and stay the same across restarts: an id is its own key, a pattern is `~` and its text, `*` is every
+    room.  The state keeps all keys forever, so that even a room's entry of years ago is known.
     """
 
     def __init__(self, config: WorkspaceConfig) -> None:
@@ -33,7 +33,7 @@ class Scope:
 
     @property
     def only_ids(self) -> bool:
-        """Whether the rooms are all known beforehand."""
+        """Whether every entry names a room by its id."""
         return not self.everything and not self.patterns
 
     def pattern(self, name: str) -> RoomsByName | None:
@@ -41,7 +41,7 @@ class Scope:
         return next((pattern for pattern in self.patterns if pattern.match.fullmatch(name)), None)
 
     def covers(self, room_id: str, name: str | None) -> bool | None:
-        """Whether a room is asked for; `None` while that depends on its name, which is not known."""
+        """Whether a room is covered; `None` while this depends on its unknown name."""
         if self.everything or room_id in self.ids:
             return True
         if not self.patterns:
@@ -50,12 +50,12 @@ class Scope:
 
 
 def is_wide(key: str) -> bool:
-    """Whether an entry may cover rooms other than the one it names."""
+    """Whether an entry may cover more than one room."""
     return key == EVERYTHING or key.startswith("~")
 
 
 def matches(key: str, room_id: str, name: str | None) -> bool | None:
-    """Whether an entry covers a room; `None` while that depends on its name, which is not known."""
+    """Whether an entry covers a room; `None` while this depends on its unknown name."""
     if not key.startswith("~"):
         return key in (EVERYTHING, room_id)
     if name is None:
@@ -65,7 +65,7 @@ def matches(key: str, room_id: str, name: str | None) -> bool | None:
 
 
 def may_overlap(one: str, other: str) -> bool:
-    """Whether two entries, one of them wide, may cover the same room: patterns with different beginnings do not."""
+    """Whether two entries, at least one of them wide, may cover the same room: patterns with different beginnings do not."""
     if EVERYTHING in (one, other):
         return True
     if not (is_wide(one) and is_wide(other)):
@@ -75,7 +75,7 @@ def may_overlap(one: str, other: str) -> bool:
 
 
 def may_share_a_room(key: str, other: str, name_of: Names) -> bool:
-    """Whether two entries, one of them wide, may cover the same room, as far as names are known."""
+    """Whether two entries, at least one of them wide, may cover the same room, as far as names are known."""
     for wide, single in ((key, other), (other, key)):
         if is_wide(wide) and not is_wide(single):
             return matches(wide, single, name_of(single)) is not False
@@ -84,7 +84,7 @@ def may_share_a_room(key: str, other: str, name_of: Names) -> bool:
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> re.Pattern[str] | None:
-    """A pattern of an earlier configuration; `None` where a newer Python no longer takes it."""
+    """A pattern of an earlier configuration; `None` if this version of Python rejects it."""
     try:
         return re.compile(pattern)
     except (re.error, OverflowError, RecursionError):
@@ -92,11 +92,11 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
 
 
 def _beginning(pattern: str) -> str:
-    """The text that every match begins with, as far as it can be read off the pattern."""
+    """The text that every match begins with, as far as the pattern shows it."""
     plain = re.match(r"[A-Za-z0-9 _-]*", pattern)
     assert plain is not None
     found = plain.group()
-    # A character that is optional or repeated, and alternatives, are no certain beginning.
+    # Optional or repeated characters and alternatives are not a certain beginning.
     if pattern[len(found) : len(found) + 1] in ("?", "*", "{", "+"):
         found = found[:-1]
     return "" if "|" in pattern else found

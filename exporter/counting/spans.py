@@ -1,4 +1,4 @@
-"""Sets of moments, as sorted lists of spans that do not touch: what of the past is still unread.
+"""Sets of moments, as sorted lists of spans that do not touch; used for the unread past.
 
 A span is a pair of moments (µs), both inclusive.
 """
@@ -25,7 +25,7 @@ def union(spans: Iterable[Span]) -> list[Span]:
 
 
 def without(spans: Iterable[Span], first: int, last: int) -> list[Span]:
-    """The moments that are not within `first` to `last`."""
+    """The moments that are not from `first` to `last`."""
     left: list[Span] = []
     for begin, end in spans:
         if end < first or begin > last:
@@ -50,7 +50,7 @@ def until(spans: Iterable[Span], last: int) -> list[Span]:
 
 
 def length(spans: Iterable[Span]) -> int:
-    """How many microseconds they cover."""
+    """How many microseconds the spans cover."""
     return sum(last - first + 1 for first, last in spans)
 
 

@@ -1,7 +1,7 @@
-"""Counters that are added to: of rooms and groups, and of a workspace as a whole.
+"""Counters that are incremented: for rooms and groups, and for a workspace as a whole.
 
-What they count is counted once and for good, unlike a session, whose record goes on changing; so they need no memory of what they
-are made of.  Pure; times are the API's, in integer microseconds.
+Each event is counted once and never changes, unlike a session, whose record keeps changing; so they need not remember the
+events.  Pure; times are the API's, in integer microseconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Sums:
         self.of: dict[Account, dict[Series, Counter]] = {}
         self.changed: set[tuple[Account, Series]] = set()
         self.version = 0
-        """Rises with every change."""
+        """Increases with every change."""
 
     @property
     def of_workspace(self) -> Mapping[Series, Counter]:
@@ -35,7 +35,7 @@ class Sums:
         return self.of.get(WORKSPACE, {})
 
     def add(self, owner: Account, series: Series, value: int, at: int) -> None:
-        """Counts something that happened at a moment, or nothing, so that the counter is there."""
+        """Adds `value` at a moment; adding 0 creates the counter."""
         counters = self.of.setdefault(owner, {})
         before = counters.get(series)
         if before is not None and value == 0:
@@ -45,20 +45,20 @@ class Sums:
         self.version += 1
 
     def restore(self, owner: Account, counters: Mapping[Series, Counter]) -> None:
-        """An owner's counters come back from the store."""
+        """Loads an owner's counters from the store."""
         self.of[owner] = dict(counters)
         self.version += 1
 
     def reset(self) -> None:
-        """Everything is to be restored anew."""
+        """Clears all counters, to be loaded again."""
         self.of, self.changed = {}, set()
         self.version += 1
 
     def close(self, owner: Account) -> None:
-        """An owner leaves the memory; what it has counted stays stored."""
+        """An owner leaves memory; its counters stay in the store."""
         if self.of.pop(owner, None) is not None:
             self.version += 1
 
     def committed(self) -> None:
-        """The changes are durable."""
+        """The changes have been stored."""
         self.changed = set()

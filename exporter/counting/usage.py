@@ -1,7 +1,7 @@
-"""What usage comes to: budgets and costs by meter, from the sums of this day and this month.  Pure.
+"""Budgets and costs by meter, from the usage of this day and this month.  Pure.
 
-A workspace's usage is what its accounts in memory say, and what those have settled that have left it.  Participant time is
-known by role, that of recordings and streams is not.
+A workspace's usage is the sum of its accounts in memory and of the settled time of those that have left it.  Participant time
+is known by role; the time of recordings and streams is not.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ Sums = tuple[int, int]
 
 
 class MeterUse(NamedTuple):
-    """What a workspace has used of a meter that knows no roles: by account in memory, and of those that have left it."""
+    """A workspace's use of a meter without roles: by account in memory, and in sum for those that have left it."""
 
     by_account: Mapping[Account, Sums]
     elsewhere: Sums = (0, 0)
 
     @property
     def whole(self) -> Sums:
-        """All of it."""
+        """The use of the whole workspace."""
         days, months = zip(self.elsewhere, *self.by_account.values(), strict=True)
         return sum(days), sum(months)
 
     def at(self, read: int, now: int) -> MeterUse:
-        """What of it, as read at one moment, is of the day and the month of another one, later (µs)."""
+        """The use as of `now`: what was read at `read` counts only if it is of the same day or month (µs)."""
         same = tuple(_same_period(period, read, now) for period in ("day", "month"))
         return MeterUse({account: _where(same, sums) for account, sums in self.by_account.items()}, _where(same, self.elsewhere))
 
     def shown(self, is_shown: Callable[[Account], bool], *, only_those: bool) -> MeterUse:
-        """The same with accounts that are not shown taken for elsewhere, or left out."""
+        """The same with accounts that are not shown added to the rest, or left out."""
         found = {account: sums for account, sums in self.by_account.items() if is_shown(account)}
         if only_those:
             return MeterUse(found)
@@ -50,14 +50,14 @@ def _where(wanted: tuple[bool, ...], sums: Sums) -> Sums:
 
 
 class Spent(NamedTuple):
-    """What one workspace has used of a budget (µs), as of a moment of its API's clock (µs)."""
+    """One workspace's use of a budget (µs), as of a moment of its API's clock (µs)."""
 
     micros: int
     now: int
 
 
 class BudgetLine(NamedTuple):
-    """A budget as published: its size in seconds, how much of it is used (1 is all), how much of its period is over."""
+    """A budget as published: its size in seconds, the used fraction, and the elapsed fraction of its period."""
 
     name: str
     period: Period
@@ -68,7 +68,7 @@ class BudgetLine(NamedTuple):
 
 
 def by_role(states: Iterable[AccountState], unloaded: Mapping[str, PeriodSums], now: Calendar, bots: frozenset[str]) -> dict[str, Sums]:
-    """A workspace's usage of this day and this month by role (µs); that of `bots` is none."""
+    """A workspace's usage of this day and this month by role (µs), without the roles `bots`."""
     sums: dict[str, list[int]] = {role: [*periods.at(now)] for role, periods in unloaded.items()}
     for state in states:
         for role, totals in state.roles.items():
@@ -85,9 +85,9 @@ def spent(
     whole: Mapping[str, Sums],
     bots: frozenset[str],
 ) -> int:
-    """What a workspace has used of a budget of participant time (µs).
+    """A workspace's use of a budget of participant time (µs).
 
-    `whole` is its usage by role without `bots`, `label` what its accounts are called.
+    `whole` is its usage by role without `bots`; `label` gives the names of its accounts.
     """
     index = _index(budget)
     if budget.rooms is None:
@@ -102,7 +102,7 @@ def spent(
 
 
 def spent_of(budget: Budget, use: MeterUse, label: Callable[[Account], str | None]) -> int:
-    """What a workspace has used of a budget of another meter (µs)."""
+    """A workspace's use of a budget of another meter (µs)."""
     index = _index(budget)
     if budget.rooms is None:
         return use.whole[index]
@@ -114,9 +114,9 @@ def _index(budget: Budget) -> int:
 
 
 def cost(prices: Prices, whole: Mapping[str, Sums]) -> dict[str, float]:
-    """What this month's participant time has cost so far by role, in the prices' currency.
+    """The cost of this month's participant time so far, by role, in the prices' currency.
 
-    The free minutes are taken off every role in proportion, so that the roles' costs add up to the workspace's.
+    The free minutes are deducted from every role in proportion, so that the roles' costs add up to the workspace's.
     """
     minutes = sum(month for _, month in whole.values()) / MINUTE
     billed = max(0.0, 1 - prices.free_peer_minutes / minutes) if minutes else 0.0
@@ -124,13 +124,13 @@ def cost(prices: Prices, whole: Mapping[str, Sums]) -> dict[str, float]:
 
 
 def cost_of(prices: Prices, meter: Meter, use: MeterUse) -> float:
-    """What this month's time of another meter has cost so far, in the prices' currency."""
+    """The cost of this month's time of another meter so far, in the prices' currency."""
     assert meter != "peer"
     return max(0.0, use.whole[1] / MINUTE - prices.free_minutes(meter)) * prices.per_minute(meter)
 
 
 def lines(budgets: Iterable[Budget], spent_by_workspace: Mapping[str, Mapping[str, Spent]]) -> list[BudgetLine]:
-    """The budgets as published, of what the workspaces have used of each; one that no workspace has told of is left out."""
+    """The budgets as published, from the workspaces' use of each; a budget without any report is left out."""
     found = []
     for budget in budgets:
         parts = [told[budget.name] for told in spent_by_workspace.values() if budget.name in told]
@@ -144,6 +144,6 @@ def lines(budgets: Iterable[Budget], spent_by_workspace: Mapping[str, Mapping[st
 
 
 def _same_period(period: Period, a: int, b: int) -> bool:
-    """Whether two moments are of one period: what could not be read since the last one has used nothing of this."""
+    """Whether two moments are in the same period: use that was last read in an earlier period does not count in this one."""
     one, other = calendar(a), calendar(b)
     return one.day == other.day if period == "day" else one.month == other.month

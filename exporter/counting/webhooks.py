@@ -1,8 +1,8 @@
-"""What webhooks alone can tell, counted once for each event: how many came, why peers left, why they could not join.
+"""Counts that only webhooks provide, once for each event: how many came, why peers left, why they could not join.
 
-An event is counted in two steps.  First it is noted under its room's id, with the id of the event, so that it is never counted
-again; that needs no knowledge of the room.  Then, when it is known who owns the room's series, it moves to that owner, for good.
-Pure; times are the API's, in integer microseconds.
+An event is counted in two steps.  First it is counted under its room's id, and the event's id is remembered, so that it is
+never counted again; this needs no knowledge of the room.  Once the owner of the room's series is known, the count moves to that
+owner for good.  Pure; times are the API's, in integer microseconds.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from exporter.hms.webhooks import OTHER, Event
 from exporter.times import HOUR
 
 REMEMBERED = 48 * HOUR
-"""How long the ids of events are kept: what is sent again within this time is known."""
+"""How long the ids of events are kept: an event that is sent again within this time is recognized."""
 _MOST_TYPES = 100
-"""Of one workspace: types that come later share the label `other`."""
+"""The maximum number of types in a workspace: types that come later share the label `other`."""
 
 RECEIVED, REJECTED = "received", "rejected"
 WORKSPACE = Account("workspace", "")
@@ -25,7 +25,7 @@ WORKSPACE = Account("workspace", "")
 
 
 def waiting(room_id: str) -> Account:
-    """The owner of what has not been given to an account yet."""
+    """The owner of a room's counts that have not been given to an account yet."""
     return Account("waiting", room_id)
 
 
@@ -38,7 +38,7 @@ class Key(NamedTuple):
 
 
 class Counter(NamedTuple):
-    """How much was counted, and when that began."""
+    """A counter's value, and when it began."""
 
     born: int
     value: int
@@ -50,29 +50,29 @@ class Heard:
     def __init__(self) -> None:
         self.counters: dict[Key, Counter] = {}
         self.waiting: dict[Account, set[Key]] = {}
-        """Counters that belong to a room whose account is not known yet, by owner."""
+        """Counters of rooms whose account is not known yet, by owner."""
         self.of: dict[Account, set[Key]] = {}
         """Counters of accounts."""
         self.changed: set[Key] = set()
         self.remembered: dict[bytes, int] = {}
-        """Digests of the ids of new events, and until when (µs) they are to be kept."""
+        """Digests of the ids of new events, and until when (µs) to keep them."""
 
     def committed(self) -> None:
-        """The changes are durable."""
+        """The changes have been stored."""
         self.changed, self.remembered = set(), {}
 
     def restore(self, key: Key, counter: Counter) -> None:
-        """A counter comes back from the store."""
+        """Loads a counter from the store."""
         self.counters[key] = counter
         self._index(key)
 
     def take(self, events: Iterable[Event], known: Collection[bytes], now: int) -> None:
-        """Counts events at the time they came; `known` are digests of those that were counted before."""
+        """Counts events at the time they came; `known` are the digests of those already counted."""
         for event in events:
             if event.digest in known or event.digest in self.remembered:
                 continue
             if event.replay and event.at is not None and event.at < now - REMEMBERED:
-                continue  # whether it was counted is not known any more
+                continue  # it is too old to know whether it was counted
             happened = now if event.at is None else event.at
             self.remembered[event.digest] = max(now, happened) + REMEMBERED
             self._add(Key(WORKSPACE, RECEIVED, self._type(event.type)), 1, min(now, happened))
@@ -80,11 +80,11 @@ class Heard:
                 self._add(Key(waiting(event.room_id), *event.counts), 1, min(now, happened))
 
     def reject(self, reason: str, times: int, now: int) -> None:
-        """Requests that were refused."""
+        """Counts refused requests."""
         self._add(Key(WORKSPACE, REJECTED, reason), times, now)
 
     def assign(self, owner: Account, account: Account | None) -> None:
-        """What waits under this owner belongs to an account; `None`: its room is not followed, and it is forgotten."""
+        """Moves the waiting counts of this owner to an account; with `None` its room is not followed, and they are dropped."""
         for key in self.waiting.pop(owner, ()):
             counter = self.counters.pop(key)
             self.changed.add(key)

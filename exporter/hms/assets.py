@@ -1,4 +1,4 @@
-"""What came of recordings, as the API shows it, without the path that leads to the file."""
+"""Recording assets as the API shows them, without the path to the file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _TYPES: Final = frozenset({"room-composite", "room-composite-legacy", "room-vod"
 _STATUSES: Final = frozenset({COMPLETED, "failed"})
 _LONGEST: Final = 30 * DAY
 _LARGEST: Final = 1 << 50
-"""Bytes: a petabyte.  What is larger is a fault, not a file."""
+"""A petabyte, in bytes: a larger size is an error, not a file."""
 
 
 class Asset(Item):
-    """A file that came of a recording, or the failure to make one.  `length` (µs) and `size` (bytes) are 0 where it has none."""
+    """A file of a recording, or the failure to make one.  `length` (µs) and `size` (bytes) are 0 if it has none."""
 
     type: str
     status: str
@@ -44,13 +44,13 @@ _decoder = msgspec.json.Decoder(_WireAsset)
 
 
 def decode_asset(raw: bytes | msgspec.Raw, now: int) -> Asset | Rejection:
-    """One asset, as `now` (the API's time) lets it make sense."""
+    """Decodes one asset, checked against `now` (the API's time)."""
 
     def make(raw: bytes | msgspec.Raw) -> Asset:
         wire = _decoder.decode(raw)
         created = moment(wire.created_at, now)
         if created is None:
-            raise Unreadable("it does not say when it was made")
+            raise Unreadable("it has no creation time")
         length, size = (wire.duration or 0.0) * SECOND, wire.size or 0.0
         if not (0 <= length <= _LONGEST and 0 <= size <= _LARGEST):
             raise Unreadable("its length or size is impossible")

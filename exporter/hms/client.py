@@ -53,7 +53,7 @@ class Client:
         return self._transport.sent
 
     def end_by(self, moment: float) -> None:
-        """No answer is waited for beyond this moment (monotonic seconds): what is asked for then fails."""
+        """Waits for no answer beyond this moment (monotonic seconds): later requests fail."""
         self._transport.ends = moment
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class Client:
         self._transport.close()
 
     def decide_on_clock(self, patience: Patience) -> None:
-        """Asks once more when the last answer's `Date` contradicts those before, to know which to believe.  Raises `ApiError`."""
+        """Requests once more if the last answer's `Date` contradicts earlier ones, to decide which is right.  Raises `ApiError`."""
         for _ in range(_CLOCK_TRIES):
             if not self._shared.clock.disputed:
                 return
@@ -95,12 +95,12 @@ class Client:
             wanted = following
             cursor = tuple(sorted(wanted.items()))
             if cursor in asked:
-                raise ApiError(f"{route}: the list turns in a circle: its cursor came back")
+                raise ApiError(f"{route}: the list does not end: its cursor repeats")
             asked.add(cursor)
-            # A broken server may repeat old records for ever, with a new cursor each time.
+            # A broken server may repeat old records forever, with a new cursor each time.
             end = hash(bytes(page.data[-1])) if page.data else 0
             if end in ends:
-                raise ApiError(f"{route}: the list does not end: its pages repeat themselves")
+                raise ApiError(f"{route}: the list does not end: its pages repeat")
             ends.add(end)
         raise ApiError(f"{route}: the list does not end")
 
@@ -142,7 +142,7 @@ class Client:
     def _get(
         self, endpoint: str, path: str, parameters: dict[str, str], patience: Patience, read: Read, *, optional: bool
     ) -> Iterator[Any]:
-        """Requests and reads one answer by `read`; retries where that may help.  Raises `ApiError`."""
+        """Requests one answer and reads it with `read`; retries if that may help.  Raises `ApiError`."""
         shared = self._shared
         renewed = False
         tries = 0
@@ -192,7 +192,7 @@ def _read_page(envelope: Envelope, streams: bool, body: Body) -> Iterator[Page]:
 def _read_record(identifier: str, body: Body) -> Iterator[bytes]:
     whole = body.whole()
     if record_id(whole) != identifier:
-        raise MalformedAnswer("the answer is not the record that was asked for")
+        raise MalformedAnswer("the answer is not the requested record")
     yield whole
 
 

@@ -1,6 +1,6 @@
-"""What went wrong at a client: a record of `/analytics/events`.
+"""Client errors: records of `/analytics/events`.
 
-Only what is counted is decoded: the type, the code, the kind of client and the session.  Names, user ids, devices and
+Only the counted fields are decoded: the type, the code, the kind of client and the session.  Names, user ids, devices and
 descriptions are not.
 """
 
@@ -17,7 +17,7 @@ from exporter.hms.records import Rejection, plain, record_id
 OTHER = "other"
 """Stands for every type that 100ms's documentation does not list."""
 UNKNOWN = "unknown"
-"""Stands for a code or kind of client that the record does not tell."""
+"""Stands for a code or kind of client that the record lacks."""
 
 _TYPES = {
     "client.join.failed": "join",
@@ -27,13 +27,13 @@ _TYPES = {
     "client.disconnected": "disconnected",
 }
 _ERROR = re.compile(r"client\.[a-z_.]{1,40}\.failed")
-"""What an error's type looks like: 100ms may add some."""
+"""The pattern of an error's type: 100ms may add types."""
 _CODE = re.compile(r"-?\d{1,9}")
 _SDK = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
 class ClientError(msgspec.Struct, frozen=True):
-    """An error that a client reported; `session_id` is empty where the record tells none."""
+    """An error that a client reported; `session_id` is empty if the record has none."""
 
     id: str
     session_id: str
@@ -67,7 +67,7 @@ _decode_text = msgspec.json.Decoder(str | None).decode
 
 
 def decode_client_error(raw: bytes | msgspec.Raw) -> ClientError | Rejection | None:
-    """One error; `None` for an event that is none."""
+    """Decodes one error; `None` for an event that is not an error."""
     try:
         wire = _decode(raw)
     except BROKEN:

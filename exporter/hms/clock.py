@@ -11,14 +11,14 @@ _LEAST_DRIFT = SECOND // 100
 
 
 class ApiClock:
-    """The offset of the API's clock from our steady clock, in microseconds.
+    """The offset of the API's clock from this machine's steady clock, in microseconds.
 
-    A `Date` D is whole seconds: the answer was made between D and D + 1, and somewhere between our sending and our
-    receiving.  So each answer bounds the offset, and several narrow it.  The lower bound is used, so that nothing is
-    credited too early.
+    A `Date` D is in whole seconds: the answer was made between D and D + 1, and between sending the request and receiving the
+    answer.  So each answer bounds the offset, and several answers narrow it.  The lower bound is used, so that nothing is credited
+    too early.
 
-    An answer that contradicts those before is believed when the next one agrees with it: a clock that was set stays so, one
-    wrong `Date` does not.
+    An answer that contradicts earlier ones is believed once the next one agrees with it: a clock that was set stays set, but a
+    single wrong `Date` does not repeat.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class ApiClock:
 
     @property
     def disputed(self) -> bool:
-        """Whether the last answer contradicts those before, and no other has decided between them yet."""
+        """Whether the last answer contradicts earlier ones, and no further answer has decided between them yet."""
         return self._doubted is not None
 
     def learn(self, date: int, sent: int, received: int) -> None:
@@ -57,7 +57,7 @@ class ApiClock:
             self._doubted = low, high
 
     def at_last_told(self, moment: int) -> int | None:
-        """The same from the last answer alone: the clock by which the API judges a token."""
+        """The same from the last answer alone: the clock that the API checks a token against."""
         return None if self._last is None else moment + self._last
 
     def at(self, moment: int) -> int | None:

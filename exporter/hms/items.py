@@ -1,4 +1,4 @@
-"""What the API lists beside sessions: things with an id, a room and a moment at which they were asked for or came to be."""
+"""Items that the API lists besides sessions, with an id, a room and a time of creation."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from exporter.hms.records import Rejection, RejectionKind, plain, record_id
 from exporter.times import DAY, micros
 
 _NO_TIME = micros(datetime(1, 1, 1, tzinfo=UTC))
-"""Go's zero time, which stands for none."""
+"""Go's zero time: no time."""
 _EARLIEST = micros(datetime(2015, 1, 1, tzinfo=UTC))
-"""Older than the platform itself: a time before it is a fault, not a fact."""
+"""Older than the platform itself: an earlier time is an error."""
 
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time as the API writes it."""
 Text = Annotated[str, msgspec.Meta(max_length=1_000)]
-"""An id: what is longer is none."""
+"""Characters of an id: a longer text is not an id."""
 
 
 class Item(msgspec.Struct, array_like=True, gc=False):
     """One record of a list that is ordered by `created` (µs), newest first.  Subclasses add what is counted.
 
-    Only declared fields are decoded: what a record holds besides, secrets among it, never reaches the memory of the exporter.
+    Only declared fields are decoded: other fields, which may hold secrets, never reach the exporter's memory.
     """
 
     id: str
@@ -35,25 +35,25 @@ class Item(msgspec.Struct, array_like=True, gc=False):
 
     @property
     def ended(self) -> int | None:
-        """When it was over (µs); `None` while it is open.  What never changes is over from the beginning."""
+        """When it ended (µs); `None` while it is open.  An item that never changes has ended from the beginning."""
         return self.created
 
     @property
     def changed(self) -> int:
-        """When the record last changed, as far as it tells (µs)."""
+        """When the record last changed, as far as it shows (µs)."""
         return self.created
 
     @property
     def oddity(self) -> str | None:
-        """What the log should say, once, of a record that counts although something of it is not known."""
+        """A message to log once about a record that counts although a part of it is unknown."""
         return None
 
 
-I = TypeVar("I", bound=Item)  # noqa: E741 (an item: it stands for no number)
+I = TypeVar("I", bound=Item)  # noqa: E741 (I stands for Item, and cannot be mistaken for a number here)
 
 
 class Unreadable(Exception):
-    """A record that is to be rejected; the text is the reason, without any of the record's own text."""
+    """The record must be rejected; the text is the reason, without any of the record's own text."""
 
 
 def moment(time: datetime | None, now: int) -> int | None:
@@ -69,7 +69,7 @@ def moment(time: datetime | None, now: int) -> int | None:
 
 
 def decoded(kind: RejectionKind, raw: bytes | msgspec.Raw, make: Callable[[bytes | msgspec.Raw], I]) -> I | Rejection:
-    """The item that `make` finds in a record, or why it makes no sense."""
+    """The item that `make` decodes from a record, or the reason why it is invalid."""
     try:
         item = make(raw)
         if not item.id or not item.room_id:

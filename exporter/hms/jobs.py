@@ -12,11 +12,11 @@ from exporter.hms.records import Rejection
 ACTIVE: Final = ("starting", "running", "stopping", "post_processing")
 OVER: Final = ("completed", "failed")
 _UNKNOWN: Final = ""
-"""Stands for a status that this program does not know: the text itself may be anything, and is not kept."""
+"""Stands for an unknown status: its text may be anything, and is not kept."""
 
 
 class Job(Item):
-    """A recording or stream; `created` is when it was asked for, times are microseconds and `None` where there is none."""
+    """A recording or stream; `created` is when it was requested; times are microseconds, `None` if missing."""
 
     status: str
     started: int | None = None
@@ -25,7 +25,7 @@ class Job(Item):
 
     @property
     def ended(self) -> int | None:
-        """When it was over; `None` while it is open."""
+        """When it ended; `None` while it is open."""
         if self.status not in OVER:
             return None
         return next(at for at in (self.stopped, self.updated, self.started, self.created) if at is not None)
@@ -37,7 +37,7 @@ class Job(Item):
 
     @property
     def stage(self) -> str:
-        """Its status; one that is not known is told by its times."""
+        """Its status; an unknown one is inferred from its times."""
         if self.status != _UNKNOWN:
             return self.status
         if self.stopped is not None:
@@ -46,7 +46,7 @@ class Job(Item):
 
     @property
     def oddity(self) -> str | None:
-        """Whether its status is one that this program does not know."""
+        """A message about an unknown status."""
         return "a job has a status that this exporter does not know; it counts by its times" if self.status == _UNKNOWN else None
 
 
@@ -65,13 +65,13 @@ _STATUSES: Final = {f'"{status}"'.encode(): status for status in (*ACTIVE, *OVER
 
 
 def decode_job(raw: bytes | msgspec.Raw, now: int) -> Job | Rejection:
-    """One recording or stream, as `now` (the API's time) lets it make sense."""
+    """Decodes one recording or stream, checked against `now` (the API's time)."""
 
     def make(raw: bytes | msgspec.Raw) -> Job:
         wire = _decoder.decode(raw)
         created = moment(wire.created_at, now)
         if created is None:
-            raise Unreadable("it does not say when it was asked for")
+            raise Unreadable("it has no creation time")
         times = [moment(time, now) for time in (wire.started_at, wire.stopped_at, wire.updated_at)]
         return Job(wire.id, wire.room_id, created, _STATUSES.get(bytes(wire.status), _UNKNOWN), *times)
 

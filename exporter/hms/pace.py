@@ -1,4 +1,4 @@
-"""The rate of requests, how long to retry, and the pauses that 100ms asks for."""
+"""The rate of requests, the time for retries, and the pauses that 100ms asks for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS_IN_MESSAGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(?:s\b|sec)", re.IG
 
 
 class Rate:
-    """Limits all threads together to this many requests in any second; the first ones go at once."""
+    """Limits all threads together to this many requests in any second; the first requests are not delayed."""
 
     def __init__(self, per_second: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._count = max(1, int(per_second))
@@ -50,7 +50,7 @@ class Patience:
 
 
 def parse_date(text: str | None) -> datetime | None:
-    """The time in an HTTP date; `None` when there is none or it makes no sense."""
+    """The time in an HTTP date; `None` if it is missing or invalid."""
     if text is None:
         return None
     try:
@@ -73,9 +73,9 @@ def retry_after(headers: Mapping[str, str], message: str, now: int) -> float | N
 
 
 def pause_before(retry: int, asked: float | None) -> float:
-    """How many seconds to wait before a retry (the first is 0): as long as 100ms asks for, else twice as long each time.
+    """How many seconds to wait before a retry (the first is 0): as long as 100ms asks for, otherwise twice as long each time.
 
-    Random, so that many exporters do not come back together, and never shorter than 100ms asks for.
+    The pause is random, so that many exporters do not retry together, and never shorter than 100ms asks for.
     """
     spread = random.uniform(0.5, 1.0)  # noqa: S311 (guards nothing)
     return min(_LONGEST_BACKOFF, 0.5 * 2**retry) * spread if asked is None else asked + spread / 10

@@ -18,9 +18,9 @@ from exporter.hms.splitter import Splitter
 MOST_RECORDS = 1_000
 """Records of one page: ten times the largest page size of 100ms. An answer of `0,0,0,…` must not become millions of objects."""
 LARGEST_ANSWER = 64 * 1024 * 1024
-"""Bytes of one answer that is held in memory, inflated; a hundred sessions with two thousand peers each take less."""
+"""Bytes of one answer that are held in memory, inflated; a hundred sessions with two thousand peers each take less."""
 _PART = 8 * 1024 * 1024
-"""Bytes of records that are handed on together, where an answer is read as a stream."""
+"""Bytes of records that are passed on together when an answer is read as a stream."""
 _SLICE = 64 * 1024
 
 BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -66,8 +66,8 @@ class Envelope(NamedTuple):
 
 
 _Text = Annotated[str, msgspec.Meta(max_length=1_000)]
-# A struct written as an array, and not a list: it is the one type whose decoding ends at the first element too many, before
-# millions of them have been made; and it leaves each record undecoded, so that one that makes no sense still costs itself alone.
+# A struct encoded as an array, not a list: it is the only type whose decoding ends at the first surplus element, before millions
+# of them have been made.  It leaves each record undecoded, so that an invalid record costs only itself.
 _Records = msgspec.defstruct(
     "_Records", [(f"record_{number}", msgspec.Raw, None) for number in range(MOST_RECORDS)], array_like=True, forbid_unknown_fields=True
 )
@@ -111,13 +111,13 @@ def decode_page(body: bytes) -> Page:
 
 
 def decode_events(body: bytes) -> Page:
-    """The same of `/analytics/events`: the records are `events`, the cursor is `next`."""
+    """The same for `/analytics/events`: the records are in `events`, the cursor is `next`."""
     wire = _decoded(_events_decoder, body)
     return Page(_records(wire.events), wire.limit, wire.next, wire.total)
 
 
 def decode_deliveries(body: bytes) -> Page:
-    """The same of `/analytics/webhooks`: the pages have numbers; `last` is `next` where another one follows."""
+    """The same for `/analytics/webhooks`: pages have numbers; `last` is `next` if another page follows."""
     wire = _decoded(_deliveries_decoder, body)
     pagination = wire.pagination or _Pagination()
     return Page(_records(wire.events), None, "next" if pagination.has_next else None, pagination.total_items)
@@ -145,9 +145,9 @@ DELIVERIES = Envelope("events", decode_deliveries, _after_number)
 
 
 def read_page(envelope: Envelope, chunks: Iterable[bytes], *, streams: bool) -> Iterator[Page]:
-    """A page from the pieces of its answer: one `Page`, or its parts where it is larger than is held and `streams`.
+    """A page from the pieces of its answer: one `Page`, or its parts if it is too large to be held and `streams` is true.
 
-    Raises `MalformedAnswer`; `TooLarge` for a large answer that is not to be streamed.
+    Raises `MalformedAnswer`, and `TooLarge` for a large answer if `streams` is false.
     """
     held = io.BytesIO()  # not a list of chunks: joining it would need twice the memory
     rest = iter(chunks)
@@ -179,7 +179,7 @@ def _record_bytes(envelope: Envelope, chunks: Iterable[bytes]) -> float:
         for chunk in chunks:
             records += sum(1 for _ in splitter.feed(chunk))
     except MalformedAnswer:
-        pass  # a smaller page is asked for in any case
+        pass  # a smaller page is requested in any case
     return LARGEST_ANSWER / max(1, records)
 
 

@@ -1,9 +1,8 @@
 """100ms's answers as typed records: sessions, their peers' stays, rooms.
 
-Decoding is tolerant where the API's sources disagree and strict where a record makes no sense: a bad peer or session is left out by itself
-and reported as a `Rejection`.  All times are integer microseconds since the
-epoch, UTC.  People's names are never decoded, and user ids go no further than this module: a session keeps keyed hashes of the connected
-users' ids, to count distinct users.
+Decoding is tolerant where the API's sources disagree, and strict where a record is invalid: a bad peer or session is left out
+alone and reported as a `Rejection`.  All times are integer microseconds since the epoch, UTC.  People's names are never decoded,
+and user ids do not leave this module: a session keeps keyed hashes of the connected users' ids, to count distinct users.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _LARGE_RECORD = 2 << 20
 
 
 class _Unreadable(Exception):
-    """A session that is to be rejected; the text is the reason."""
+    """The session must be rejected; the text is the reason."""
 
 
 RejectionKind = Literal["session", "peer", "room", "job", "recording_asset", "client_error"]
@@ -81,7 +80,7 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class Room(msgspec.Struct, frozen=True):
-    """What 100ms says of a room; an empty text is an unknown one."""
+    """A room as 100ms describes it; an empty text means unknown."""
 
     id: str
     name: str = ""
@@ -161,8 +160,9 @@ def decode_room(raw: bytes | msgspec.Raw) -> Room | Rejection:
 
 
 def decode_session(raw: bytes | msgspec.Raw, now: int) -> tuple[Session | None, list[Rejection]]:
-    """Decodes one session, checked against `now` (the API's time), with what was left out of it. `None` stands for a session that was
-    rejected as a whole.
+    """Decodes one session, checked against `now` (the API's time), and lists what was left out of it.
+
+    `None` stands for a session that was rejected as a whole.
     """
     rejections: list[Rejection] = []
     try:
@@ -231,7 +231,7 @@ def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: l
             left = None
         if not earliest <= joined <= latest or (left is not None and not joined <= left <= latest):
             name = peer.id or key or f"#{number}"
-            _leave_out(rejections, session, name, number, "it joins at an impossible time, or leaves at one")
+            _leave_out(rejections, session, name, number, "its join or leave time is impossible")
             continue
         role = peer.role or "unknown"
         if left is None and (user := peer.user_id):
@@ -239,13 +239,13 @@ def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: l
             if found is None:
                 found = users[role] = set()
             found.add(hash(user))
-        # An old record in a list has no id: its moment of joining identifies it, with its place among those of the same moment.
+        # An old record in a list has no id: its join time identifies it, with its place among those with the same join time.
         stays[peer.id or key or _unused(f"@{joined}", stays, equals)] = Stay(joined, left, role)
     return stays, users
 
 
 def _unused(name: str, stays: dict[str, Stay], equals: dict[str, int]) -> str:
-    """The name, with a number where it is taken.  `equals` keeps where to go on: all of them may have joined at one moment."""
+    """The name, with a number if it is taken.  `equals` keeps the next number, because all peers may have joined at one moment."""
     if name not in stays:
         return name
     number = equals.get(name, 2)
@@ -257,7 +257,7 @@ def _unused(name: str, stays: dict[str, Stay], equals: dict[str, int]) -> str:
 
 def _leave_out(rejections: list[Rejection], session: str, name: str, number: int, reason: str) -> None:
     if len(rejections) >= MOST_BAD_PEERS:
-        raise _Unreadable(f"more than {MOST_BAD_PEERS} of its peers make no sense")
+        raise _Unreadable(f"more than {MOST_BAD_PEERS} of its peers are invalid")
     rejections.append(Rejection("peer", (session, name), f"{plain(session)} peer {number + 1}", reason))
 
 

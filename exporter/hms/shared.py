@@ -18,7 +18,7 @@ from exporter.times import SECOND
 
 
 def steady_micros() -> int:
-    """Our steady clock (µs): setting the time does not move it, and where the system allows, it runs while suspended."""
+    """The machine's steady clock (µs): setting the time does not change it, and if the system allows, it runs while suspended."""
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
 
 
@@ -52,7 +52,7 @@ class Shared:
         self.watchdog.stop()
 
     def page_sizes(self, route: str) -> PageSizes:
-        """The page sizes of a route, as learnt so far."""
+        """The known page sizes of a route."""
         return self._page_sizes.setdefault(route, PageSizes(self.config.page_size))
 
     def is_ours(self, url: str) -> bool:

@@ -9,7 +9,7 @@ COMFORTABLE = 32 * 1024 * 1024
 """A comfortable number of bytes in a page; after a larger one, the next pages are smaller."""
 _SMALLER = (50, 20, 10)
 _CALM_PAGES = 10
-"""How many pages in a row must have fitted twice over at the next larger size before that size is tried."""
+"""After this many pages in a row that would fit twice over at the next larger size, that size is tried."""
 _REFUSAL_STANDS = 3600.0
 """Seconds until a size that the server refused may be tried again: each attempt costs a call."""
 
@@ -30,7 +30,7 @@ class PageSizes:
     def smaller(self, size: int, record_bytes: float | None = None) -> int | None:
         """The size to try after this one failed; `None` when there is no smaller one.
 
-        `record_bytes` is the average size of the records, where the answer was too large or too slow.
+        `record_bytes` is the average size of the records, if the answer was too large or too slow.
         """
         below = [other for other in self._all if other < size]
         if not below:

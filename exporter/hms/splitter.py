@@ -138,8 +138,9 @@ class Splitter:
 
 
 def _shape(data: bytes, *, in_string: bool) -> tuple[int, int, bool] | None:
-    """How far a piece of JSON falls below its first level, by how many levels it rises in all, and whether it ends in a string. `None` for
-    a piece that nests too deeply for the quick check.
+    """How many levels a piece of JSON falls below its first one, how many it rises in all, and whether it ends in a string.
+
+    `None` for a piece that nests too deeply for the quick check.
     """
     if b"\\" in data:
         data = _ESCAPE.sub(b"..", data)

@@ -13,7 +13,7 @@ from exporter.config.config import ConfigError, KeyPair, ManagementToken
 LIFE = 24 * 3600
 """Lifetime of a minted token in seconds, as in 100ms's own SDK."""
 _EARLY = 10
-"""A token is valid from this many seconds ago, to allow for small differences of clocks."""
+"""A token is valid from this many seconds ago, to allow for small clock differences."""
 _RENEW_BEFORE = 3600
 
 
@@ -26,7 +26,7 @@ class Token(NamedTuple):
 
 
 class Tokens:
-    """The token in use, for any thread. A secret in a file is read again for each new token."""
+    """The current token, for any thread.  A secret in a file is read again for each new token."""
 
     def __init__(self, credentials: KeyPair | ManagementToken) -> None:
         self._credentials = credentials
@@ -34,7 +34,7 @@ class Tokens:
         self._token: Token | None = None
 
     def current(self, now: int) -> Token:
-        """The token to use at `now` (Unix seconds of the API).  Raises `ConfigError` when a secret cannot be read, or signs nothing."""
+        """The token to use at `now` (Unix seconds of the API).  Raises `ConfigError` if a secret cannot be read, or cannot sign."""
         with self._lock:
             if self._token is None or (isinstance(self._credentials, KeyPair) and self._token.expires - now < _RENEW_BEFORE):
                 self._token = self._make(now)

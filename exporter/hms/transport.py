@@ -27,9 +27,9 @@ from exporter.times import SECOND
 LARGEST_STREAM = 1024 * 1024 * 1024
 """Bytes of one answer that is read as a stream, inflated."""
 _CHUNK = 16 * 1024
-"""Compressed bytes read at a time: what they may inflate to at most (a thousandfold) still fits."""
+"""Compressed bytes read at a time: even if they inflate a thousandfold, the result fits."""
 _ERROR_TEXT = 64 * 1024
-"""Bytes that are read of an answer other than 200; its message is at the beginning."""
+"""Bytes read of an answer other than 200; its message is at the beginning."""
 _MOST_REDIRECTS = 3
 _SLOW = 1024 * 1024
 """An answer that times out after this many bytes was too large, not stalled."""
@@ -57,7 +57,7 @@ class Body:
         """Whether all of it has arrived."""
 
     def chunks(self) -> Iterator[bytes]:
-        """Its pieces.  Raises `TooLarge` after 1 GiB; every 64 MiB have the whole timeout."""
+        """Its pieces.  Raises `TooLarge` after 1 GiB; each 64 MiB gets the full timeout."""
         allowed = LARGEST_ANSWER
         for chunk in self._response.raw.stream(_CHUNK, decode_content=True):
             self.size += len(chunk)
@@ -91,7 +91,7 @@ class Body:
 
 
 Read = Callable[[Body], Iterator[Any]]
-"""Turns a body into answers: one when it is complete, and earlier ones where it is read as a stream."""
+"""Turns a body into answers: one when it is complete, and earlier ones if it is read as a stream."""
 
 
 class Transport:
@@ -104,13 +104,13 @@ class Transport:
         self._http.mount("https://", adapter)
         self._http.mount("http://", adapter)
         self._http.headers.update({"User-Agent": f"hms-exporter/{__version__}", "Accept": "application/json", "Accept-Encoding": "gzip"})
-        # A request to this machine goes through no proxy, whatever the environment says: the proxy would see the token in clear.
+        # A request to this machine never uses a proxy, whatever the environment says: the proxy would see the token in clear text.
         here = is_loopback(urlsplit(shared.config.base_url).hostname or "")
         self._proxies: dict[str, str] = dict.fromkeys(("http", "https", "all"), "") if here else {}
         self.sent = 0
         """When the last request was sent, on the steady clock (µs)."""
         self.ends = math.inf
-        """No answer is waited for beyond this moment (monotonic seconds)."""
+        """The deadline for answers (monotonic seconds)."""
 
     def close(self) -> None:
         """Closes the connections."""
@@ -122,12 +122,12 @@ class Transport:
             raise ApiError("stopped", transport=True)
 
     def ask(self, endpoint: str, path: str, parameters: dict[str, str], token: str, read: Read) -> Generator[Any, None, Attempt]:
-        """One attempt, told to the observer.  Yields the answers before the last of a streamed body; the last is in what it returns."""
+        """One attempt, reported to the observer.  Yields all answers of a streamed body but the last, which is in the returned attempt."""
         shared = self._shared
         self.wait(shared.rate.take())
         timeout = min(shared.config.timeout, self.ends - time.monotonic())
         if timeout <= 0:
-            raise ApiError(f"{endpoint}: no time is left for it", transport=True)
+            raise ApiError(f"{endpoint}: no time is left for the request", transport=True)
         body: Body | None = None
         attempt = Attempt(0)
         code = "200"  # also for a stream that its reader leaves
@@ -156,7 +156,7 @@ class Transport:
         return attempt
 
     def _answers(self, response: requests.Response, body: Body, deadline: Deadline, read: Read) -> Generator[Any, None, Attempt]:
-        """Yields the answers that are read while the body still arrives; the last one is in the attempt."""
+        """Yields the answers that are read while the body is arriving; the last one is in the returned attempt."""
         for answer in read(body):
             if body.complete:
                 return Attempt(200, response.headers, answer=answer)

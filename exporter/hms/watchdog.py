@@ -24,21 +24,21 @@ import urllib3.connectionpool
 import urllib3.exceptions
 
 _STOP_IS_SEEN = 0.1
-"""Seconds until a wait for a name ends after a stop."""
+"""How many seconds a wait for a name may continue after a stop."""
 
 
 class Deadline:
-    """One request's deadline; `passed` tells that it was cut off.  Times are monotonic seconds."""
+    """One request's deadline; `passed` says that it was cut off.  Times are monotonic seconds."""
 
     def __init__(self, seconds: float) -> None:
         self.started = time.monotonic()
-        """When the request began; later by as long as it was paused."""
+        """When the request began, moved later by the length of all pauses."""
         self.at = self.started + seconds
         self.passed = False
         self.thread = threading.get_ident()
 
     def extend(self, seconds: float) -> None:
-        """More time, from now on."""
+        """Grants this many seconds from now."""
         self.at = max(self.at, time.monotonic() + seconds)
 
 
@@ -92,7 +92,7 @@ class Watchdog:
                 self._condition.notify()
 
     def left(self) -> float:
-        """How many seconds the calling thread's request has left; none once it is cut off."""
+        """How many seconds the calling thread's request has left; 0 once it is cut off."""
         with self._condition:
             deadline = self._deadlines[threading.get_ident()]
             return 0.0 if self._stopped or deadline.passed else max(0.0, deadline.at - time.monotonic())
@@ -106,7 +106,7 @@ class Watchdog:
                 _shut(connected)
 
     def stop(self) -> None:
-        """Cuts off every request, those under way and those to come."""
+        """Cuts off all current and future requests."""
         with self._condition:
             self._stopped = True
             for connected in self._sockets.values():
@@ -152,7 +152,7 @@ class _Lookup:
         self.done.set()
 
     def addresses(self) -> list[Any]:
-        """What was found.  Raises what the resolver raised."""
+        """The addresses.  Raises the resolver's error."""
         if self._error is not None:
             raise self._error
         return self._addresses
@@ -161,7 +161,7 @@ class _Lookup:
 def _look_up(watchdog: Watchdog, host: str, port: int | None) -> list[Any]:
     """The host's addresses, in the time that the request has left.  Raises `OSError`.
 
-    A lookup that hangs is waited for again by the next request, so that not every request leaves a thread behind.
+    The next request waits for the same lookup if it hangs, so that not every request leaves a thread behind.
     """
     lookup = watchdog.lookups.get((host, port)) or _Lookup(host, port)
     watchdog.lookups[host, port] = lookup
@@ -216,7 +216,7 @@ def _connect_to(address: Any, connecting: socket.socket, watchdog: Watchdog, sec
 
 
 class GuardedAdapter(requests.adapters.HTTPAdapter):
-    """An adapter of `requests` whose connections tell the watchdog of their sockets."""
+    """An adapter of `requests` whose connections register their sockets with the watchdog."""
 
     def __init__(self, watchdog: Watchdog) -> None:
         self._watchdog = watchdog

@@ -1,6 +1,7 @@
-"""An event that 100ms pushes, read from a webhook's body. Only fields that are counted, or that name the room to poll, are decoded: no
-person's name, user id or free text leaves this module.  Moments are
-integer microseconds since the epoch, UTC.
+"""Decodes an event of 100ms from a webhook's body.
+
+Only fields that are counted, or that name the room to poll, are decoded: no person's name, user id or free text leaves this
+module.  Times are integer microseconds since the epoch, UTC.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _TYPES = frozenset(
     }
 )
 _FAMILIES = re.compile(r"(beam|hls|stream\.recording|transcription|ingest)(\.[a-z]{1,20}){1,3}")
-"""The beginnings of families of types: 100ms adds types to these from time to time."""
+"""The prefixes of type families, to which 100ms adds types from time to time."""
 
 LEAVE, JOIN_FAILURE = "leave", "join_failure"
 _LEAVE_REASONS = frozenset({"client request", "peer kicked", "websocket closed", "ice connection state closed", "server removed peer"})
@@ -43,9 +44,9 @@ class MalformedEvent(ValueError):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One event.  `digest` stands for its id; `at` is when it happened, `None` if it does not say; an empty text is an unknown id.
+    """One event.  `digest` stands for its id; `at` is when it happened, `None` if unknown; an empty text is an unknown id.
 
-    `counts` is what it counts in its room beside itself: the name of a counter and the reason, or nothing.
+    `counts` is the counter of its room that it adds to, besides that of events: the counter's name and the reason, or nothing.
     """
 
     digest: bytes

@@ -1,4 +1,4 @@
-"""A workspace's accounts and rooms in memory: loaded from the store, opened for new sessions, closed when they are idle."""
+"""A workspace's accounts and rooms in memory: loaded from the store, opened for new sessions, closed when idle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporter.times import SECOND
 
 
 class Accounts:
-    """The ledger and the rooms of one workspace, and what of the store they hold.  Every method may raise `StoreError`."""
+    """The ledger and the rooms of one workspace, loaded from and saved to the store.  Every method may raise `StoreError`."""
 
     def __init__(self, workspace: str, store: Store, rooms: Rooms) -> None:
         self._workspace = workspace
@@ -21,21 +21,21 @@ class Accounts:
         self.ledger = Ledger()
         self.rooms = rooms
         self.kept: frozenset[str] = frozenset()
-        """Names and ids of rooms that stay in memory while they are idle: their usage counts towards a budget."""
+        """Names and ids of rooms that stay in memory while idle, because their usage counts towards a budget."""
         self._learnt: list[KnownRoom] = []
-        """Answers about rooms that are not stored yet."""
+        """Answers about rooms, not stored yet."""
 
     # -- from and to the store ------------------------------------------------------------------------------------
 
     def restore(self) -> None:
-        """Loads what the store holds of the workspace, and decides which rooms are shown."""
+        """Loads the workspace from the store, and decides which rooms are shown."""
         self._store.restore(self._workspace, self.ledger)
         self.ledger.unloaded = self._store.usage(self._workspace, self.ledger.now or 0)
         self.load()
         self.rooms.show(self.ledger.accounts.values(), self.ledger.now or 0)
 
     def load(self) -> None:
-        """Loads the accounts that are shown, that have sessions, or that budgets are for."""
+        """Loads the accounts that are shown, have sessions, or belong to a budget."""
         ledger, now = self.ledger, self.ledger.now or 0
         shown_since = now - round(self.rooms.limits.room_idle_expiry * SECOND)
         states = {state.account: state for state in self._store.accounts(self._workspace, shown_since) if state.last_active >= shown_since}
@@ -52,12 +52,12 @@ class Accounts:
         self._load_rooms(account.id for account in ledger.accounts if account.kind == "room")
 
     def commit(self) -> None:
-        """Stores what the ledger holds, and what was learnt of rooms."""
+        """Stores the ledger's changes and the answers about rooms."""
         self._store.commit(self._workspace, self.ledger, self._learnt)
         self._learnt = []
 
     def open(self, account: Account) -> None:
-        """Brings an account into use: as it was stored, or new."""
+        """Loads an account from the store, or makes it if it is new."""
         if account not in self.ledger.accounts:
             stored = self._store.account(self._workspace, account)
             if stored is not None:
@@ -66,7 +66,7 @@ class Accounts:
                 self.ledger.open(account)
 
     def close_idle(self, now: int) -> list[Account]:
-        """Takes the series of idle rooms and groups away.  Those with nothing left to count also leave the memory, and are returned."""
+        """Removes the series of idle rooms and groups.  Those with nothing left to count also leave memory, and are returned."""
         closed = []
         for account in self.rooms.idle(self.ledger.accounts, now):
             state = self.ledger.accounts[account]
@@ -81,7 +81,7 @@ class Accounts:
     # -- rooms ----------------------------------------------------------------------------------------------------
 
     def assign(self, poll: Poll) -> list[Account]:
-        """Gives the sessions of rooms that were not seen before their accounts, where that can be decided; returns the accounts."""
+        """Assigns the sessions of new rooms to accounts, where that can be decided; returns the accounts."""
         ledger = self.ledger
         undecided = ledger.coverage.is_undecided
         unassigned = {i: peers for i, peers in poll.unassigned_rooms().items() if not undecided(i, self.name_of(i))}
@@ -91,7 +91,7 @@ class Accounts:
         for room_id, account in placed.items():
             name = self.name_of(room_id)
             if account is None and ledger.coverage.has_covered(room_id, name):
-                # The room belonged to an entry that was removed before its name was known: its sessions count, without being shown.
+                # The room belonged to an entry that was removed before the room's name was known: its sessions count, but are not shown.
                 account = placed[room_id] = room_account(room_id)
             if account is not None:
                 self.open(account)
@@ -99,21 +99,21 @@ class Accounts:
         return [account for account in placed.values() if account is not None]
 
     def in_question(self, now: int) -> list[str]:
-        """Rooms that 100ms should be asked about now."""
+        """Rooms to ask 100ms about now."""
         return self.rooms.wanted(self._seen_rooms(), now)
 
     def name_of(self, room_id: str) -> str | None:
-        """What a room is called, as far as 100ms has ever said."""
+        """A room's name, as far as 100ms has ever told it."""
         if room_id not in self.rooms.known:
             self._load_rooms([room_id])
         return self.rooms.name(room_id)
 
     def name_polled(self) -> None:
-        """A poll has ended: rooms whose name is still unknown and that have waited long enough go by their id."""
+        """A poll has ended: rooms whose name is still unknown after waiting long enough are shown by their id."""
         self._learnt += self.rooms.polled(self._seen_rooms())
 
     def learn(self, answers: Sequence[KnownRoom], since: int | None) -> None:
-        """Takes answers about rooms.  A room that is found to have another name counts under it from `since` on (µs)."""
+        """Takes answers about rooms.  A room with a new name counts under it from `since` on (µs)."""
         now = self.ledger.now
         for room in answers:
             before = self.name_of(room.id)
@@ -124,7 +124,7 @@ class Accounts:
         self._learnt += answers
 
     def _seen_rooms(self) -> Iterable[str]:
-        """The rooms that are shown or have sessions that wait for an account."""
+        """The rooms that are shown, or have sessions waiting for an account."""
         shown = [account.id for account in self.ledger.accounts if account.kind == "room" and self.rooms.shown(account)]
         return dict.fromkeys([*shown, *[tracked.room_id for tracked in self.ledger.unassigned.values()]])
 

@@ -1,31 +1,29 @@
-"""A workspace's poller that also adds up what leaves nothing to follow: deliveries of webhooks, errors at clients.
+"""A workspace's poller that also adds up data that is counted once and never changes: webhook deliveries, client errors.
 
-They are collectors like the others, each failing alone; they are read after those, from what a poll has left of its time.
+They are collectors like the others, and each fails alone; they are read after those, in the time that a poll has left.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from exporter.config.config import Config
 from exporter.counting.contribution import Account
 from exporter.counting.poll import Poll
 from exporter.hms.client import Api
-from exporter.hms.errors import ApiError, Forbidden, NotFound
+from exporter.hms.errors import ApiError
 from exporter.polling.client_errors import SINCE, ClientErrors
 from exporter.polling.collecting import CollectingPoller
 from exporter.polling.deliveries import Deliveries
 from exporter.polling.listed import Asking
-from exporter.polling.site import AtWork
+from exporter.polling.site import AtWork, TimeLeft
 from exporter.polling.turns import Turn
 from exporter.publish.added import SumFamily
 from exporter.publish.collected import up_sections
 from exporter.publish.collected_families import COLLECTOR_UP
 from exporter.publish.exposition import Section
-from exporter.publish.status import CollectorStatus
 from exporter.publish.sums import SumsText
 from exporter.state.sums import Additions
 
@@ -39,31 +37,31 @@ class Adder(Protocol):
 
     @property
     def families(self) -> Sequence[SumFamily]:
-        """What is published of it."""
+        """The families published for it."""
 
     @property
     def behind(self) -> bool:
-        """Whether more is to be read at once."""
+        """Whether there is more to read at once."""
 
     def beginning(self, additions: Additions, since: int) -> dict[str, int]:
-        """What is to be remembered from the first poll on, in which counting begins at `since` (µs)."""
+        """The marks to remember at the first poll, where counting begins at `since` (µs)."""
 
     def read(self, asking: Asking, additions: Additions, now: int) -> ApiError | None:
-        """Reads what is due and stores it.  Returns what went wrong with a part of it; raises `ApiError` and `StoreError`."""
+        """Reads and stores the due data.  Returns the error of a part that failed; raises `ApiError` and `StoreError`."""
 
     def quiet(self, additions: Additions, now: int) -> bool:
-        """Whether it can be read more rarely."""
+        """Whether it can be read less often."""
 
 
 _ADDERS: Mapping[str, Callable[[AddingPoller], Adder]] = {
     Deliveries.name: lambda poller: Deliveries(poller.name),
     ClientErrors.name: lambda poller: ClientErrors(poller.rejected),
 }
-"""What is added up, by its key in `collect`."""
+"""The data that is added up, by its key in `collect`."""
 
 
 class Adding(AtWork):
-    """One of them at work in a workspace."""
+    """One adder at work in a workspace."""
 
     def __init__(self, workspace: str, adder: Adder, turn: Turn) -> None:
         super().__init__(adder.name, turn)
@@ -73,14 +71,14 @@ class Adding(AtWork):
 
 
 class _Outcome(NamedTuple):
-    """What went wrong, if anything did; `whole` tells that it concerns everything that is read."""
+    """The error of a read, if any; `whole` says that it concerns everything the adder reads."""
 
     error: ApiError | None
     whole: bool = True
 
 
 class AddingPoller(CollectingPoller):
-    """As `CollectingPoller`, and reads what is added up."""
+    """A `CollectingPoller` that also reads the data of the adders."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         """The arguments are those of `WorkspacePoller`."""
@@ -117,7 +115,7 @@ class AddingPoller(CollectingPoller):
         super()._enter_accounts()
 
     def _follow(self) -> None:
-        """What the rooms and groups in use have counted is in memory."""
+        """Keeps the sums of the rooms and groups in use in memory."""
         if ClientErrors.name in self._adding:
             self._added.begin()
             self._added.follow(self.ledger.accounts)
@@ -140,47 +138,45 @@ class AddingPoller(CollectingPoller):
         super()._end(poll)
         self._follow()
 
-    def _collect(self, started: float) -> None:
-        super()._collect(started)
-        if not self._entered or self._poll is None:
-            return
-        asking = self._asking(started)
-        read = False
-        for adding in sorted(self._adding.values(), key=lambda adding: adding.turn.due):
-            if adding.turn.is_due(started) and self._has_time(asking) and not self.api.stopped.is_set():
-                self._add(adding, asking, started)
-                read = True
-        if read and not self.api.stopped.is_set():
-            self._tell_beside()
-            self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
+    def _at_work(self) -> list[AtWork]:
+        return [*super()._at_work(), *self._adding.values()]
 
-    def _add(self, adding: Adding, asking: Asking, started: float) -> None:
-        """Reads one of them; whatever goes wrong concerns that one alone."""
+    def _turn(self, work: AtWork, left: TimeLeft) -> None:
+        if not isinstance(work, Adding):
+            return super()._turn(work, left)
+        self._show_read()
+        return self._add(work, left)
+
+    def _add(self, adding: Adding, left: TimeLeft) -> None:
+        """Reads one adder; an error concerns it alone."""
         adder, turn = adding.adder, adding.turn
+        begun = self._monotonic()
         outcome: list[_Outcome] = []
-        fault = self._guarded(lambda: outcome.append(self._read(adder, asking)))
+        fault = self._guarded(lambda: outcome.append(self._read(adder, left.asking)))
         if self.api.stopped.is_set():
             return
         error, whole = outcome[0] if outcome else _Outcome(None)
-        if isinstance(error, Forbidden | NotFound):
-            turn.silenced(started, str(error))
-        elif error is not None or fault is not None:
-            turn.failed(started, str(error or fault))
-            if not whole:  # the rest must not wait for the part that fails
-                turn.due = min(turn.due, started + self._config.collect.interval)
+        if error is None and fault is None:
+            turn.succeeded(left.started, self._monotonic(), time.time(), quiet=adder.quiet(self._added, self.api.now()))
         else:
-            turn.succeeded(started, self._monotonic(), time.time(), quiet=adder.quiet(self._added, self.api.now()))
-            if adder.behind:
-                turn.due = started
+            left.failed(turn, error if fault is None else fault, begun)
+            if not whole:  # the parts that work must not wait for the one that fails
+                turn.due = min(turn.due, left.started + self._config.collect.interval)
         self._tell_of(adding)
+
+    def _read_rest(self, left: TimeLeft) -> None:
+        super()._read_rest(left)
+        for adding in self._adding.values():
+            while adding.adder.behind and adding.turn.state == "ok" and not left.asking.is_over and not self.api.stopped.is_set():
+                self._show_read()
+                self._add(adding, left)
+                self._unshown = True
 
     def _read(self, adder: Adder, asking: Asking) -> _Outcome:
         """Raises `StoreError`."""
         self._added.begin()
         try:
             partly = adder.read(asking, self._added, self.api.now())
-            while adder.behind and partly is None and not asking.is_over:
-                partly = adder.read(asking, self._added, self.api.now())
         except ApiError as error:
             return _Outcome(error)
         return _Outcome(partly, whole=partly is None)
@@ -196,8 +192,3 @@ class AddingPoller(CollectingPoller):
             sections |= adding.shown
             up += up_sections(self.name, adding.name, adding.turn.good_until if adding.turn.state == "ok" else float("-inf"))
         return {**sections, COLLECTOR_UP.name: up}
-
-    def _tell_beside(self) -> None:
-        super()._tell_beside()
-        found = tuple(CollectorStatus(a.name, a.turn.state, a.turn.read_at, a.turn.reason) for a in self._adding.values())
-        self.status = replace(self.status, collectors=(*self.status.collectors, *found))

@@ -1,4 +1,4 @@
-"""Asks 100ms what went wrong at the clients of sessions that have ended: one call for each session, unless it has many errors."""
+"""Asks 100ms for the client errors of ended sessions: one call for each session, unless it has many errors."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from exporter.state.sums import Additions
 
 _ROUTE = "/analytics/events"
 SINCE = "client_errors.since"
-"""The mark of the moment from which on sessions count, by their end."""
+"""The mark from which sessions count, by their end."""
 _AT_ONCE = 50
-"""Sessions whose errors are read before they are stored."""
+"""How many sessions are read before their errors are stored."""
 _MOST_FAILURES = 3
-"""Sessions in a row that fail until it is the collector that fails, and not the sessions."""
+"""After this many failures in a row, the collector itself counts as failed, not only the sessions."""
 _UNKNOWN_READS = 3
-"""Reads that must not know a session, while others are answered, before it counts as one without errors."""
+"""After this many reads that do not know a session while others are answered, it counts as a session without errors."""
 _TRY_AGAIN = 600.0
-"""Seconds until a session is tried again that fails alone."""
+"""Seconds until a session that fails alone is tried again."""
 
 
 class _Failing(NamedTuple):
-    """A session that cannot be read: why, when it is tried again (monotonic seconds), and how often it was not known."""
+    """A session that cannot be read: the error, when to try again (monotonic seconds), and how often it was unknown."""
 
     error: ApiError
     again: float
@@ -40,7 +40,7 @@ _Found = dict[str, tuple[Over, list[ClientError]]]
 
 
 class ClientErrors:
-    """Reads the sessions that wait, the earliest first.  One that fails alone waits on, and holds up no other."""
+    """Reads the waiting sessions, the earliest first.  A session that fails alone keeps waiting, without delaying others."""
 
     name = "client_errors"
     families = CLIENT_ERROR_FAMILIES
@@ -49,17 +49,17 @@ class ClientErrors:
         self._rejected = rejected
         self._failing: dict[str, _Failing] = {}
         self._answered = False
-        """Whether any session was ever answered: then one that is not known may be the only one."""
+        """Whether any session was ever answered: if so, an unknown session may be the only one."""
         self.behind = False
 
     def beginning(self, additions: Additions, since: int) -> dict[str, int]:
-        """What is to be remembered from the first poll on."""
+        """The marks to remember at the first poll."""
         return {} if SINCE in additions.marks else {SINCE: since}
 
     def read(self, asking: Asking, additions: Additions, now: int) -> ApiError | None:
-        """Reads some of the sessions that wait.
+        """Reads some of the waiting sessions.
 
-        Returns what is wrong with single ones.  Raises `ApiError` where it may be all of them, and `StoreError`.
+        Returns the error of single sessions.  Raises `ApiError` if all of them may be affected, and `StoreError`.
         """
         found: _Found = {}
         failed: dict[str, ApiError] = {}
@@ -91,11 +91,11 @@ class ClientErrors:
         return None if first is None else ApiError(f"{len(self._failing)} sessions cannot be read: {first}")
 
     def quiet(self, _additions: Additions, _now: int) -> bool:
-        """Never: where no session waits, no call is made."""
+        """Never, because no call is made when no session waits."""
         return False
 
     def _due(self, additions: Additions, now: float) -> dict[str, Over]:
-        """The sessions whose turn it is; where all have failed, the earliest, to see whether that is still so."""
+        """The sessions that are due; if all have failed, the earliest, to see whether it still fails."""
         waiting = additions.waiting(_AT_ONCE + 1 + len(self._failing))
         self._failing = {session_id: failing for session_id, failing in self._failing.items() if session_id in waiting}
         due = {i: over for i, over in waiting.items() if i not in self._failing or self._failing[i].again <= now}
@@ -115,19 +115,19 @@ class ClientErrors:
         return errors
 
     def _note(self, failed: dict[str, ApiError], found: _Found, now: float, *, of_all: bool) -> ApiError | None:
-        """Sessions that failed let others go before them.  Returns the fault that may be of all sessions, if there is one."""
+        """Moves failed sessions behind the others.  Returns the error that may affect all sessions, if there is one."""
         alone = bool(found) and not of_all
         for session_id, error in failed.items():
             before = self._failing.get(session_id, _Failing(error, now, 0))
             unknown = before.unknown + (alone and isinstance(error, NotFound))
-            # One that was asked before its turn, as there was no other, has its turn when it had.
+            # A session that was asked early, because no other was due, keeps the moment of its next try.
             again = before.again if before.again > now else now + _TRY_AGAIN
             self._failing[session_id] = _Failing(error, again, unknown)
         fault = None if alone else next(iter(failed.values()), None)
         return ApiError(str(fault)) if isinstance(fault, NotFound) and self._answered and len(failed) == 1 else fault
 
     def _store(self, additions: Additions, found: _Found) -> None:
-        """What was read is counted and waits no more; nor does a session that is unknown for long: it has no errors."""
+        """Counts and stores what was read.  A session that has been unknown for long stops waiting too: it has no errors."""
         done = {session_id for session_id, failing in self._failing.items() if failing.unknown >= _UNKNOWN_READS} | found.keys()
         if done:
             additions.open({over.account for over, errors in found.values() if errors})

@@ -1,4 +1,4 @@
-"""A workspace's poller that also reads what is collected beside sessions: after them, within what a poll has left of its time.
+"""A workspace's poller that also reads the collectors: after the sessions, in the time that a poll has left.
 
 Each collector fails alone: it has its own interval, its own back-off and its own line in the log, and touches neither `hms_up`
 nor a session.
@@ -20,11 +20,11 @@ from exporter.counting.poll import Poll
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.usage import MeterUse
 from exporter.hms.client import Api
-from exporter.hms.errors import ApiError, Forbidden, NotFound
+from exporter.hms.errors import ApiError
 from exporter.logs import event
 from exporter.polling.listed import Asking, RoomsOfInterest
 from exporter.polling.poller import WorkspacePoller
-from exporter.polling.site import AtWork, Site, use_of_meters
+from exporter.polling.site import AtWork, Site, TimeLeft, use_of_meters
 from exporter.polling.turns import Turn
 from exporter.publish.beside import LISTED
 from exporter.publish.collected import up_sections
@@ -36,21 +36,19 @@ from exporter.state.store import Store, StoreError
 from exporter.times import HOUR, SECOND
 
 _SHARE = 0.9
-"""The part of a poll's interval within which collectors are read: the next poll must not have to wait for them."""
-_LEAST = 0.1
-"""The part of it that must be left for a collector to begin."""
-_ENOUGH = 0.25
-"""The part of a poll's interval that a read must have had for it to fail because the poll's time is over."""
+"""The part of a poll's interval in which collectors are read, so that the next poll does not wait for them."""
 _GAP_INTERVALS = 3
 
 
 class CollectingPoller(WorkspacePoller):
-    """As `WorkspacePoller`, and reads what `collect` asks for after each poll, as far as that is due."""
+    """A `WorkspacePoller` that also reads the due collectors of `collect` after each poll."""
 
     def __init__(self, workspace: WorkspaceConfig, config: Config, store: Store, *arguments: Any, **more: Any) -> None:
         """The arguments are those of `WorkspacePoller`."""
         self._sites: dict[str, Site] = {}
         self._store = store
+        self._unshown = False
+        """Whether something has been read that is not published yet."""
         super().__init__(workspace, config, store, *arguments, **more)
         self._publisher.beside, self._publisher.metered = self._sections_beside, self._meters
 
@@ -78,7 +76,7 @@ class CollectingPoller(WorkspacePoller):
         return RoomsOfInterest(lambda room_id: self.rooms.covers(room_id), self.accounts.name_of, self.rejected, partial(self._odd, name))
 
     def restore(self) -> None:
-        """What the state holds, published at once.  Raises `StoreError`."""
+        """Publishes the stored state at once.  Raises `StoreError`."""
         self._restore_beside()
         super().restore()
         self._enter_accounts()
@@ -100,7 +98,7 @@ class CollectingPoller(WorkspacePoller):
                 site.restored = True
 
     def _enter_accounts(self) -> None:
-        """The accounts of what is not settled come into the memory, and are shown like others."""
+        """Loads the accounts of items that are not settled, which are shown like others."""
         for site in self._sites.values():
             for kept in site.collected.kept.values():
                 if kept.account is not None:
@@ -114,7 +112,7 @@ class CollectingPoller(WorkspacePoller):
     # -- a poll ---------------------------------------------------------------------------------------------------
 
     def poll(self) -> None:
-        """A poll of everything, and then of what is collected beside sessions.  Never raises."""
+        """Polls all sessions, and then the collectors.  Never raises."""
         started = self._monotonic()
         super().poll()
         self._guarded(lambda: self._collect(started))
@@ -122,83 +120,87 @@ class CollectingPoller(WorkspacePoller):
     def _collect(self, started: float) -> None:
         if not self._entered or self._poll is None:
             return
-        asking = self._asking(started)
-        read = False
-        for site in sorted(self._sites.values(), key=lambda site: site.turn.due):
-            if site.turn.is_due(started) and self._has_time(asking) and not self.api.stopped.is_set():
-                self._turn(site, asking, started)
-                read = True
-        for site in self._sites.values():
-            read |= self._read_past_beside(site, asking, started)
-        if read and not self.api.stopped.is_set():
-            self._tell_beside()
-            self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
-            self._read_names_beside(asking.until)
+        left = TimeLeft(self._asking(started), started, self._config.poll.interval)
+        for work in sorted(self._at_work(), key=lambda work: work.turn.due):
+            if not work.turn.is_due(started) or self.api.stopped.is_set():
+                continue
+            if left.suffices(work.turn):
+                self._turn(work, left)
+                self._unshown = True
+            else:
+                work.turn.waited(started)
+                self._tell_of(work)
+        self._read_rest(left)
+        self._show_read()
+        self._tell_beside()
+        if not self.api.stopped.is_set():
+            self._read_names_beside(left.asking.until)
+
+    def _at_work(self) -> list[AtWork]:
+        """The collectors, in the order in which they are read when they are due together."""
+        return list(self._sites.values())
 
     def _asking(self, started: float) -> Asking:
-        """What is left of a poll for what is read beside it."""
-        until = started + _SHARE * self._config.poll.interval
+        """What is left of a poll for what is read beside it; one that has outlasted its interval has the rest of the next one too."""
+        interval = self._config.poll.interval
+        until = started + ((self._monotonic() - started) // interval + _SHARE) * interval
         self._beside_client.end_by(time.monotonic() + until - self._monotonic())
         return Asking(self._beside_client, until, self._pause, self._monotonic)
 
-    def _has_time(self, asking: Asking) -> bool:
-        """Whether another collector may begin: what would be cut short waits for the next poll, and does not fail."""
-        return asking.until - self._monotonic() >= _LEAST * self._config.poll.interval
+    def _show_read(self) -> None:
+        """Publishes what has been read and is not shown yet."""
+        if self._unshown and not self.api.stopped.is_set():
+            self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
+        self._unshown = False
 
     def _pause(self) -> None:
         if self._pressed():
             self._give_way()
 
-    def _turn(self, site: Site, asking: Asking, started: float) -> None:
-        """Reads one collector; whatever goes wrong concerns that one alone."""
-        self._enter(site)
+    def _turn(self, work: AtWork, left: TimeLeft) -> None:
+        """Reads one collector; an error concerns it alone."""
+        assert isinstance(work, Site)
+        self._enter(work)
         begun = self._monotonic()
         interval = max(self._config.collect.interval, self._config.poll.interval)
         gap = max(HOUR, round(_GAP_INTERVALS * interval * SECOND))
         try:
-            error = site.reader.read(asking, gap)
+            error = work.reader.read(left.asking, gap)
         except ApiError as unread:
             error = unread
         else:
-            site.read = True
+            work.read = True
         if self.api.stopped.is_set():
             return
-        fault = self._settled(site)
-        if isinstance(error, Forbidden | NotFound):
-            site.turn.silenced(started, str(error))
-        elif fault is None and error is not None and self._had_little(asking, begun):
-            return  # it stays due, and comes before those that left it so little
-        elif error is not None or fault is not None:
-            site.turn.failed(started, str(error or fault))
+        fault = self._settled(work)
+        if fault is None and error is None:
+            work.turn.succeeded(left.started, self._monotonic(), time.time(), quiet=work.quiet())
+            if work.reader.behind:
+                return  # it succeeds only when its past can be read too
         else:
-            site.turn.succeeded(started, self._monotonic(), time.time(), quiet=site.quiet())
-            if site.reader.behind:
-                return  # it succeeds when its past can be read too
-        self._tell_of(site)
+            left.failed(work.turn, error if fault is None else fault, begun)
+        self._tell_of(work)
 
-    def _had_little(self, asking: Asking, begun: float) -> bool:
-        """Whether a read that began then was cut short by the end of the poll's time: that says nothing about 100ms."""
-        return asking.is_over and asking.until - begun < _ENOUGH * self._config.poll.interval
-
-    def _read_past_beside(self, site: Site, asking: Asking, started: float) -> bool:
-        """Reads what is left of one collector's past, as far as the time allows; returns whether anything was read."""
-        read = False
-        while site.read and site.reader.behind and not asking.is_over and site.turn.state == "ok" and not self.api.stopped.is_set():
-            begun = self._monotonic()
-            error = site.reader.read_past(asking)
-            if self.api.stopped.is_set():
-                return read
-            fault = self._settled(site)
-            if error is not None and asking.is_over and (read or self._had_little(asking, begun)):
-                error = None
-            if error is not None or fault is not None:
-                site.turn.failed(started, str(error or fault))
-            self._tell_of(site)
-            read = True
-        return read
+    def _read_rest(self, left: TimeLeft) -> None:
+        """Reads what is left of the past, as far as the time allows."""
+        asking, stopped = left.asking, self.api.stopped
+        for site in self._sites.values():
+            read = False
+            while site.read and site.reader.behind and not asking.is_over and site.turn.state == "ok" and not stopped.is_set():
+                begun = self._monotonic()
+                error = site.reader.read_past(asking)
+                if stopped.is_set():
+                    return
+                fault = self._settled(site)
+                if error is not None and asking.is_over and (read or left.was_little(begun)):
+                    error = None
+                if error is not None or fault is not None:
+                    site.turn.failed(left.started, str(error or fault))
+                self._tell_of(site)
+                read = self._unshown = True
 
     def _enter(self, site: Site) -> None:
-        """The collector learns of the configuration: from then on its rooms count, whether it can be read or not."""
+        """Tells the collector the configuration: from then on its rooms count, whether it can be read or not."""
         if site.entered:
             return
         assert self._poll is not None
@@ -209,7 +211,7 @@ class CollectingPoller(WorkspacePoller):
     # -- what it has read -----------------------------------------------------------------------------------------
 
     def _settled(self, site: Site) -> str | None:
-        """Gives new items their accounts, works out the totals and stores them; what went wrong, in words."""
+        """Assigns accounts to new items, works out the totals and stores them; returns the error, in words."""
         site.durable = False
         fault = self._guarded(lambda: self._settle_beside(site))
         site.durable = fault is None
@@ -235,7 +237,7 @@ class CollectingPoller(WorkspacePoller):
         state.commit(self._store, self.name, collected)
 
     def _owners_of(self, collected: Collected[Any]) -> dict[str, Account | None]:
-        """Who owns the series of the rooms of new items, where that is decided; `None`: the room is not followed."""
+        """The accounts of the new items' rooms, where that is decided; `None` for a room that is not followed."""
         name_of, coverage = self.accounts.name_of, collected.coverage
         rooms = [room_id for room_id in collected.unassigned_rooms() if not coverage.is_undecided(room_id, name_of(room_id))]
         if not rooms:
@@ -248,7 +250,7 @@ class CollectingPoller(WorkspacePoller):
         found = {room_id: owners.get(room_id) for room_id in rooms}
         for room_id, account in found.items():
             if account is None and coverage.has_covered(room_id, name_of(room_id)):
-                found[room_id] = room_account(room_id)  # of an entry that has been taken out meanwhile: it counts, unseen
+                found[room_id] = room_account(room_id)  # its entry was removed meanwhile: it counts, but is not shown
         return found
 
     def _open_holdings(self) -> None:
@@ -256,7 +258,7 @@ class CollectingPoller(WorkspacePoller):
             state.open_accounts(self._store, self.name, site.collected, self.ledger.accounts)
 
     def _mark_accounts(self) -> None:
-        """Rooms in which something goes on are in use, as those in which a session does."""
+        """Marks rooms with a running item as in use, like rooms with a running session."""
         for of in self.ledger.accounts.values():
             of.kept_by, of.run_by = set(), set()
         for site in self._sites.values():
@@ -280,13 +282,13 @@ class CollectingPoller(WorkspacePoller):
     # -- rooms ----------------------------------------------------------------------------------------------------
 
     def rooms_in_question(self) -> list[str]:
-        """Rooms that 100ms should be asked about now: also those of what waits for their names."""
+        """Rooms to ask 100ms about now, including those of items that wait for a name."""
         found = super().rooms_in_question()
         waiting = [i for site in self._sites.values() for i in site.collected.unassigned_rooms()]
         return list(dict.fromkeys([*found, *self.rooms.wanted(waiting, self.api.now())])) if waiting else found
 
     def learn(self, answers: Sequence[KnownRoom]) -> None:
-        """Answers about rooms: counts what waited for them, and publishes it under its name."""
+        """Takes answers about rooms: counts the items that waited for them, and publishes them under the rooms' names."""
         before = {room.id: self.accounts.name_of(room.id) for room in answers}
         super().learn(answers)
         for site in self._sites.values():
@@ -301,7 +303,7 @@ class CollectingPoller(WorkspacePoller):
                 self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
 
     def _read_names_beside(self, until: float) -> None:
-        """A room's series wait for its name: those of a room found here do not wait for the next poll."""
+        """Reads the names of rooms that collectors have just found, so that their series do not wait for the next poll."""
         wanted = [room_id for room_id in self.rooms_in_question() if room_id not in self.rooms.known]
         if wanted and self._monotonic() < until:
             answers = self._names.read(wanted, until, self._until_pressed)
@@ -311,7 +313,7 @@ class CollectingPoller(WorkspacePoller):
     # -- telling --------------------------------------------------------------------------------------------------
 
     def _sections_beside(self, labels: Mapping[Account, str]) -> Mapping[str, Sequence[Section]]:
-        """What is published of all collectors: only what the store has taken."""
+        """The published text of all collectors: only what has been stored."""
         created = self._config.web.created_timestamps
         sections: dict[str, Sequence[Section]] = {}
         up: list[Section] = []
@@ -335,5 +337,5 @@ class CollectingPoller(WorkspacePoller):
             event("warn", text, workspace=self.name, collector=name)
 
     def _tell_beside(self) -> None:
-        found = tuple(CollectorStatus(s.name, s.turn.state, s.turn.read_at, s.turn.reason) for s in self._sites.values())
+        found = tuple(CollectorStatus(s.name, s.turn.state, s.turn.read_at, s.turn.reason) for s in self._at_work())
         self.status = replace(self.status, collectors=found)

@@ -1,4 +1,4 @@
-"""Asks 100ms what became of its webhooks: two numbers for each window of time."""
+"""Asks 100ms for the results of its webhooks: two numbers for each window of time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from exporter.times import DAY, HOUR
 _ROUTE = "/analytics/webhooks"
 _READ_UNTIL = "webhook_deliveries.read_until"
 _NEWEST = "webhook_deliveries.newest"
-"""The end of the last window in which anything was sent."""
+"""The mark of the end of the last window in which webhooks were sent."""
 
 
 class Deliveries:
-    """Reads windows that touch and do not overlap, from where the last one ended up to a minute ago."""
+    """Reads adjacent windows that do not overlap, from the end of the last one up to a minute ago."""
 
     name = "webhook_deliveries"
     families = DELIVERY_FAMILIES
@@ -28,14 +28,14 @@ class Deliveries:
         self._workspace = workspace
         self.behind = False
         self._longest = LONGEST
-        """How long a window may be: shorter for a while when the answer takes too long."""
+        """The maximum length of a window, which is reduced for a while when an answer takes too long."""
 
     def beginning(self, additions: Additions, since: int) -> dict[str, int]:
-        """What is to be remembered from the first poll on."""
+        """The marks to remember at the first poll."""
         return {} if _READ_UNTIL in additions.marks else {_READ_UNTIL: since}
 
     def read(self, asking: Asking, additions: Additions, now: int) -> ApiError | None:
-        """Reads every window that is due, each stored before the next.  Raises `ApiError` and `StoreError`."""
+        """Reads every due window, and stores each before the next.  Raises `ApiError` and `StoreError`."""
         self.behind, windows = False, 0
         while (window := next_window(additions.marks[_READ_UNTIL], now, self._longest)) is not None:
             if asking.is_over:
@@ -60,13 +60,13 @@ class Deliveries:
         return None
 
     def quiet(self, additions: Additions, now: int) -> bool:
-        """Whether nothing has been sent for an hour, as far as was asked: before the first window no call is made."""
+        """Whether no webhook was sent for an hour, as far as 100ms was asked; `False` before the first window."""
         asked = Series(DELIVERIES, OUTCOMES[:1]) in additions.sums.of_workspace
         return asked and now - additions.marks.get(_NEWEST, 0) > HOUR
 
 
 def _number(asking: Asking, window: Window, outcome: str) -> int:
-    """How many deliveries of a window came to this: a page of one tells how many there are."""
+    """How many deliveries of a window had this outcome: the answer's total, requested with a page of one."""
     parameters = {**window.parameters, "status": outcome, "limit": "1"}
     first = next(asking.client.pages(_ROUTE, parameters, asking.patience, pages.DELIVERIES, optional=True))
     if first.total is None or first.total < 0:

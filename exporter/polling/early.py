@@ -1,6 +1,6 @@
-"""A poll of the rooms in which something has just happened, where that is cheaper than a poll of everything.
+"""A poll of only those rooms in which something has just happened, when it is cheaper than a poll of everything.
 
-It moves no coverage: what it cannot find is the business of the next whole poll.
+It does not move the coverage: the next poll of everything handles whatever this one does not find.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from exporter.hms.pages import Page
 from exporter.times import rfc3339
 
 _ALONE = 3
-"""Sessions of a room that have left its list of running ones: up to this many are asked for one by one, more by a listing."""
+"""Up to this many sessions that left a room's list of running ones are requested one by one; more are read by a listing."""
 
 
 class EarlyReading:
@@ -30,7 +30,7 @@ class EarlyReading:
         self._patience = patience
         self._first: Iterator[Page] = iter(())
         self.read: list[str] = []
-        """The rooms that have been read to their end."""
+        """The rooms that have been read completely."""
         self.fault: str | None = None
 
     def begin(self) -> int | None:
@@ -43,7 +43,7 @@ class EarlyReading:
             sent = self._client.sent
             self._client.decide_on_clock(self._patience)
         except NotFound:
-            return None  # a room that does not exist; whole polls tell of that
+            return None  # a room that does not exist, which polls of everything report
         except ApiError as error:
             self.fault = str(error)
             return None
@@ -51,14 +51,14 @@ class EarlyReading:
         return self._client.time_at(sent)
 
     def records(self, poll: Poll) -> Iterator[msgspec.Raw]:
-        """The running sessions of each room, and those that ran before and are not among them."""
+        """The running sessions of each room, and those that ran before and are no longer listed as running."""
         for number, room_id in enumerate(self.rooms):
             try:
                 for page in self._first if number == 0 else self._running(room_id):
                     yield from page.data or ()
                 yield from self._lost(poll, room_id)
             except NotFound:
-                pass  # a room that does not exist; whole polls tell of that
+                pass  # a room that does not exist, which polls of everything report
             except ApiError as error:
                 self.fault = str(error)
                 if error.refused or error.transport or error.throttled:

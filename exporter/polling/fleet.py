@@ -1,4 +1,4 @@
-"""All workspaces: their threads, made and ended as the configuration wants it."""
+"""All workspaces and their threads, started and ended as the configuration changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _JOIN_SECONDS = 3.0
 class Fleet:
     """The workspaces of a configuration, each with a thread of its own.
 
-    Making it restores and publishes what the store holds, one workspace after the other.  Raises `StoreError`.
+    The constructor restores and publishes the stored state, one workspace after the other.  Raises `StoreError`.
     """
 
     def __init__(self, config: Config, store: Store, exposition: Exposition, metrics: SelfMetrics) -> None:
@@ -31,7 +31,7 @@ class Fleet:
         self._board = BudgetBoard(exposition, config.budgets)
         self._stuck: set[str] = set()
         self.inbox = Inbox(store, exposition) if config.webhooks is not None else None
-        """Where webhooks come in; `None` when none are received."""
+        """Receives webhooks; `None` when none are received."""
         if self.inbox is not None:
             self.inbox.configure(created=config.web.created_timestamps)
         self._workers = {workspace.name: self._worker(workspace.name, config) for workspace in config.workspaces}
@@ -42,7 +42,7 @@ class Fleet:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The workspaces."""
+        """The names of the workspaces."""
         return tuple(self._workers)
 
     def start(self) -> None:
@@ -53,14 +53,14 @@ class Fleet:
             self.inbox.start()
 
     def poll(self) -> None:
-        """Polls every workspace now, but for those whose last poll is still running."""
+        """Polls every workspace now, except those whose last poll is still running."""
         for worker in list(self._workers.values()):
             worker.poll()
 
     def configure(self, config: Config) -> None:
-        """Takes over a configuration, whole or not at all.  Raises `StoreError`, having changed nothing."""
+        """Applies a configuration completely or not at all.  Raises `StoreError`, after which nothing has changed."""
         wanted = {workspace.name: workspace for workspace in config.workspaces}
-        # What may fail comes first: after it, nothing can.
+        # The steps that may fail come first.
         new: list[Worker] = []
         try:
             for name in wanted.keys() - self._workers.keys():
@@ -89,13 +89,13 @@ class Fleet:
             worker.withdraw()
 
     def stop(self) -> None:
-        """Ends all threads; requests under way are cut off."""
+        """Ends all threads; requests in progress are cut off."""
         _end(self._workers.values())
         if self.inbox is not None:
             self.inbox.stop()
 
     def status(self) -> tuple[WorkspaceStatus, ...]:
-        """How each workspace is."""
+        """The status of each workspace."""
         return tuple(worker.status for worker in list(self._workers.values()))
 
     def stuck(self) -> dict[str, str]:
@@ -103,7 +103,7 @@ class Fleet:
         return {name: reason for name, worker in list(self._workers.items()) if (reason := worker.stuck()) is not None}
 
     def watch(self) -> None:
-        """Says in the log which polls are stuck, once."""
+        """Logs which polls are stuck, once each."""
         stuck = self.stuck()
         for name in stuck.keys() - self._stuck:
             event("error", "poll loop is stuck", workspace=name, reason=stuck[name])

@@ -1,4 +1,4 @@
-"""A workspace's poller that also polls before its time, when a webhook has told that something happened."""
+"""A workspace's poller that also polls early, when a webhook reports that something happened."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from exporter.state.store import StoreError
 from exporter.times import calendar
 
 _NAME_SECONDS = 1.0
-"""What an early poll spends on the names of new rooms."""
+"""How long an early poll may read the names of new rooms."""
 
 
 class HurriedPoller(AddingPoller):
-    """As `AddingPoller`, and `early` for a poll of the rooms that `hurry` tells of.
+    """An `AddingPoller` with `early`, a poll of the rooms that `hurry` names.
 
-    Early polls have a connection of their own: one may come while a page of the past is being read.
+    Early polls have their own connection, because one may come while a page of the past is being read.
     """
 
     hearing: Hearing | None = None
     _connection: Client | None = None
-    """The connection of early polls, which may come while the other one is in the middle of a page."""
+    """The connection of early polls, because the other one may be in the middle of a page."""
 
     def __init__(self, *arguments: Any, hurry: Hurry, **more: Any) -> None:
         """The arguments are those of `AddingPoller`."""
@@ -41,17 +41,17 @@ class HurriedPoller(AddingPoller):
         super().__init__(*arguments, **more)
 
     def listen(self, hearing: Hearing) -> None:
-        """What webhooks count is placed and published from now on."""
+        """From now on, the counts of `hearing` are assigned to rooms and published."""
         self.hearing = hearing
         self._publisher.heard = hearing.shown
 
     def poll(self) -> None:
-        """A poll of everything."""
+        """Polls everything."""
         self._hurry.take()
         super().poll()
 
     def early(self) -> None:
-        """A poll of the rooms in which something has happened, or of everything where that is not dearer.  Never raises."""
+        """Polls the rooms in which something happened, or everything if that costs no more.  Never raises."""
         self._is_early = True
         try:
             started = self._monotonic()
@@ -94,13 +94,13 @@ class HurriedPoller(AddingPoller):
     # -- an early poll --------------------------------------------------------------------------------------------
 
     def _worth_alone(self, asked: frozenset[str]) -> list[str] | None:
-        """The rooms to read by themselves; `None` where a poll of everything is wanted, or costs no more."""
+        """The rooms to read alone; `None` if a poll of everything is wanted, or costs no more."""
         ledger = self.ledger
         if self._poll is None or not self._entered or ledger.coverage.horizon is None or "" in asked or self._whole_fault is not None:
             return None
         now = ledger.now or 0
         if calendar(now) != calendar(self.api.now()):
-            return None  # the usage of a new day is worked out for all rooms at once
+            return None  # a new day's usage is worked out for all rooms at once
         rooms = [room_id for room_id in asked if self.rooms.covers(room_id) is not False]
         running = sum(tracked.ended is None for tracked in ledger.tracked.values())
         count = len(self.rooms.scope.ids) if self.rooms.scope.only_ids else None
@@ -112,7 +112,7 @@ class HurriedPoller(AddingPoller):
         fault = self._guarded(lambda: self._read_rooms(reading, self._monotonic())) or reading.fault
         if self.api.stopped.is_set():
             return
-        # A whole poll must follow where this one failed: it says so as any poll that failed.
+        # A poll of everything must follow this failed one, which is reported like any other failed poll.
         self._publish(up=fault is None)
         self._tell(fault, started)
 
@@ -133,7 +133,7 @@ class HurriedPoller(AddingPoller):
         self._commit()
 
     def _read_new_names(self) -> None:
-        """A room's series wait for its name: those of a room in which a call has just begun do not wait for the next poll."""
+        """Reads the names of rooms in which a call has just begun, so that their series do not wait for the next poll."""
         wanted = [room_id for room_id in self.rooms_in_question() if room_id not in self.rooms.known]
         if wanted:
             answers = self._early_names.read(wanted, self._monotonic() + _NAME_SECONDS, self._monotonic)
@@ -141,7 +141,7 @@ class HurriedPoller(AddingPoller):
                 self.learn(answers)
 
     def rooms_in_question(self) -> list[str]:
-        """Rooms that 100ms should be asked about now, including those known only from webhooks."""
+        """Rooms to ask 100ms about now, including those known only from webhooks."""
         found = super().rooms_in_question()
         if self.hearing is None or not self.rooms.scope.patterns:
             return found
@@ -151,7 +151,7 @@ class HurriedPoller(AddingPoller):
     # -- what webhooks counted ------------------------------------------------------------------------------------
 
     def _place_events(self, poll: Poll) -> None:
-        """Gives what was counted by room to the owners of the rooms' series."""
+        """Moves the counts of rooms to the accounts that own the rooms' series."""
         if self.hearing is None or not self.hearing.waits:
             return
         try:
@@ -174,7 +174,7 @@ class HurriedPoller(AddingPoller):
                 return False, None
             self.accounts.open(account)
             state = self.ledger.accounts[account]
-            if state.last_active == 0:  # it would be taken for one that has been idle since long ago
+            if state.last_active == 0:  # otherwise it would look idle for a long time
                 state.last_active = poll.now
                 state.touched = True
             return True, account

@@ -1,4 +1,4 @@
-"""What asks for a poll before its time: the rooms in which something has happened, and when to go and see."""
+"""Requests for an early poll: the rooms in which something has happened, and when to poll them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ APART = 2.0
 
 
 class Hurry:
-    """The wish for an early poll of one workspace.  Its methods may be called from any thread."""
+    """The request for an early poll of one workspace.  Its methods may be called from any thread."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -20,12 +20,12 @@ class Hurry:
         self._not_before = float("-inf")
 
     def ask(self, rooms: Iterable[str]) -> None:
-        """Something has happened in these rooms; the empty id stands for one that is not known."""
+        """Requests a poll of these rooms; the empty id stands for an unknown room."""
         with self._lock:
             self._rooms.update(rooms)
 
     def wait(self) -> float | None:
-        """In how many seconds an early poll is due: 0 for now, `None` when nobody has asked for one."""
+        """Seconds until an early poll is due: 0 means now, `None` that none is requested."""
         with self._lock:
             return max(0.0, self._not_before - self._monotonic()) if self._rooms else None
 
@@ -34,7 +34,7 @@ class Hurry:
         return bool(self._rooms) and self.wait() == 0
 
     def take(self) -> frozenset[str]:
-        """A poll begins: what has been asked for so far is its business."""
+        """A poll begins: returns the rooms requested so far, and clears the request."""
         with self._lock:
             rooms = frozenset(self._rooms)
             self._rooms.clear()

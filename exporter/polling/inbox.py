@@ -1,4 +1,4 @@
-"""Webhooks from the moment they are answered until they are stored: counted by event, and passed on as a wish for an early poll."""
+"""Webhooks from when they are answered until they are stored: each event is counted, and requests an early poll."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from exporter.state import webhooks as state
 from exporter.state.store import Store, StoreError
 
 REASONS = ("secret", "signature", "size", "json", "method")
-"""Why a request of a workspace is refused."""
+"""The reasons for refusing a workspace's request."""
 UNKNOWN = "_unknown"
-"""The label of requests for a workspace that does not exist."""
+"""The workspace label of requests for a workspace that does not exist."""
 _GATHER_SECONDS = 0.1
-"""What comes within this time is stored at once, with one write."""
+"""Events that arrive within this time are stored together, with one write."""
 _RETRY_SECONDS = 1.0
 _MOST_WAITING = 10_000
-"""Events that wait to be stored: when there are more, 100ms is asked to try again."""
+"""The maximum number of events that wait to be stored: beyond it, 100ms is asked to try again."""
 
 Taken = Literal["taken", "malformed", "busy"]
 
@@ -33,7 +33,7 @@ Taken = Literal["taken", "malformed", "busy"]
 class Hearing:
     """One workspace's webhooks, counted and stored.  Its methods may be called from any thread.
 
-    `now` gives the API's time; `early` is told in which rooms something has happened.
+    `now` gives the API's time; `early` is called with the rooms in which something has happened.
     """
 
     def __init__(self, workspace: str, store: Store, now: Callable[[], int], early: Callable[[Iterable[str]], None]) -> None:
@@ -50,7 +50,7 @@ class Hearing:
         self._commit()
 
     def take(self, events: Iterable[Event], rejected: Mapping[str, int]) -> None:
-        """Counts and stores what has come.  Raises `StoreError`: what was not stored is stored with the next call."""
+        """Counts and stores events.  Raises `StoreError`; the next call then stores these events too."""
         events = list(events)
         with self._lock:
             try:
@@ -61,7 +61,7 @@ class Hearing:
                     self._heard.reject(reason, times, now)
                 self._commit()
             finally:
-                # Also when nothing can be stored: what sessions do is polled, whatever becomes of the events.
+                # Also when nothing can be stored: the sessions are polled in any case.
                 if events:
                     self._early(found.room_id for found in events)
 
@@ -76,7 +76,10 @@ class Hearing:
                 self._shown.pop(key, None)
 
     def place(self, owner_of: Callable[[str], tuple[bool, Account | None]]) -> None:
-        """Gives what waits to its owners: for a room's id whether that is decided, and which account it is.  Raises `StoreError`."""
+        """Moves waiting counts to their accounts.
+
+        `owner_of` says for a room's id whether its account is decided, and which it is.  Raises `StoreError`.
+        """
         with self._lock:
             for owner in list(self._heard.waiting):
                 decided, account = owner_of(owner.id)
@@ -87,22 +90,22 @@ class Hearing:
 
     @property
     def waits(self) -> bool:
-        """Whether something waits for its owner."""
+        """Whether any counts wait for their account."""
         return bool(self._heard.waiting)
 
     def waiting_rooms(self) -> list[str]:
-        """The rooms of what waits."""
+        """The rooms of the waiting counts."""
         with self._lock:
             return [owner.id for owner in self._heard.waiting]
 
     def shown(self) -> dict[counting.Key, counting.Counter]:
-        """The counters as they are stored."""
+        """The counters as stored."""
         with self._lock:
             return dict(self._shown)
 
 
 class Inbox:
-    """The webhooks of all workspaces: `take` and `reject` cost next to nothing, a thread does the rest."""
+    """The webhooks of all workspaces: `take` and `reject` only queue, a thread does the rest."""
 
     def __init__(self, store: Store, exposition: Exposition) -> None:
         self._store = store
@@ -118,28 +121,28 @@ class Inbox:
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
 
     def hearing(self, workspace: str, now: Callable[[], int], early: Callable[[Iterable[str]], None]) -> Hearing:
-        """The webhooks of a workspace, from now on.  Raises `StoreError`."""
+        """Begins to receive the webhooks of a workspace.  Raises `StoreError`."""
         hearing = self._hearings[workspace] = Hearing(workspace, self._store, now, early)
         self._publish([workspace])
         return hearing
 
     def forget(self, workspace: str) -> None:
-        """A workspace has left the configuration."""
+        """Stops receiving the webhooks of a workspace that was removed from the configuration."""
         self._hearings.pop(workspace, None)
         self._exposition.publish(_group(workspace), None)
 
     def configure(self, *, created: bool) -> None:
-        """Whether it is published when counters began."""
+        """Sets whether the creation times of counters are published."""
         self._created = created
         self._publish(list(self._hearings))
 
     def start(self) -> None:
-        """Begins to store what comes."""
+        """Starts the thread that stores events."""
         self._publish(list(self._hearings))
         self._thread.start()
 
     def take(self, workspace: str, body: bytes) -> Taken:
-        """A webhook has come: whether it is one, and whether it could be taken."""
+        """Queues a webhook; returns whether it is valid, and whether there was room for it."""
         if self._waiting >= _MOST_WAITING or workspace not in self._hearings:
             return "busy"
         try:
@@ -153,13 +156,13 @@ class Inbox:
         return "taken"
 
     def reject(self, workspace: str, reason: str) -> None:
-        """A request was refused."""
+        """Counts a refused request."""
         with self._lock:
             self._rejected.setdefault(workspace, Counter())[reason] += 1
             self._lock.notify()
 
     def stop(self) -> None:
-        """Stores what has come, and ends."""
+        """Stores the queued events, and ends the thread."""
         with self._lock:
             self._stopped = True
             self._lock.notify()
@@ -175,11 +178,11 @@ class Inbox:
                 stopped = self._stopped
             try:
                 self._store_all(events, rejected)
-            except Exception:  # noqa: BLE001 (the thread must live, whatever one event has brought about)
+            except Exception:  # noqa: BLE001 (the thread must survive any error)
                 failure("webhooks could not be counted")
             if stopped:
                 return
-            time.sleep(_RETRY_SECONDS if self._fails else _GATHER_SECONDS)
+            time.sleep(_RETRY_SECONDS if self._fails else _GATHER_SECONDS)  # to gather more events for one write
 
     def _store_all(self, events: dict[str, list[Event]], rejected: dict[str, Counter[str]]) -> None:
         stored, fault = [], None
@@ -192,7 +195,7 @@ class Inbox:
                 stored.append(workspace)
             except StoreError as error:
                 fault = error
-                # Events that have been counted already are known again: they are only stored.
+                # Events that were counted already are recognized: they are only stored.
                 with self._lock:
                     self._events[workspace] = [*events.get(workspace, ()), *self._events.get(workspace, ())]
                     self._waiting += len(events.get(workspace, ()))
@@ -211,5 +214,5 @@ class Inbox:
 
 
 def _group(workspace: str) -> str:
-    """What the exposition calls the sections that change with each webhook, apart from those that change with each poll."""
+    """The exposition's group of sections that change with each webhook, separate from those that change with each poll."""
     return f"{workspace}\0webhooks"

@@ -25,11 +25,11 @@ from exporter.hms.pages import Page
 from exporter.hms.records import Rejection, record_id
 
 _PAGES_AT_ONCE = 10
-"""Pages of the past that are read before what they showed is stored."""
+"""The number of pages of the past that are read between two writes to the store."""
 
 
 class Asking(NamedTuple):
-    """What one read may use: a connection, until when (monotonic seconds), and what is to be done between two pages."""
+    """The means of one read: a connection, a deadline (monotonic seconds), and a function to call between two pages."""
 
     client: Client
     until: float
@@ -38,17 +38,17 @@ class Asking(NamedTuple):
 
     @property
     def patience(self) -> Patience:
-        """Until when requests may be tried again."""
+        """The deadline for retries."""
         return Patience(time.monotonic() + self.until - self.monotonic())
 
     @property
     def is_over(self) -> bool:
-        """Whether its time is."""
+        """Whether the time is over."""
         return self.monotonic() >= self.until
 
 
 class RoomsOfInterest(NamedTuple):
-    """What a reader asks about rooms, and whom it tells of records that make no sense or that are odd."""
+    """A reader's questions about rooms, and its callbacks for rejected and for odd records."""
 
     covers: Callable[[str], bool | None]
     name_of: Callable[[str], str | None]
@@ -57,21 +57,21 @@ class RoomsOfInterest(NamedTuple):
 
 
 class ListReader(Generic[I]):
-    """Reads one kind's list into its counters.  The caller gives new items their accounts, ends the read and stores it."""
+    """Reads one kind's list into its counters.  The caller assigns accounts to new items, finishes the read and stores it."""
 
     def __init__(self, collected: Collected[I], rooms: RoomsOfInterest) -> None:
         self._collected = collected
         self._rooms = rooms
         self._nonsense = self._understood = 0
-        """Records of the last read that made no sense, and that did."""
+        """The numbers of rejected and of accepted records in the last read."""
 
     @property
     def behind(self) -> bool:
-        """Whether something of the past is still to be read."""
+        """Whether a part of the past is still unread."""
         return any(not task.is_open for task in self._collected.coverage.tasks.values())
 
     def read(self, asking: Asking, longest_gap: int) -> ApiError | None:
-        """What is new and what is open.  Returns what went wrong after something had been read; raises `ApiError` before."""
+        """Reads new and open items.  Returns an error that came after the first page; raises `ApiError` for one before."""
         collected, route, patience = self._collected, self._collected.kind.route, asking.patience
         pages = asking.client.pages(route, {}, patience, optional=True)
         first = next(pages)
@@ -96,16 +96,16 @@ class ListReader(Generic[I]):
                 elif (horizon is None or oldest < horizon) and not self._worth_another(oldest, now, count):
                     break
                 elif asking.is_over:
-                    raise ApiError(f"{route}: the poll's time is over")
+                    raise ApiError(f"{route}: the poll's time is over", transport=True)
         except ApiError as error:
             fault = error
         if self._nonsense and not self._understood:
-            return fault  # what the list holds cannot be told: nothing of it has been read, and nothing is missing from it
+            return fault  # nothing is known of the list: nothing of it was read, so nothing counts as missing from it
         self._has_shown(oldest, horizon, cursor, now)
         return self._look_for_the_rest(oldest, asking, patience) if fault is None else fault
 
     def _see(self, page: Page) -> int:
-        """Counts a page; returns the moment of its oldest record (`FOREVER`: it shows none)."""
+        """Counts a page; returns the time of its oldest record, `FOREVER` for an empty page."""
         collected, now = self._collected, self._collected.now or 0
         oldest = FOREVER
         for raw in page.data or ():
@@ -124,7 +124,7 @@ class ListReader(Generic[I]):
         return oldest
 
     def _worth_another(self, oldest: int, now: int, pages: int) -> bool:
-        """Whether another page costs less than asking one by one for what has not been shown yet."""
+        """Whether another page costs less than requesting the items not shown yet one by one."""
         rest = [kept.item.created for kept in self._collected.unseen() if kept.item.created < oldest + MARGIN]
         if not rest:
             return False
@@ -132,10 +132,10 @@ class ListReader(Generic[I]):
         return len(rest) > 1 + (oldest - min(rest)) // a_page
 
     def _has_shown(self, oldest: int, horizon: int | None, cursor: str, now: int) -> None:
-        """Everything from the newest to the oldest record shown has been read; what is not, of the new, becomes the past."""
+        """Marks everything down to the oldest record shown as read; new items that are still unread become part of the past."""
         coverage = self._collected.coverage
-        # Records may stand a little out of order: the last minutes of what was shown are read again.
-        # None is later than now: what is newer will be shown by the next read.
+        # Records may be slightly out of order: the last minutes that were shown are read again.
+        # Nothing after now counts as read: the next read shows it.
         bottom = oldest if oldest == -FOREVER else min(oldest + MARGIN, now + 1)
         unread = (horizon, bottom - 1) if horizon is not None and bottom > horizon + 2 * MARGIN else None
         coverage.complete(now, unread=unread)
@@ -151,7 +151,7 @@ class ListReader(Generic[I]):
                 coverage.changed_tasks.add(task.number)
 
     def _look_for_the_rest(self, oldest: int, asking: Asking, patience: Patience) -> ApiError | None:
-        """Open items that the pages have not shown: gone, where they cover their place in the list, else asked for one by one."""
+        """Handles open items that the pages did not show: missing if the pages cover their place, otherwise requested one by one."""
         collected = self._collected
         rest: list[Kept[I]] = []
         for kept in collected.unseen():
@@ -161,7 +161,7 @@ class ListReader(Generic[I]):
                 rest.append(kept)
         for kept in sorted(rest, key=lambda kept: kept.observed):
             if asking.is_over:
-                return ApiError(f"{collected.kind.route}: the poll's time is over")
+                return ApiError(f"{collected.kind.route}: the poll's time is over", transport=True)
             try:
                 raw = asking.client.record(collected.kind.route, kept.item.id, patience, optional=True)
             except NotFound:
@@ -175,7 +175,7 @@ class ListReader(Generic[I]):
     # -- the past -------------------------------------------------------------------------------------------------
 
     def read_past(self, asking: Asking) -> ApiError | None:
-        """Some pages of the past; it goes on where it was left, by the cursor that is stored with it."""
+        """Reads some pages of the past, continuing at the stored cursor."""
         coverage, now = self._collected.coverage, self._collected.now or 0
         task = max((task for task in coverage.tasks.values() if not task.is_open), key=lambda task: task.unread[-1][1])
         top = task.unread[-1][1] if task.cursor else now
@@ -202,9 +202,9 @@ class ListReader(Generic[I]):
                     return None
         except ApiError as error:
             if count and asking.is_over:
-                return None  # the poll's time has cut it short, and the next one goes on
+                return None  # the poll's time is over; the next poll continues
             if isinstance(error, TooMuch | NotFound) and task.cursor and not count:
-                task.cursor = ""  # what it named is gone: the list is read again from its beginning
+                task.cursor = ""  # the cursor's item is gone: the list is read again from its beginning
                 coverage.changed_tasks.add(task.number)
             return error
         return None

@@ -1,4 +1,4 @@
-"""What rooms are called: read after a poll is published, as far as its time allows, and gone on with after the next."""
+"""Reads the names of rooms: after a poll is published, as far as its time allows, continued after the next poll."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from exporter.hms.records import Rejection, Room, decode_room
 _MANY = 20
 """From this many unknown rooms on, listing is cheaper than one request each."""
 _FAILURES = 3
-"""This many failures in a row are no fault of single rooms."""
+"""After this many failures in a row, the API is at fault, not single rooms."""
 
 
 class NameReader:
-    """Reads the names of rooms, a part at a time: one batch is read to its end before the next is begun."""
+    """Reads the names of rooms step by step: one batch is finished before the next begins."""
 
     def __init__(self, client: Client, now: Callable[[], int], rejected: Callable[[Rejection], None]) -> None:
         self._client = client
@@ -30,9 +30,9 @@ class NameReader:
         self._patience = Patience(0.0)
 
     def read(self, wanted: Sequence[str], until: float, monotonic: Callable[[], float] = time.monotonic) -> list[KnownRoom]:
-        """Answers about these rooms, or about those asked for before, until that moment (monotonic seconds).
+        """Reads answers about these rooms, or about the rest of the previous batch, until `until` (monotonic seconds).
 
-        An API that fails ends the batch: the polls tell of that, and what is missing is asked for again after the next one.
+        An API failure ends the batch: polls report the failure, and the missing names are requested again after the next poll.
         """
         found: list[KnownRoom] = []
         self._patience = Patience(until)
@@ -58,7 +58,7 @@ def read_rooms(
     rejected: Callable[[Rejection], None],
     patience: Callable[[], Patience] = Patience.from_now,
 ) -> Iterator[KnownRoom]:
-    """The answers about these rooms, in any order; those that the API does not know are among them.  Raises `ApiError`."""
+    """The answers about these rooms, in any order, including rooms that the API does not know.  Raises `ApiError`."""
     left = dict.fromkeys(wanted)
     try:
         if len(left) >= _MANY:
@@ -91,5 +91,5 @@ def read_rooms(
 
 
 def _concerns_all(error: ApiError) -> bool:
-    """Whether the next request would fail likewise.  A single room that cannot be had must not keep the others from their names."""
+    """Whether the next request would fail too.  One room that fails must not keep the others from their names."""
     return error.refused or error.transport or error.throttled

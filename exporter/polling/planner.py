@@ -1,6 +1,6 @@
-"""Which listing is the cheaper one: of the whole workspace, or room by room.  Decided from what the last polls saw.
+"""Chooses the cheaper listing, of the whole workspace or room by room, from the results of the last polls.
 
-A listing of the workspace costs one call a page, whichever rooms fill it; asking room by room costs one call a room.
+A listing of the workspace costs one call per page, whatever rooms it shows; room by room costs one call per room.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from exporter.times import MINUTE
 
 MILLISECOND = 1000
 SHORT = MINUTE
-"""A stretch of the past (µs) that is not cut further when it fails."""
+"""A stretch of the past this short (µs) is not cut further when it fails."""
 TRY_FAILED_AFTER = 600.0
-"""Seconds after which such a stretch is tried again."""
+"""Seconds until such a stretch is tried again."""
 TRY_AGAIN_AFTER = 1800.0
-"""Seconds after which an abandoned listing of the workspace is tried again: it may have become shorter."""
+"""Seconds until an abandoned listing of the workspace is tried again, because it may have become shorter."""
 
 
 class Choice:
-    """Wide or room by room, for one kind of listing.  `rooms` is `None` where only the wide one can find the rooms."""
+    """Wide or room by room, for one kind of listing.  `rooms` is `None` if only the wide listing can find the rooms."""
 
     def __init__(self, rooms: int | None) -> None:
         self.rooms = rooms
@@ -37,15 +37,15 @@ class Choice:
         return self._abandoned_at is None or now - self._abandoned_at >= TRY_AGAIN_AFTER
 
     def worth_another(self, pages: int) -> bool:
-        """Whether to read on after this many pages: not once asking each room would have cost no more."""
+        """Whether to read on after this many pages: no longer once reading room by room would have cost no more."""
         return self.rooms is None or pages < self.rooms
 
     def abandoned(self, now: float) -> None:
-        """It was not worth it: room by room from now on."""
+        """The wide listing was too long: room by room from now on."""
         self._abandoned_at = now
 
     def finished(self) -> None:
-        """It came to its end within bounds."""
+        """The wide listing was read to its end."""
         self._abandoned_at = None
 
     def rooms_only(self, now: float) -> bool:
@@ -56,7 +56,7 @@ class Choice:
 class Choices:
     """The choices of one workspace, kept from poll to poll: for running sessions, ended ones and the past.
 
-    `rooms` is as in `Choice`; `page_size` is how many records a page holds.
+    `rooms` is as in `Choice`; `page_size` is the number of records on a page.
     """
 
     def __init__(self, rooms: int | None, page_size: int) -> None:
@@ -67,18 +67,18 @@ class Choices:
 
 
 class Stretch:
-    """How much of the past is asked for at once: as much as some pages hold, learnt from how dense the sessions lie."""
+    """How much of the past is requested at once: as much as a few pages hold, estimated from the density of sessions."""
 
     most_pages = 10
-    """A stretch that needs more is left half-read, and gone on with later: a poll must not drown in it."""
+    """A stretch that needs more pages is continued later, so that it does not delay the polls."""
 
     def __init__(self) -> None:
         self._length: int | None = None
         self._avoided: list[tuple[Span, float]] = []
-        """Short stretches that failed, and when they are tried again (monotonic seconds)."""
+        """Short stretches that failed, with the time of their next try (monotonic seconds)."""
 
     def next(self, unread: list[tuple[Span, list[CatchUp]]], now: float) -> tuple[Span, list[CatchUp]] | None:
-        """The oldest stretch that is to be read (µs), and the catch-ups that it serves; `None` when there is none now."""
+        """The oldest unread stretch (µs) and the catch-ups that it serves; `None` if nothing can be read now."""
         self._avoided = [(span, again) for span, again in self._avoided if again > now]
         for span, _ in unread:
             wanted = [span]
@@ -89,14 +89,14 @@ class Stretch:
                 if self._length is not None:
                     last = min(last, first + self._length)
                 tasks = [task for (begin, end), of in unread if begin <= first <= end for task in of]
-                # Others' spans that end or begin within it cut it short: so it is unread for all that it serves, or for none.
+                # Spans of others that begin or end within it cut it short, so that it is unread for all of its catch-ups, or for none.
                 ends = [end for (begin, end), _ in unread if begin <= first <= end <= last]
                 begins = [begin - 1 for (begin, _), _ in unread if first < begin <= last]
                 return (first, min([last, *ends, *begins])), tasks
         return None
 
     def is_shortest(self, first: int, last: int) -> bool:
-        """Whether the API's filters, which go by milliseconds, cannot ask for less."""
+        """Whether the API's filters, which use milliseconds, cannot select a shorter stretch."""
         return last - first < MILLISECOND
 
     def finished(self, pages: int) -> None:
@@ -105,11 +105,11 @@ class Stretch:
             self._length *= 2
 
     def too_long(self, first: int, last: int, read_from: int) -> None:
-        """A stretch was left half-read: its pages showed what began from `read_from` on."""
+        """A stretch was left half-read: its pages showed the sessions that began from `read_from` on."""
         self._length = max(MILLISECOND - 1, min(last - read_from, (last - first) // 2))
 
     def failed(self, first: int, last: int, now: float) -> None:
-        """A stretch could not be read: a shorter one may do; a short one is left out for a while, for the others' sake."""
+        """A stretch could not be read: shorter ones are tried; one that is short already is skipped for a while."""
         if last - first > SHORT:
             self._length = (last - first) // 16
         else:
@@ -118,9 +118,9 @@ class Stretch:
 
 
 def windows(wanted: Sequence[int], known: Sequence[int], page_size: int) -> list[Span]:
-    """Spans of starts that hold all of `wanted`, those with most of them first.
+    """Spans of start times that hold all of `wanted`, the fullest first.
 
-    Each holds no more than one page of the sessions that are known (`known`: their starts, sorted).
+    Each span holds no more than one page of the known sessions (`known`: their start times, sorted).
     """
     found: list[list[int]] = []
     for started in sorted(wanted, reverse=True):
@@ -132,10 +132,10 @@ def windows(wanted: Sequence[int], known: Sequence[int], page_size: int) -> list
 
 
 def estimate(rooms: int | None, running: int, ended: int, page_size: int = 100) -> int:
-    """Calls of a poll in a workspace with this many running sessions, and this many that ended since the last poll.
+    """The calls of a poll in a workspace with this many running sessions, and this many that ended since the last poll.
 
-    `rooms` is the number of configured rooms, `None` for all.  It assumes the worst of what is usual: none of the ended
-    sessions is among the newest that have ended, so that each is asked for by itself.
+    `rooms` is the number of configured rooms, `None` for all.  It assumes the usual worst case: no session that ended is among
+    the newest in the list of ended ones, so that each is requested alone.
     """
     pages = running // page_size + 1
     if rooms is None:

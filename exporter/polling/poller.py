@@ -34,14 +34,14 @@ from exporter.state.store import Store, StoreError
 from exporter.times import HOUR, SECOND, micros
 
 _GAP_INTERVALS = 3
-"""After a pause of this many intervals, and of an hour at least, what ended meanwhile is read beside the polls."""
+"""After a pause of this many intervals, and at least an hour, the sessions that ended meanwhile are read beside the polls."""
 _NAME_SECONDS = 5.0
-"""What a poll spends on the names of rooms at least, when its interval allows."""
+"""The minimum time that a poll spends on the names of rooms, if its interval allows it."""
 _REMEMBERED_REJECTIONS = 10_000
 
 
 class WorkspacePoller:
-    """A workspace's state and how it is renewed.  Its methods are for one thread; `status` may be read by others."""
+    """A workspace's state, and the polls that renew it.  Its methods are for one thread; `status` may be read by others."""
 
     def __init__(
         self,
@@ -66,22 +66,22 @@ class WorkspacePoller:
         self._telling = Telling(workspace.name, monotonic)
         self._rejections: OrderedDict[int, None] = OrderedDict()
         self._poll: Poll | None = None
-        """The last poll; names of rooms that arrive later still change its accounts."""
+        """The last poll: room names that arrive later still change its accounts."""
         self._read_at = monotonic()
-        """When the last poll had read what it could (monotonic seconds)."""
+        """When the last poll finished reading (monotonic seconds)."""
         self._durable = True
-        """Whether the store holds everything in the ledger: nothing else may be published."""
+        """Whether the store holds everything in the ledger: only then it may be published."""
         self._use(config, api)
 
     @property
     def rooms(self) -> Rooms:
-        """Its rooms, under the configuration in force."""
+        """The workspace's rooms, under the current configuration."""
         return self.accounts.rooms
 
     # -- its configuration ----------------------------------------------------------------------------------------
 
     def configure(self, workspace: WorkspaceConfig, config: Config, api: Api) -> None:
-        """Takes over a configuration, between two polls; nothing counted is touched."""
+        """Applies a configuration between two polls; counters keep their values."""
         self._client.close()
         self.accounts.rooms = self.rooms.rescoped(Scope(workspace), config.limits)
         self._publisher.configure(config)
@@ -106,14 +106,14 @@ class WorkspacePoller:
         self._entered = False
 
     def restore(self) -> None:
-        """What the state file holds, published at once: counters as they were, no gauges, `hms_up` 0.  Raises `StoreError`."""
+        """Publishes the stored state at once: counters as they were, no gauges, `hms_up` 0.  Raises `StoreError`."""
         self.accounts.restore()
         self._publish(up=False)
 
     # -- a poll ---------------------------------------------------------------------------------------------------
 
     def poll(self) -> None:
-        """Asks 100ms, counts, stores and publishes.  Never raises: what goes wrong becomes `hms_up` 0 and a line in the log.
+        """Asks 100ms, counts, stores and publishes.  Never raises: an error becomes `hms_up` 0 and a line in the log.
 
         The present is published before the names of rooms and the past are read.
         """
@@ -127,7 +127,7 @@ class WorkspacePoller:
             self._tell(fault, started)
 
     def _poll_present(self, started: float, client: Client) -> Reading | None:
-        """How things are now, published; `None` when the exporter stops."""
+        """Reads and publishes the present; returns `None` if the exporter is stopping."""
         patience = Patience(started + max(self._config.poll.interval, self._config.api.timeout))
         reading = Reading(client, self.rooms, self._choices, patience, self._monotonic)
         fault = self._guarded(lambda: self._read_present(reading)) or (reading.faults[0] if reading.faults else None)
@@ -139,22 +139,22 @@ class WorkspacePoller:
         return reading
 
     def _present_read(self, fault: str | None) -> None:
-        """A poll of everything has read the present, whole or with this fault."""
+        """A poll of everything has read the present, completely or with this fault."""
 
     def _pressed(self) -> bool:
-        """Whether something else should be read before what is read beside the polls."""
+        """Whether an early poll should interrupt what is read beside the polls."""
         return False
 
     def _give_way(self) -> None:
-        """Reads that."""
+        """Lets the early poll run."""
 
     def _guarded(self, work: Callable[[], None]) -> str | None:
-        """Runs it; returns what went wrong, if anything."""
+        """Runs `work`; returns its error in words, if any."""
         try:
             work()
         except StoreError as error:
             return str(error)
-        except Exception:  # noqa: BLE001 (whatever it is: the next poll may succeed, and the counters must stay published)
+        except Exception:  # noqa: BLE001 (after any error the next poll may succeed, and the counters must stay published)
             failure("a poll failed by a fault of the exporter", workspace=self.name)
             return "a fault of the exporter; see the log"
         return None
@@ -173,7 +173,7 @@ class WorkspacePoller:
         self._end(poll)
 
     def _begin(self, now: int) -> Poll:
-        """The poll's first answer has come: its time is known, and with it from when things count."""
+        """The poll's first answer gives the API's time, from which the poll and its coverage begin."""
         self._durable = False
         longest_gap = max(HOUR, round(_GAP_INTERVALS * self._config.poll.interval * SECOND))
         poll = self._poll = Poll(self.ledger, now, longest_gap)
@@ -186,13 +186,13 @@ class WorkspacePoller:
         return poll
 
     def _see(self, poll: Poll, raw: bytes | msgspec.Raw) -> None:
-        """One session's record, as it came."""
+        """Counts one session's record, as received."""
         ledger = self.ledger
         digest = hash(bytes(raw))
         if poll.see_unchanged(digest):
             return
         if not self.rooms.scope.everything:
-            # Most records of a large workspace are of other rooms: a glance is enough to pass over them.
+            # In a large workspace most records belong to other rooms, and are skipped without decoding them fully.
             head = glance(raw)
             if head.room_id and head.id not in ledger.tracked and self.rooms.covers(head.room_id) is False:
                 return
@@ -205,7 +205,7 @@ class WorkspacePoller:
             poll.see(session, self.accounts.name_of(session.room_id), None if rejections else digest)
 
     def _end(self, poll: Poll) -> None:
-        """Makes the poll durable, and closes accounts that have been idle for too long."""
+        """Stores the poll, and closes accounts that have been idle for too long."""
         self.ledger.forget(self.accounts.name_of)
         self._commit()
         self.rooms.end_poll(self.ledger.accounts, poll.now)
@@ -219,7 +219,7 @@ class WorkspacePoller:
     # -- beside it ------------------------------------------------------------------------------------------------
 
     def _read_beside(self, reading: Reading, until: float) -> None:
-        """Reads what can wait until the present is published: the names of rooms, then the past, as far as the time allows."""
+        """Reads the names of rooms and then the past, as far as the time allows; both can wait until the present is published."""
         if self._poll is None or reading.now is None or reading.faults:
             return
         self._read_names(until)
@@ -232,13 +232,13 @@ class WorkspacePoller:
             self.learn(answers)
 
     def _until_pressed(self) -> float:
-        """The steady clock, at its end when something else should be read."""
+        """The monotonic clock, or infinity when an early poll is waiting."""
         return float("inf") if self._pressed() else self._monotonic()
 
     def _read_past(self, poll: Poll, reading: Reading, until: float) -> None:
-        """Stores each stretch when it has been read, and publishes the result at the end.
+        """Reads the past; stores each stretch when it is read, and publishes the result at the end.
 
-        An early poll may come in between; the records that follow are counted in that one.
+        An early poll may come in between; the records after it are counted in that poll.
         """
         read = False
         while self._monotonic() < until and (records := reading.past(poll, self._stretch)) is not None:
@@ -265,11 +265,11 @@ class WorkspacePoller:
     # -- rooms ----------------------------------------------------------------------------------------------------
 
     def rooms_in_question(self) -> list[str]:
-        """Rooms that 100ms should be asked about now."""
+        """Rooms to ask 100ms about now."""
         return self.accounts.in_question(self.api.now())
 
     def learn(self, answers: Sequence[KnownRoom]) -> None:
-        """Takes answers about rooms: counts the sessions that waited for them, and publishes the series under the rooms' names."""
+        """Takes answers about rooms: counts the sessions that waited for them, and publishes the series under their names."""
         poll, now = self._poll, self.ledger.now
         self.accounts.learn(answers, None if poll is None or now is None else self._since(now))
         if poll is None:
@@ -283,7 +283,7 @@ class WorkspacePoller:
         self._publish(up=self.status.state == "ok")
 
     def _since(self, now: int) -> int:
-        """`poll.since` as a time (µs), never later than now; that of the configuration with which the last poll began."""
+        """`poll.since` as a time (µs), never later than now, from the configuration with which the last poll began."""
         since = self._since_in_force
         if isinstance(since, timedelta):
             return now - since // timedelta(microseconds=1)
@@ -294,8 +294,8 @@ class WorkspacePoller:
     # -- telling --------------------------------------------------------------------------------------------------
 
     def rejected(self, rejection: Rejection) -> None:
-        """Counts a rejected record, and logs it, the first time it is seen."""
-        identity = hash((rejection.kind, *rejection.identity))  # the texts themselves may be of any length
+        """Counts and logs a rejected record the first time it is seen."""
+        identity = hash((rejection.kind, *rejection.identity))  # the texts themselves may be long
         if identity in self._rejections:
             self._rejections.move_to_end(identity)
             return
@@ -306,14 +306,14 @@ class WorkspacePoller:
         self._telling.rejected(rejection)
 
     def _publish(self, *, up: bool) -> None:
-        """Only what the store has taken is ever shown."""
+        """Publishes the series, but only what has been stored."""
         if self._durable:
             self.status = self._publisher.publish(self.ledger, self.rooms, self._read_at if up else None, self.status)
         else:
             self._publisher.publish_down()
 
     def _tell(self, fault: str | None, started: float) -> None:
-        """Notes how the poll went: in the exporter's own metrics, on the landing page and in the log."""
+        """Reports the result of the poll in the exporter's own metrics, on the landing page and in the log."""
         metrics, now = self.metrics, time.time()
         metrics.duration.observe(self._monotonic() - started)
         metrics.polls.inc()

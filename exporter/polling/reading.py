@@ -1,8 +1,8 @@
 """The requests of one poll, in order. It yields the records that it reads; the poller counts them.
 
-First the running sessions, then those that have ended since the last complete poll, then those that were running before and
-are in neither list, then ended ones that are to be looked at once more.  This order ensures that no session is missed.  A room or page that
-fails is noted; everything else is still read.
+First the running sessions, then those that ended since the last complete poll, then those that were running before and are in
+neither list, then ended ones that are due for a second look.  This order ensures that no session is missed.  A room or page
+that fails is noted; everything else is still read.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from exporter.polling.planner import Choices, Stretch, windows
 from exporter.times import MINUTE, micros, rfc3339
 
 _ALONE_EVERY = 5 * MINUTE
-"""How often a session is asked for that is in no listing; a poll asks for one of them at most."""
+"""How often a session that is in no listing is requested; a poll requests at most one of them."""
 _LOOKS_A_PAGE = 20
-"""Ended sessions that are due to be looked at again, for each page that a poll spends on them; it spends one at least."""
+"""A poll spends one page on this many ended sessions that are due for a second look, and at least one page in all."""
 
 
 class Reading:
-    """One poll's requests.  `begin` asks for the first page, then `present` and, stretch by stretch, `past` yield records."""
+    """One poll's requests.  `begin` requests the first page, then `present` and, stretch by stretch, `past` yield records."""
 
     def __init__(self, client: Client, rooms: Rooms, choices: Choices, patience: Patience, monotonic: Callable[[], float]) -> None:
         self._client = client
@@ -54,16 +54,16 @@ class Reading:
     # -- the present ----------------------------------------------------------------------------------------------
 
     def begin(self) -> int | None:
-        """Asks for the first page of running sessions.  Returns the API's time, `None` when nothing was answered."""
+        """Requests the first page of running sessions.  Returns the API's time, `None` if there was no answer."""
         pages = self._read_running()
         first = next(pages, None)
         self._running = pages if first is None else chain([first], pages)
         if self.now is None and not self.faults:
-            self.faults.append("100ms answers no list of sessions")
+            self.faults.append("100ms does not answer with a list of sessions")
         return self.now
 
     def present(self, poll: Poll) -> Iterator[msgspec.Raw]:
-        """The records that tell how things are now; when all are counted, the coverage moves on as far as they reach."""
+        """The records of the present; when all are counted, the coverage moves on as far as they reach."""
         coverage = poll.ledger.coverage
         try:
             for page in self._running:
@@ -72,7 +72,7 @@ class Reading:
             yield from self._read_lost(poll)
             yield from self._look_again(poll)
             if read:
-                # Taking everything for read up to a wrong time would lose what happens until then.
+                # If the time is wrong, marking everything up to it as read would lose what happens until then.
                 self._client.decide_on_clock(self._patience)
                 begun_at = min(poll.now, self._client.time_at(self._sent))
                 coverage.complete(begun_at, whole=self._all_read, failed=list(self._unread_rooms), unread=self._unread)
@@ -82,7 +82,7 @@ class Reading:
             self.faults.append(str(error))
 
     def fresh(self, poll: Poll) -> list[Account] | None:
-        """The accounts whose running sessions are all known as of this poll; `None`: every one."""
+        """The accounts whose running sessions are all known as of this poll; `None` means every account."""
         lost = {tracked.account for tracked in poll.missing() if self._is_asked_for(tracked)}
         lost |= {room_account(room_id) for room_id in self._unread_rooms}
         if self._all_read and not lost:
@@ -121,7 +121,7 @@ class Reading:
                 self._failed(error)
                 if oldest == poll.now or error.transport or error.throttled:
                     return False
-                self._unread = since, oldest  # what the pages that failed would have shown is read as a catch-up
+                self._unread = since, oldest  # the records of the failed pages are read later, as a catch-up
                 return True
         wanted: dict[str, int] = {}
         for tracked in [*self._missing(poll), *poll.to_look_at()]:
@@ -137,10 +137,10 @@ class Reading:
         return True
 
     def _read_lost(self, poll: Poll) -> Iterator[msgspec.Raw]:
-        """Sessions that were running, and are in neither list: several at a time where a listing shows them, else one by one."""
+        """Sessions that were running and are in neither list: several at a time if a listing shows them, otherwise one by one."""
         lost = self._missing(poll)
         if not self._choices.ended.rooms_only(self._started):
-            # One alone is asked for by its id: that costs no more, and tells whether the API still knows it.
+            # A single session is requested by its id: this costs no more, and shows whether the API still knows it.
             yield from self._in_windows(poll, lost, pages=len(lost), least=2)
         for tracked in self._missing(poll):
             yield from self._read_one(poll, tracked)
@@ -151,7 +151,7 @@ class Reading:
         if not self._choices.ended.rooms_only(self._started):
             yield from self._in_windows(poll, looking, pages=max(1, len(looking) // _LOOKS_A_PAGE))
         alone = [tracked for tracked in due if tracked.vanished or not self._is_asked_for(tracked)]
-        # What runs in rooms that are no longer followed is in no listing of rooms by their ids: it is followed to its end all the same.
+        # A listing by room does not show sessions in rooms that are no longer followed, but they are still followed to their end.
         alone += [t for t in poll.missing() if not self._is_asked_for(t) and poll.now - t.tried >= _ALONE_EVERY]
         if alone:
             yield from self._read_one(poll, min(alone, key=lambda tracked: tracked.tried))
@@ -166,9 +166,9 @@ class Reading:
             self._failed(error)
 
     def _in_windows(self, poll: Poll, wanted: list[Tracked], pages: int, least: int = 1) -> Iterator[msgspec.Raw]:
-        """Ended sessions by listings of the moments around their starts, the fullest first, with at most this many pages.
+        """Ended sessions, by listings of the time around their starts, the fullest first, with at most this many pages.
 
-        Listings that would show fewer than `least` of them are left out.
+        Listings that would show fewer than `least` of them are skipped.
         """
         if not wanted:
             return
@@ -192,9 +192,9 @@ class Reading:
     # -- the past -------------------------------------------------------------------------------------------------
 
     def past(self, poll: Poll, stretch: Stretch) -> Iterator[msgspec.Raw] | None:
-        """The ended sessions of the next stretch of the past; `None` when nothing of it can be read now.
+        """The ended sessions of the next stretch of the past; `None` if nothing can be read now.
 
-        What has been read is noted as the records are counted, also when a page fails.
+        The coverage is updated as the records are counted, even when a page fails.
         """
         piece = stretch.next(poll.ledger.coverage.unread_spans(poll.now), self._monotonic())
         if piece is None or self.faults_end_it:
@@ -202,7 +202,7 @@ class Reading:
         return self._read_stretch(poll.ledger.coverage, stretch, *piece, poll.now)
 
     faults_end_it = False
-    """Whether the next request would fail likewise."""
+    """Whether the next request would fail too."""
 
     def _read_stretch(self, coverage: Coverage, stretch: Stretch, span: Span, tasks: list[CatchUp], now: int) -> Iterator[msgspec.Raw]:
         first, last = span
@@ -218,13 +218,13 @@ class Reading:
                     if not page.goes_on:
                         continue
                     pages += 1
-                    # Listings are newest first: all that is younger than the last record has been shown.
+                    # Listings are newest first: everything newer than the last record has been shown.
                     read_from = min(read_from, (_oldest(page) // 1000 + 1) * 1000)
                     if wide and read_from > last:
                         cursor = page.last or ""
                     if pages >= stretch.most_pages and (wide or not stretch.is_shortest(first, last)):
                         if rooms is not None and wide and pages > len(rooms):
-                            self._choices.past.abandoned(self._started)  # most of what the workspace lists is other rooms'
+                            self._choices.past.abandoned(self._started)  # most records of the workspace belong to other rooms
                         self._read_partly(coverage, stretch, (first, last), tasks, read_from if wide else last + 1, cursor, now)
                         return
         except ApiError as error:
@@ -245,7 +245,7 @@ class Reading:
         if read_from <= last:
             coverage.has_read(tasks, max(first, read_from), last, now)
         elif len(tasks) == 1 and cursor:
-            tasks[0].cursor = cursor  # all that was shown began in one millisecond: it goes on there
+            tasks[0].cursor = cursor  # all records shown began in the same millisecond: reading continues there
             coverage.changed_tasks.add(tasks[0].number)
         stretch.too_long(first, last, read_from)
 
@@ -256,14 +256,14 @@ class Reading:
             yield from self._pages({**parameters, "room_id": room_id})
         except ApiError as error:
             if isinstance(error, NotFound) and self._rooms.is_missing(room_id):
-                return  # a room that does not exist has no sessions; that it is missing is told elsewhere
+                return  # a room that does not exist has no sessions; its absence is reported elsewhere
             self._unread_rooms[room_id] = None
             self._failed(error)
 
     _abandoned = False
 
     def _listing(self, kind: str, parameters: dict[str, str]) -> Iterator[Page]:
-        """A listing of the whole workspace, given up (`_abandoned`) when it is not worth its pages."""
+        """A listing of the whole workspace, abandoned (`_abandoned`) when it takes too many pages."""
         choice = self._choices.running if kind == "running" else self._choices.ended
         self._abandoned = False
         pages = 0
@@ -277,18 +277,18 @@ class Reading:
         choice.finished()
 
     def _whole(self, kind: str, parameters: dict[str, str]) -> Generator[Page, None, bool]:
-        """The same; returns whether it was read to its end."""
+        """As `_listing`; returns whether it was read to its end."""
         yield from self._listing(kind, parameters)
         return not self._abandoned
 
     def _missing(self, poll: Poll) -> list[Tracked]:
-        """Sessions that ought to have been in the listing of running ones, and have not been seen since."""
+        """Sessions that the listing of running ones should have shown, and that have not been seen since."""
         if not self._all_read:
             return []
         return [tracked for tracked in poll.missing() if tracked.room_id not in self._unread_rooms and self._is_asked_for(tracked)]
 
     def _is_asked_for(self, tracked: Tracked) -> bool:
-        """Whether a running session is in what is listed: room by room, only the rooms of the configuration are."""
+        """Whether the listings include this running session: room by room, they include only the rooms of the configuration."""
         return not self._choices.running.rooms_only(self._started) or tracked.room_id in self._rooms.scope.ids
 
     def _pages(self, parameters: dict[str, str]) -> Iterator[Page]:
@@ -300,7 +300,7 @@ class Reading:
             yield page
 
     def _failed(self, error: ApiError) -> None:
-        """Notes a fault; there is no use in going on when nothing else would be answered, or not in time."""
+        """Notes a fault; raises `_GivenUp` if no other request would be answered, or not in time."""
         self.faults.append(str(error))
         if error.refused or (error.transport and self._monotonic() >= self._patience.until):
             raise _GivenUp
@@ -311,6 +311,6 @@ class _GivenUp(Exception):
 
 
 def _oldest(page: Page) -> int:
-    """When the page's oldest session, its last, started (µs); 0 when that cannot be told."""
+    """When the page's oldest session, the last one, started (µs); 0 if unknown."""
     created = glance(page.data[-1]).created_at if page.data else None
     return 0 if created is None else micros(created)

@@ -1,4 +1,4 @@
-"""The state, opened and published in a thread of its own: with hundreds of thousands of rooms that takes a while."""
+"""Opens and publishes the state in its own thread, because with hundreds of thousands of rooms this takes a while."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exporter.state.store import Store, StoreError
 
 
 class Restoring:
-    """Opens the state and makes the workspaces of it, which are published as the state has them."""
+    """Opens the state and makes the workspaces from it, which publish the stored state."""
 
     def __init__(
         self, config: Config, open_state: Callable[[], Store], exposition: Exposition, metrics: SelfMetrics, done: Callable[[], None]
@@ -31,29 +31,29 @@ class Restoring:
         self._thread = threading.Thread(target=self._run, name="restore", daemon=True)
 
     def start(self) -> None:
-        """Begins; `done` is called at the end, in that thread."""
+        """Starts the thread, which calls `done` at its end."""
         self._thread.start()
 
     def wait(self, seconds: float) -> bool:
-        """Waits for the end, this long at most; whether it has come."""
+        """Waits at most this long for the end; returns whether it has come."""
         return self._ended.wait(seconds)
 
     @property
     def ended(self) -> bool:
-        """Whether `result` is there."""
+        """Whether `result` is available."""
         return self._ended.is_set()
 
     def result(self) -> Fleet:
-        """The workspaces as the state has them.  Raises `StoreError` when it cannot be used."""
+        """The workspaces, restored from the state.  Raises `StoreError` if the state cannot be used."""
         if self._error is not None:
             raise self._error
         assert self._fleet is not None
         return self._fleet
 
     def stop(self, release: Callable[[], None] | None = None) -> None:
-        """Ends what it has made; then the state is given back, by `release` if there is one.
+        """Ends the workspaces and then closes the state, with `release` if it is given.
 
-        A state that is still being read is left alone: the process ends without it.
+        A state that is still being read is left open: the process ends without waiting for it.
         """
         if self._fleet is not None:
             self._fleet.stop()
@@ -63,9 +63,9 @@ class Restoring:
             self._store.close()
 
     def withdraw(self) -> None:
-        """Ends what it has made, with a state that is lost, and takes its series away."""
+        """Ends the workspaces after the state is lost, and removes their series."""
         if self._thread.ident is not None:
-            self._thread.join()  # a lost state answers every request with an error, at once
+            self._thread.join()  # a lost state answers every request with an error at once
         self.stop()
         self._exposition.clear()
         for workspace in {workspace.name for workspace in self.config.workspaces} | set(self._fleet.names if self._fleet else ()):
@@ -77,7 +77,7 @@ class Restoring:
             self._fleet = Fleet(self.config, self._store, self._exposition, self._metrics)
         except StoreError as error:
             self._error = error
-        except Exception as error:  # noqa: BLE001 (the main thread must hear of it, whatever it is)
+        except Exception as error:  # noqa: BLE001 (any error is passed to the main thread)
             failure("the state could not be read")
             self._error = StoreError(f"the state could not be read: a fault of the exporter ({type(error).__name__}); see the log")
         self._ended.set()

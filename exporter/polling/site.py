@@ -3,24 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from exporter.config.money import Meter
 from exporter.counting.collected import Collected
 from exporter.counting.usage import MeterUse
+from exporter.hms.errors import ApiError, Forbidden, NotFound
 from exporter.logs import event
-from exporter.polling.listed import ListReader, RoomsOfInterest
+from exporter.polling.listed import Asking, ListReader, RoomsOfInterest
 from exporter.polling.turns import QUIET_AFTER, Turn
 from exporter.publish.beside import Listed
 from exporter.publish.collected import CollectedText
 from exporter.publish.exposition import Section
 
 _TELL_AGAIN = 60.0
-"""Seconds between two lines of a fault that keeps changing."""
+"""Minimum seconds between two log lines of a fault that keeps changing."""
+_LEAST = 0.1
+"""The part of a poll's interval that must be left for a collector to begin."""
+_ENOUGH = 0.25
+"""The part of it that a read must have had for the end of the poll's time to say anything about 100ms."""
+
+
+class TimeLeft(NamedTuple):
+    """What a poll that began at `started` has left for collectors."""
+
+    asking: Asking
+    started: float
+    interval: float
+
+    def suffices(self, turn: Turn) -> bool:
+        """Whether another collector may begin: what would be cut short waits for the next poll, and does not fail."""
+        left = self.asking.until - self.asking.monotonic()
+        return left >= _LEAST * self.interval or (left > 0 and turn.is_late(self.started))
+
+    def was_little(self, begun: float) -> bool:
+        """Whether a read that began then had too little of it."""
+        return self.asking.until - begun < _ENOUGH * self.interval
+
+    def failed(self, turn: Turn, fault: str | ApiError | None, begun: float) -> None:
+        """A turn that began then did not read everything; the end of the poll's time is no fault, unless that goes on."""
+        little = self.was_little(begun)
+        if isinstance(fault, Forbidden | NotFound):
+            turn.silenced(self.started, str(fault))
+        elif not (isinstance(fault, ApiError) and fault.transport and self.asking.is_over and turn.was_cut_short(enough=not little)):
+            turn.failed(self.started, str(fault))
+        elif little:
+            turn.waited(self.started)
 
 
 class AtWork:
-    """One collector at work in a workspace: its turns, and what the log has last told of it."""
+    """One collector at work in a workspace: its turns, and the last log line about it."""
 
     def __init__(self, name: str, turn: Turn) -> None:
         self.name = name
@@ -28,7 +60,7 @@ class AtWork:
         self.told: tuple[str, float] | None = None
 
     def tell(self, workspace: str, now: float) -> None:
-        """A line in the log when something begins, changes or ends."""
+        """Logs when a fault begins, changes or ends."""
         turn, about = self.turn, {"workspace": workspace, "collector": self.name}
         if turn.reason is None:
             if self.told is not None:
@@ -36,16 +68,16 @@ class AtWork:
             self.told = None
         elif turn.state == "silent":
             if self.told is None or self.told[0] != turn.reason:
-                more = f"it is left alone for a day or until a reload; collect.{self.name}: false turns it off"
+                more = f"it is not read for a day or until a reload; collect.{self.name}: false turns it off"
                 event("warn", "a collector may not be read", **about, reason=turn.reason, more=more)
             self.told = turn.reason, now
         elif self.told is None or (self.told[0] != turn.reason and now - self.told[1] >= _TELL_AGAIN):
-            event("warn", "a collector failed", **about, reason=turn.reason)
+            event("warn", "a collector waits" if turn.state == "waiting" else "a collector failed", **about, reason=turn.reason)
             self.told = turn.reason, now
 
 
 class Site(AtWork):
-    """One that reads a list: what it has counted, how it reads, its text."""
+    """A collector that reads a list: its counters, its reader, its text."""
 
     def __init__(self, workspace: str, listed: Listed, rooms: RoomsOfInterest, turn: Turn) -> None:
         super().__init__(listed.kind.name, turn)
@@ -53,22 +85,22 @@ class Site(AtWork):
         self.reader = ListReader(self.collected, rooms)
         self.text = CollectedText(workspace, listed.families)
         self.restored = self.entered = self.read = False
-        """Whether what is stored has come back; whether it knows the configuration in force; whether it was read since then."""
+        """Whether its stored data is loaded; whether it knows the current configuration; whether it was read since then."""
         self.durable = True
-        """Whether the store has taken all that it has counted: nothing else may be shown."""
+        """Whether all its counts are stored: only then they may be shown."""
         self.shown: Mapping[str, Sequence[Section]] = {}
         self.used: tuple[MeterUse, int] | None = None
-        """What of it is billed by the minute, and as of when (µs)."""
+        """Its use that is billed by the minute, and as of when (µs)."""
         self.odd: set[str] = set()
 
     def quiet(self) -> bool:
-        """Whether nothing is open, and the newest change is long ago."""
+        """Whether nothing is open and nothing has changed for long."""
         collected = self.collected
         return not any(kept.open for kept in collected.kept.values()) and (collected.now or 0) - collected.newest > QUIET_AFTER
 
 
 def use_of_meters(sites: Collection[Site], now: int) -> Mapping[Meter, MeterUse]:
-    """What is used of the meters that are collected, as of a moment (µs); only what the store has taken."""
+    """The use of the collected meters at a moment (µs); only what is stored."""
     for site in sites:
         collected = site.collected
         if site.durable and collected.now is not None:

@@ -1,4 +1,4 @@
-"""The log lines of a workspace's polls: one when something begins, changes or ends, not one a poll."""
+"""The log lines of a workspace's polls: one when a fault begins, changes or ends, not one for each poll."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from exporter.hms.records import Rejection
 from exporter.logs import event
 
 _REJECTIONS_A_POLL = 20
-"""Lines for rejected records from one poll to the next: an answer can hold a thousand of them."""
+"""Maximum log lines for rejected records between two polls: an answer can hold a thousand of them."""
 _CHANGES_APART = 60.0
-"""Seconds between two lines of a fault that keeps changing."""
+"""Minimum seconds between two log lines of a fault that keeps changing."""
 
 
 class Telling:
@@ -26,9 +26,9 @@ class Telling:
         self._progress: float | None = None
 
     def poll_ended(self, fault: str | None) -> None:
-        """A poll has ended: whole, or with this fault.
+        """A poll has ended: completely, or with this fault.
 
-        A fault is told when it begins, when it changes, and when it has ended; of changes there is one line a minute at most.
+        A fault is logged when it begins, changes and ends; changes at most once a minute.
         """
         now = self._monotonic()
         if fault is None:
@@ -45,14 +45,14 @@ class Telling:
             event("warn", "more records rejected", workspace=self._workspace, records=untold)
 
     def rejected(self, rejection: Rejection) -> None:
-        """A record was rejected; of many at once only the first are told one by one."""
+        """Logs a rejected record; of many at once only the first are logged one by one."""
         self._rejected += 1
         if self._rejected <= _REJECTIONS_A_POLL:
             told = {"kind": rejection.kind, "record": rejection.subject, "reason": rejection.reason}
             event("warn", "record rejected", workspace=self._workspace, **told)
 
     def past(self, progress: float | None) -> None:
-        """How far a catch-up has come: its beginning, its end, and every tenth of it are told."""
+        """Logs the progress of a catch-up: its beginning, its end, and every tenth."""
         before, self._progress = self._progress, progress
         if progress is not None and (before is None or int(progress * 10) > int(before * 10)):
             event("info", "reading the past", workspace=self._workspace, done=f"{progress:.0%}")

@@ -1,4 +1,4 @@
-"""A workspace's thread: it polls when told to, and changes its configuration between two polls."""
+"""A workspace's thread, which polls on command and applies configurations between two polls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CALLS_OF = 20
 
 
 class Worker:
-    """One workspace: its thread and what the daemon tells it.  Making it restores and publishes what the store holds."""
+    """One workspace: its thread, and the daemon's commands to it.  The constructor restores and publishes the stored state."""
 
     def __init__(
         self,
@@ -57,15 +57,15 @@ class Worker:
         self._busy_since: float | None = None
         self._early_since: float | None = None
         self._calls: deque[int] = deque(maxlen=_CALLS_OF)
-        """What the last polls asked."""
+        """The calls of the last polls."""
         self._thread = threading.Thread(target=self._run, name=f"poll-{self.name}", daemon=True)
 
     def start(self) -> None:
-        """Begins to wait for commands."""
+        """Starts to wait for commands."""
         self._thread.start()
 
     def poll(self) -> None:
-        """Polls now, unless the poll before is still running: that is counted as skipped."""
+        """Polls now; if the last poll is still running, this one is counted as skipped."""
         if self._busy_since is not None:
             self._metrics.skipped.inc()
             return
@@ -73,34 +73,34 @@ class Worker:
         self._commands.put(self._poll)
 
     def poll_soon(self, rooms: Iterable[str]) -> None:
-        """Something has happened in these rooms (the empty id: in one that is not known): polls as soon as that is allowed."""
+        """Polls these rooms as soon as an early poll is allowed; the empty id stands for an unknown room."""
         self._hurry.ask(rooms)
         self._commands.put(_nothing)
 
     def configure(self, workspace: WorkspaceConfig, config: Config) -> None:
-        """Takes over a configuration, as soon as no poll is running."""
+        """Applies a configuration as soon as no poll is running."""
         self._config = config
         self._metrics.interval.set(config.poll.interval)
         self._commands.put(partial(self._configure, workspace, config))
 
     def stop(self) -> None:
-        """Ends the thread; a request under way is cut off, a transaction is not."""
+        """Ends the thread; a request in progress is cut off, a transaction is not."""
         self._api.stop()
         self._commands.put(None)
 
     def join(self, seconds: float) -> None:
-        """Waits for the thread's end, so long at most."""
-        if self._thread.ident is not None:  # it may not have been started, where the daemon could not run
+        """Waits for the thread's end, at most this long."""
+        if self._thread.ident is not None:  # it was never started if the daemon could not run
             self._thread.join(seconds)
 
     def withdraw(self) -> None:
-        """Takes the workspace's series away: it has left the configuration."""
+        """Removes the workspace's series after it was removed from the configuration."""
         self._exposition.publish(self.name, None)
         self._board.tell(self.name, None)
         self._self_metrics.forget(self.name)
 
     def stuck(self) -> str | None:
-        """Why the poll loop does not work; `None` when it does.  A slow API is no reason: every request has its deadline."""
+        """Why the poll loop does not work; `None` if it does.  A slow API is no reason, because every request has a deadline."""
         if not self._thread.is_alive():
             return "its thread has ended"
         since = min((at for at in (self._busy_since, self._early_since) if at is not None), default=None)
@@ -111,7 +111,7 @@ class Worker:
 
     @property
     def status(self) -> WorkspaceStatus:
-        """How it is."""
+        """The workspace's status."""
         calls = sum(self._calls) / len(self._calls) if self._calls else 0
         calls_per_hour = calls * 3600 / self._config.poll.interval
         return replace(self._poller.status, calls_per_hour=calls_per_hour)
@@ -122,11 +122,11 @@ class Worker:
         while (command := self._next()) is not None:
             try:
                 command()
-            except Exception:  # noqa: BLE001 (the thread must live: the next poll may succeed)
+            except Exception:  # noqa: BLE001 (the thread must survive: the next poll may succeed)
                 failure("a command to a workspace failed", workspace=self.name)
 
     def _next(self) -> Callable[[], None] | None:
-        """The next command; an early poll when it is due."""
+        """The next command, or an early poll if it is due."""
         try:
             return self._commands.get(timeout=self._hurry.wait())
         except queue.Empty:
@@ -158,4 +158,4 @@ class Worker:
 
 
 def _nothing() -> None:
-    """Wakes the thread, so that it sees that an early poll has been asked for."""
+    """Does nothing: as a command it wakes the thread, which then sees the request for an early poll."""

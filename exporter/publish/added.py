@@ -1,4 +1,4 @@
-"""The names of what is added up beside sessions."""
+"""The families of the adders' counters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporter.publish.family import Family
 
 @dataclass(frozen=True, kw_only=True)
 class SumFamily(Family):
-    """A family with one series for each counter in `Sums` that has this name; `labels` are the names of its own labels."""
+    """A family with one series for each counter in `Sums` with this name; `labels` are the names of its own labels."""
 
     counted_as: str
     labels: tuple[str, ...]
@@ -21,7 +21,7 @@ CLIENT_ERROR_FAMILIES = (
     SumFamily(
         "hms_client_errors_total",
         "counter",
-        "Errors that clients reported of sessions that have ended, by type and 100ms's code.",
+        "Errors that clients reported in ended sessions, by type and 100ms's code.",
         counted_as=ERRORS,
         labels=("type", "error_code"),
     ),
@@ -37,7 +37,7 @@ DELIVERY_FAMILIES = (
     SumFamily(
         "hms_webhook_deliveries_total",
         "counter",
-        "Webhooks that 100ms has sent, by what became of them, as 100ms itself tells.",
+        "Webhooks that 100ms has sent, by outcome, as 100ms reports it.",
         counted_as=DELIVERIES,
         labels=("status",),
     ),

@@ -1,4 +1,4 @@
-"""The names of what is published of recording assets."""
+"""The families of recording assets."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ ASSET_FAMILIES = (
     CollectedCounter(
         "hms_recording_assets_total",
         "counter",
-        "Files that came of recordings, or failed to, by type and status.",
+        "Files of recordings, completed or failed, by type and status.",
         index=0,
         labels=("type", "status"),
     ),
     CollectedCounter(
         "hms_recording_asset_seconds_total",
         "counter",
-        "Length of the files that came of recordings. Those of one recording are equally long: sum within a type, not over types.",
+        "Length of the files of recordings. Those of one recording have the same length: sum within a type, not over types.",
         index=1,
         labels=("type",),
         time=True,
@@ -23,7 +23,7 @@ ASSET_FAMILIES = (
     CollectedCounter(
         "hms_recording_asset_bytes_total",
         "counter",
-        "Size of the files that came of recordings.",
+        "Size of the files of recordings.",
         index=2,
         labels=("type",),
     ),

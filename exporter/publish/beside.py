@@ -1,4 +1,4 @@
-"""What is collected beside sessions from lists: a kind of data, and the families that show it.  A new kind is one line more."""
+"""The kinds of data that collectors read from lists, with their families.  A new kind is one more line."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from exporter.publish.exposition import Exposition, Section
 from exporter.publish.usage import budget_lines
 
 _BOARD = ""
-"""Budgets are of no workspace; no workspace has an empty name."""
+"""The exposition's name for budgets, which belong to no workspace: no workspace has an empty name."""
 
 
 class BudgetBoard:
@@ -24,13 +24,13 @@ class BudgetBoard:
         self._spent: dict[str, Mapping[str, Spent]] = {}
 
     def configure(self, budgets: Sequence[Budget]) -> None:
-        """Takes over the budgets of a new configuration."""
+        """Applies the budgets of a new configuration."""
         with self._lock:
             self._budgets = tuple(budgets)
             self._publish()
 
     def tell(self, workspace: str, spent: Mapping[str, Spent] | None) -> None:
-        """What a workspace has used of each budget; `None` when it has left the configuration."""
+        """Reports a workspace's use of each budget; `None` if the workspace was removed from the configuration."""
         with self._lock:
             self._spent = {name: told for name, told in self._spent.items() if name != workspace}
             if spent is not None:

@@ -1,6 +1,6 @@
-"""Families of prometheus_client whose text is rendered again only after they have changed.
+"""Families of prometheus_client whose text is rendered again only after a change.
 
-`generate_latest` takes milliseconds for the exporter's own metrics.  Between two polls hardly any of them change.
+`generate_latest` takes milliseconds for the exporter's own metrics, and between two polls hardly any of them change.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Born = Callable[[_Labels], int]
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
-_number: Callable[[float], str] = utils.floatToGoString  # this side of the library has no types
+_number: Callable[[float], str] = utils.floatToGoString  # the library does not type this function
 
 _CHANGING = ("inc", "dec", "set", "observe", "labels", "remove_by_labels")
-"""The methods by which the exporter changes a metric.  `labels` is one of them: a new series begins at 0."""
+"""The methods that change a metric.  `labels` is one of them, because a new series begins at 0."""
 
 
 class CachedFamily:
-    """A metric and its text in each format; every change to the metric, by any thread, is noticed."""
+    """A metric and its text in each format; it notices every change to the metric, by any thread."""
 
     def __init__(self, kind: type[Counter | Gauge | Histogram], *arguments: Any, **more: Any) -> None:
         """The arguments are those of `kind`."""
@@ -39,12 +39,12 @@ class CachedFamily:
         self._born: dict[_Labels, int] = {}
         self._names: tuple[str, ...] = ()
         noticed = {name: self._noticing(getattr(kind, name)) for name in _CHANGING if hasattr(kind, name)}
-        # A subclass for this family alone: the library makes each series as another instance of its family's class.
+        # A subclass for this family alone, because the library makes each series as another instance of its family's class.
         self.metric: Counter | Gauge | Histogram = type(kind.__name__, (kind,), noticed)(*arguments, **more)
         self._names = tuple(arguments[2]) if len(arguments) > 2 else ()
 
     def section(self, fmt: Format, *, created: bool = False) -> Section:
-        """The family's lines as they are now, with their header; `created`: in OpenMetrics with when each counter began."""
+        """The family's current lines with their header; `created` adds when each counter began, in OpenMetrics."""
         version = self._version  # read before the values: a change in between is rendered the next time
         kept = self._kept.get((fmt, created))
         if kept is None or kept[0] is not version:
@@ -57,11 +57,11 @@ class CachedFamily:
         return self._born.get(labels, self._began)
 
     def _labelled(self, *values: str) -> None:
-        """A series is asked for, perhaps for the first time: it begins now, and at 0."""
+        """A series is requested, perhaps for the first time: then it begins now, at 0."""
         self._born.setdefault(tuple(sorted(zip(self._names, map(str, values), strict=True))), _now())
 
     def _removed(self, labels: Mapping[str, str]) -> None:
-        """Series have gone: they begin anew when they come back."""
+        """Series were removed: if they come back, they begin again."""
         self._born = {of: at for of, at in self._born.items() if not labels.items() <= set(of)}
 
     def _noticing(self, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,9 +81,9 @@ class CachedFamily:
 
 
 def family_text(family: Metric, fmt: Format, born: Born | None = None) -> str:
-    """A gauge, counter or histogram in this format, exactly as `generate_latest` of the library writes it.
+    """A gauge, counter or histogram in this format, exactly as the library's `generate_latest` writes it.
 
-    With `born`, OpenMetrics tells when each counter and histogram began.
+    With `born`, OpenMetrics also shows when each counter and histogram began.
     """
     text = fmt is TEXT
     last = {"counter": f"{family.name}_total", "histogram": f"{family.name}_sum"}.get(family.type) if born and not text else None
@@ -100,7 +100,7 @@ def family_text(family: Metric, fmt: Format, born: Born | None = None) -> str:
 
 
 def _now() -> int:
-    """The present (µs): the exporter's own metrics begin by this machine's clock."""
+    """The current time (µs) by this machine's clock, which the exporter's own metrics use."""
     return time.time_ns() // 1000
 
 

@@ -1,7 +1,7 @@
-"""The checksum of two texts in a row from their own checksums, without reading them again.
+"""The checksum of two joined texts from their own checksums, without reading them again.
 
-Python's zlib lacks the C library's `crc32_combine`.  A CRC-32 is a polynomial over the two-element field, its bits reversed: the
-highest bit stands for 1, the next for x.  Appending n bytes multiplies it by x to the power of 8n, modulo a fixed polynomial.
+Python's zlib lacks the C library's `crc32_combine`.  A CRC-32 is a polynomial over the two-element field with its bits reversed:
+the highest bit is 1, the next x.  Appending n bytes multiplies it by x to the power of 8n, modulo a fixed polynomial.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _ONE = 1 << 31
 
 
 def joined(first: int, second: int, shift: int) -> int:
-    """The checksum of two texts in a row; `shift` is that of the second one's length."""
+    """The checksum of two joined texts; `shift` is the factor for the second one's length."""
     return _times(shift, first) ^ second
 
 

@@ -1,6 +1,6 @@
-"""The lines of what is collected beside sessions, whatever it is: a kind of data brings a tuple of families, this renders them.
+"""Renders the lines of collectors: a kind of data has a tuple of families, which this module renders.
 
-An account's lines are kept, and rendered anew only when something of it has changed.
+An account's lines are cached, and rendered again only when it has changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class CollectedText:
     def sections(
         self, collected: Collected[Any], labels: Mapping[Account, str], shown_until: float, *, created: bool
     ) -> dict[str, Sequence[Section]]:
-        """What is published of the accounts that have a label; gauges are shown until that moment (monotonic seconds)."""
+        """The sections of the accounts that have a label; gauges are shown until `until` (monotonic seconds)."""
         holdings = [(holding, label) for a, holding in collected.holdings.items() if holding.tallies and (label := labels.get(a))]
         self._lines = {holding.account: self._of(holding, label, created=created) for holding, label in holdings}
         sections: dict[str, Sequence[Section]] = {}
@@ -69,14 +69,14 @@ class CollectedText:
 
 
 def up_sections(workspace: str, collector: str, until: float) -> Sequence[Section]:
-    """A collector's lines of `COLLECTOR_UP`: up until that moment (monotonic seconds)."""
+    """A collector's lines of `COLLECTOR_UP`, which is 1 until `until` (monotonic seconds)."""
     labels = f'{{workspace="{escape(workspace)}",collector="{collector}"}}'
     up, down = (f"{COLLECTOR_UP.name}{labels} {value}\n".encode() for value in (1, 0))
     return [Section(up, until), Section(down, begins=until)]
 
 
 def _lines(family: Family, holding: Holding[Any], labels: str) -> tuple[list[str], list[str]]:
-    """A holding's lines of a family: those of the text format, and those of OpenMetrics with the beginnings of counters."""
+    """A holding's lines of a family: for the text format, and for OpenMetrics with the creation times of counters."""
     plain: list[str] = []
     more: list[str] = []
     if isinstance(family, CollectedGauge):
@@ -84,7 +84,7 @@ def _lines(family: Family, holding: Holding[Any], labels: str) -> tuple[list[str
     elif isinstance(family, CollectedCounter):
         for own, tally in sorted(holding.tallies.items()):
             if len(own) != len(family.labels):
-                continue  # it is another family's
+                continue  # it belongs to another family
             value = tally.published[family.index]
             names = "".join(f',{name}="{escape(text)}"' for name, text in zip(family.labels, own, strict=True))
             of = f"{{{labels}{names}}} "

@@ -1,4 +1,4 @@
-"""The kinds of families that a collector may have: of what accounts have counted, of what is open, of distributions."""
+"""The kinds of families that a collector may have: counters of accounts, gauges of open items, distributions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from exporter.counting.holdings import Holding
 from exporter.publish.family import Family
 
-COLLECTOR_UP = Family("hms_collector_up", "gauge", "Whether the last read of what is collected beside sessions was whole (1) or not (0).")
+COLLECTOR_UP = Family("hms_collector_up", "gauge", "Whether the collector's last read was complete (1) or not (0).")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollectedCounter(Family):
-    """A counter of each account: the value at `index` of what `Kind.count` gives, microseconds if `time`.
+    """A counter of each account: the value at `index` in the result of `Kind.count`, in microseconds if `time`.
 
-    `labels` are what the kind's own labels are called: it shows those of the counters that have as many.
+    `labels` are the names of the kind's own labels: the family shows the counters that have this many labels.
     """
 
     index: int
@@ -26,13 +26,13 @@ class CollectedCounter(Family):
 
 @dataclass(frozen=True, kw_only=True)
 class CollectedGauge(Family):
-    """A gauge of each account: pairs of labels of its own, as they are written, and a value."""
+    """A gauge of each account: pairs of its own labels, as written, and a value."""
 
     values: Callable[[Holding[Any]], Iterable[tuple[str, str]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollectedDistribution(Family):
-    """A distribution of the workspace, in seconds; `counted_as` is what `Kind.distributions` calls it."""
+    """A distribution of the workspace, in seconds; `counted_as` is its name in `Kind.distributions`."""
 
     counted_as: str

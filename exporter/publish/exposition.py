@@ -1,8 +1,8 @@
-"""The exposition: finished bytes, swapped whole after a poll; a scrape only chooses among them.
+"""The exposition: finished bytes, replaced in one step after a poll; a scrape only chooses among them.
 
-A page consists of *sections*, one for each family and workspace, which hold their text and, once a scraper has asked for gzip,
+A page consists of *sections*, one for each family and workspace, which hold their text and, once a scraper has requested gzip,
 its compressed form.  A gzip page is one stream of the sections' own deflate blocks: nothing is compressed twice, both formats
-share everything but their headers, and the exporter's live metrics follow at the end.
+share everything except their headers, and the exporter's live metrics follow at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from exporter.publish.negotiation import OPENMETRICS, Format, choose_format, wan
 
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 _LEVEL = 1
-"""Takes a third of the usual level's time for a tenth more bytes, measured on pages of the benchmark."""
+"""Takes a third of the default level's time for a tenth more bytes, measured on pages of the benchmark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Page:
 class Section:
     """Some lines of one family, shown from `begins` until `expires` (monotonic seconds).
 
-    `openmetrics` is their text in OpenMetrics, where that is another one.
+    `openmetrics` is their text in OpenMetrics, if it differs.
     """
 
     __slots__ = ("_openmetrics", "_packed", "begins", "expires", "text")
@@ -53,18 +53,25 @@ class Section:
         self._packed: Packed | None = None
 
     def within(self, fmt: Format) -> Section:
-        """The section as this format has it."""
+        """The section in this format."""
         return self._openmetrics if self._openmetrics is not None and fmt is OPENMETRICS else self
 
+    def take_over(self, before: Section) -> None:
+        """Keeps of an earlier section what was worked out for the same text."""
+        if self.text == before.text:
+            self.text, self._packed = before.text, before._packed
+        if self._openmetrics is not None and before._openmetrics is not None:
+            self._openmetrics.take_over(before._openmetrics)
+
     def packed(self) -> Packed:
-        """The text compressed; worked out once."""
+        """The compressed text, made once."""
         if self._packed is None:
             self._packed = Packed(deflate(self.text), zlib.crc32(self.text), checksums.shift(len(self.text)))
         return self._packed
 
 
 class Packed(NamedTuple):
-    """A text as deflate blocks that fit anywhere in a stream, its checksum, and the factor for the checksum of a text before it."""
+    """A text as deflate blocks that fit anywhere in a stream, its checksum, and the factor for a preceding text's checksum."""
 
     blocks: bytes
     checksum: int
@@ -83,14 +90,14 @@ Sections = Mapping[str, Sequence[Section]]
 """A workspace's sections by family."""
 
 Live = Callable[[Format, frozenset[str]], Sequence[Section]]
-"""The exporter's own metrics in a format, of these names only (none: all), as sections that end the page."""
+"""Returns the exporter's own metrics in a format, only these names (none: all), as the sections that end the page."""
 
 _NAMES = frozenset(family.name for family in FAMILIES)
 _HEADERS = {fmt: {family.name: Section(header(family, openmetrics=fmt is OPENMETRICS)) for family in FAMILIES} for fmt in Format}
 
 
 class _State:
-    """Everything that is published at one moment: immutable, except for pages that are made once and kept."""
+    """Everything that is published at one moment: immutable, except for pages that are made once and cached."""
 
     def __init__(self, workspaces: Mapping[str, Sections]) -> None:
         self.workspaces = workspaces
@@ -99,12 +106,12 @@ class _State:
         self.pages: dict[tuple[Format, float], _Static] = {}
 
     def moment(self, now: float) -> float:
-        """Until when the page of `now` is valid: pages differ only in the sections that have begun or expired."""
+        """Until when the page of `now` is valid: pages differ only in which sections have begun or expired."""
         index = bisect.bisect_right(self.turns, now)
         return self.turns[index] if index < len(self.turns) else float("inf")
 
     def static(self, fmt: Format, now: float) -> _Static:
-        """The page of now in this format, without the live part."""
+        """The page of `now` in this format, without the live part."""
         moment = self.moment(now)
         static = self.pages.get((fmt, moment))
         if static is None:
@@ -122,7 +129,7 @@ class _State:
 
 
 class _Zipped(NamedTuple):
-    """Sections compressed: their blocks, how many bytes those have, and the checksum of the text."""
+    """Compressed sections: their blocks, the size of the blocks in bytes, and the checksum of the text."""
 
     blocks: Sequence[bytes]
     size: int
@@ -130,21 +137,21 @@ class _Zipped(NamedTuple):
 
 
 class _Static:
-    """The part of a page that does not change until the next poll, or until something in it expires: nothing but shared texts."""
+    """The part of a page that does not change until the next poll, or until something in it expires; it only shares texts."""
 
     def __init__(self, sections: Sequence[Section]) -> None:
         self.sections = sections
         self.plain = [section.text for section in sections]
         self.length = sum(map(len, self.plain))
         self.whole: _Zipped | None = None
-        """All of it compressed in one piece, once it has been asked for: one piece is sent faster than many."""
+        """The compressed page in one piece, once requested, because one piece is sent faster than many."""
 
     def zipped(self) -> _Zipped:
-        """All of it compressed, in pieces that all pages share."""
+        """The compressed page, in pieces that all pages share."""
         return _zip(self.sections)
 
     def zipped_whole(self) -> _Zipped:
-        """All of it compressed in one piece; made once."""
+        """The compressed page in one piece, made once."""
         if self.whole is None:
             blocks, size, checksum = self.zipped()
             self.whole = _Zipped((b"".join(blocks),), size, checksum)
@@ -152,7 +159,7 @@ class _Static:
 
 
 def _zip(sections: Iterable[Section], checksum: int = 0) -> _Zipped:
-    """Sections compressed, to follow a text of this checksum."""
+    """Compresses sections that follow a text with this checksum."""
     blocks: list[bytes] = []
     size = 0
     for section in sections:
@@ -164,9 +171,9 @@ def _zip(sections: Iterable[Section], checksum: int = 0) -> _Zipped:
 
 
 class Exposition:
-    """What is published.  `live` gives the exporter's own metrics in the format asked for, as they are at each scrape.
+    """The published pages.  `live` returns the exporter's own metrics in the requested format at each scrape.
 
-    `may_show` is asked at each scrape whether workspaces may be shown: of two exporters only the active one shows any.
+    `may_show` says at each scrape whether workspaces may be shown: of two exporters, only the active one shows any.
     """
 
     def __init__(self, live: Live, monotonic: Callable[[], float] = time.monotonic, may_show: Callable[[], bool] = lambda: True) -> None:
@@ -178,14 +185,18 @@ class Exposition:
         self._asked: frozenset[tuple[Format, bool]] = frozenset()
 
     def publish(self, workspace: str, sections: Sections | None) -> None:
-        """Replaces a workspace's sections, at once and whole; `None` removes them.  They belong to families of `FAMILIES`.
+        """Replaces all of a workspace's sections in one step; `None` removes them.  They must belong to families of `FAMILIES`.
 
-        The kinds of pages that scrapers have asked for are finished here, in the thread of the poll, so that a scrape finds them
-        ready.  zlib lets go of the interpreter while it compresses a section.
+        The kinds of pages that scrapers have requested are finished here, in the poll's thread, so that a scrape finds them ready.
+        zlib releases the interpreter lock while it compresses a section.
         """
         for name in sections or ():
             if name not in _NAMES:
                 raise ValueError(f"{name} is published, but is not among FAMILIES, which give a page its headers and order")
+        shown = self._state.workspaces.get(workspace, {})
+        for name, group in (sections or {}).items():
+            for section, before in zip(group, shown.get(name, ()), strict=False):
+                section.take_over(before)
         asked = self._asked
         for fmt in {fmt for fmt, gzip in asked if gzip}:
             for section in (section for group in (sections or {}).values() for section in group):
@@ -202,14 +213,14 @@ class Exposition:
             self._state = state
 
     def clear(self) -> None:
-        """Nothing is published any more."""
+        """Removes everything that is published."""
         with self._lock:
             self._state = _State({})
 
     def page(self, accept: str, accept_encoding: str, names: frozenset[str] = frozenset()) -> Page:
-        """The answer to a scrape with these headers, of the samples of these names only, if there are any."""
+        """The answer to a scrape with these headers; if names are given, only with their samples."""
         fmt, gzip = choose_format(accept), wants_gzip(accept_encoding)
-        # The live part first: a scraper that sees a poll counted must see what that poll published.
+        # The live part comes first: a scraper that sees a poll counted must also see the data of that poll.
         live = self._live(fmt, names)
         state, now = self._state, self._monotonic()
         if not self._may_show():
@@ -217,21 +228,21 @@ class Exposition:
             return _page(fmt, static, _without_workspaces(live), static.zipped() if gzip else None)
         if names:
             static = _Static(_chosen(state, fmt, now, names))
-            # A filtered page is not joined: if many slow readers each held a copy, the copies would add up.
+            # A filtered page is not joined, because the copies held by many slow readers would add up.
             return _page(fmt, static, live, static.zipped() if gzip else None)
         self._asked |= {(fmt, gzip)}
         static = state.static(fmt, now)
         return _page(fmt, static, live, static.zipped_whole() if gzip else None)
 
     def finished(self, accept: str, accept_encoding: str) -> Page | None:
-        """The same answer if everything but the live part is ready, so that it costs next to nothing; otherwise `None`."""
+        """The same answer if everything except the live part is ready, so that it costs little; otherwise `None`."""
         fmt, gzip = choose_format(accept), wants_gzip(accept_encoding)
         if not self._is_ready(fmt, gzip) or not self._may_show():
             return None
         live = self._live(fmt, frozenset())
         state, now = self._state, self._monotonic()
         static = state.pages.get((fmt, state.moment(now)))
-        if static is None or (gzip and static.whole is None):  # a poll or an expiry came in between
+        if static is None or (gzip and static.whole is None):  # there was a poll or an expiry in between
             return None
         return _page(fmt, static, live, static.whole if gzip else None)
 
@@ -242,7 +253,7 @@ class Exposition:
 
 
 def _without_workspaces(sections: Iterable[Section]) -> list[Section]:
-    """Sections without the lines that have the label `workspace`."""
+    """The sections without the lines that have the label `workspace`."""
     return [
         Section(b"".join(line for line in section.text.splitlines(keepends=True) if not _OF_A_WORKSPACE.match(line)))
         for section in sections
@@ -253,7 +264,7 @@ _OF_A_WORKSPACE = re.compile(rb'[^#{]+\{([^"]*"(\\.|[^"\\])*",)*workspace="')
 
 
 def _page(fmt: Format, static: _Static, live: Sequence[Section], zipped: _Zipped | None) -> Page:
-    """A page of both parts; `zipped` is the static one compressed, `None` for a plain page."""
+    """A page of both parts; `zipped` is the compressed static part, or `None` for a plain page."""
     length = static.length + sum(len(section.text) for section in live)
     if zipped is None:
         return Page(fmt.content_type, None, [*static.plain, *(section.text for section in live)], length)
@@ -273,7 +284,7 @@ def _all(state: _State, fmt: Format, now: float) -> list[Section]:
 
 
 def _chosen(state: _State, fmt: Format, now: float, names: frozenset[str]) -> list[Section]:
-    """The sections with samples of these names; histograms, which are small, are cut to the lines of these names."""
+    """The sections with samples of these names; histograms, which are small, are filtered line by line."""
     sections: list[Section] = []
     for family in FAMILIES:
         wanted = names.intersection(sample_names(family))
@@ -288,5 +299,5 @@ def _chosen(state: _State, fmt: Format, now: float, names: frozenset[str]) -> li
 
 
 def _gzip_trailer(checksum: int, length: int) -> bytes:
-    """RFC 1952: the checksum and the length (modulo 2³²) of what was compressed."""
+    """RFC 1952: the checksum and the length (modulo 2³²) of the uncompressed text."""
     return struct.pack("<II", checksum, length & 0xFFFFFFFF)

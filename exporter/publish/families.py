@@ -1,4 +1,4 @@
-"""The metric families that are made of the ledger: each with its name, type, HELP and lines.
+"""The metric families made from the ledger, each with its name, type, HELP and lines.
 
 A family is one entry of a table below.  Adding an entry publishes it: nothing else lists the families or their order.
 """
@@ -20,14 +20,14 @@ from exporter.publish.added import CLIENT_ERROR_FAMILIES, DELIVERY_FAMILIES
 from exporter.publish.beside import LISTED
 from exporter.publish.collected_families import COLLECTOR_UP
 from exporter.publish.family import Family
-from exporter.publish.writing import escape, histogram_lines, seconds
+from exporter.publish.writing import escape, histogram_lines, seconds, time_lines
 from exporter.times import SECOND
 
-# -- of a room or group -----------------------------------------------------------------------------------------------
+# -- rooms and groups -------------------------------------------------------------------------------------------------
 
 
 class AccountView(NamedTuple):
-    """An account and its labels, written once for all its lines: with braces, and a space at the end."""
+    """An account and its labels, which are rendered once for all lines, with braces and a space at the end."""
 
     state: AccountState
     known: KnownRoom | None
@@ -35,21 +35,39 @@ class AccountView(NamedTuple):
     roles: Sequence[tuple[str, RoleTotals, str]]
     """Each role with its totals and the labels of its series."""
     bots: frozenset[str]
-    """Those of the roles whose peers are no people: their time is no usage."""
+    """The roles whose peers are not people: their time does not count as usage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccountFamily(Family):
-    """A family with `lines` for every room or group, one line a role if `by_role`."""
+    """A family with `lines` for every room or group, one for each role if `by_role`."""
 
     lines: Callable[[AccountView], str]
     by_role: bool = False
-    moves: bool = False
-    """Whether its values rise with time alone, while nobody comes or goes."""
+
+    def text(self, of: AccountView) -> bytes:
+        """An account's lines."""
+        return self.lines(of).encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovingFamily(Family):
+    """A family of times that rise while nobody comes or goes.
+
+    Each line is one of `starts`, which stay the same as long as the labels do, and the time at the same place in `micros`.
+    """
+
+    starts: Callable[[AccountView], list[str]]
+    micros: Callable[[AccountView], list[int]]
+    by_role: bool = False
+
+    def text(self, of: AccountView) -> bytes:
+        """An account's lines."""
+        return time_lines([start.encode() for start in self.starts(of)], self.micros(of))
 
 
 def _momentary(name: str, text: str, value: Callable[[Gauges], object]) -> AccountFamily:
-    """A gauge of the last poll: absent before the first one, and where the value is `None`."""
+    """A gauge of the last poll, absent before the first one and if the value is `None`."""
 
     def lines(of: AccountView) -> str:
         found = None if of.state.gauges is None else value(of.state.gauges)
@@ -58,8 +76,8 @@ def _momentary(name: str, text: str, value: Callable[[Gauges], object]) -> Accou
     return AccountFamily(name, "gauge", text, expires=True, lines=lines)
 
 
-def _counter(name: str, text: str, value: Callable[[AccountState], object], *, moves: bool = False) -> AccountFamily:
-    return AccountFamily(name, "counter", text, lines=lambda of: f"{name}{of.labels}{value(of.state)}\n", moves=moves)
+def _counter(name: str, text: str, value: Callable[[AccountState], object]) -> AccountFamily:
+    return AccountFamily(name, "counter", text, lines=lambda of: f"{name}{of.labels}{value(of.state)}\n")
 
 
 def _role_counter(name: str, text: str, value: Callable[[RoleTotals], object]) -> AccountFamily:
@@ -76,11 +94,6 @@ def _peers_active(of: AccountView) -> str:
     return "".join([f"hms_peers_active{labels}{gauges.peers[role]}\n" for role, _, labels in of.roles if role in gauges.peers])
 
 
-def _peer_seconds(of: AccountView) -> str:
-    # This runs at each poll for every role of every running session: calling `seconds` would take longer than all the rest.
-    return "".join([f"hms_peer_seconds_total{labels}{totals.published_seconds / SECOND!r}\n" for _, totals, labels in of.roles])
-
-
 def _room_info(of: AccountView) -> str:
     known = of.known
     if known is None or not known.answered or not known.exists:
@@ -92,27 +105,30 @@ def _room_info(of: AccountView) -> str:
     )
 
 
-def _usage(of: AccountView) -> str:
-    if of.state.account == OVERFLOW:
-        return ""  # it is part of the workspace's own line, `elsewhere`
-    people = [(labels, totals) for role, totals, labels in of.roles if role not in of.bots]
-    return "".join([period_lines("hms_usage_peer_seconds", labels, totals.usage_day, totals.usage_month) for labels, totals in people])
+def _users_of_time(of: AccountView) -> list[tuple[str, RoleTotals]]:
+    """Labels and totals of the roles whose time is usage; none of `_other`'s, whose time is part of the workspace's own lines."""
+    return [] if of.state.account == OVERFLOW else [(labels, totals) for role, totals, labels in of.roles if role not in of.bots]
 
 
 def period_lines(name: str, labels: str, day: int, month: int) -> str:
-    """The lines of a day's and a month's usage (µs); `labels` have their braces, and a space at the end."""
+    """The lines of a day's and a month's usage (µs); `labels` include braces and a space at the end."""
+    of_day, of_month = _period_starts(name, labels)
+    return f"{of_day}{day / SECOND!r}\n{of_month}{month / SECOND!r}\n"
+
+
+def _period_starts(name: str, labels: str) -> tuple[str, str]:
     start = f'{name}{labels[:-2]},period="'
-    return f'{start}day"}} {day / SECOND!r}\n{start}month"}} {month / SECOND!r}\n'
+    return f'{start}day"}} ', f'{start}month"}} '
 
 
-USAGE_FAMILY = AccountFamily(
+USAGE_FAMILY = MovingFamily(
     "hms_usage_peer_seconds",
     "gauge",
     "Participant time of this UTC day or month so far; it starts over with each. Rooms without series are under _other.",
-    lines=_usage,
-    moves=True,
+    starts=lambda of: [start for labels, _ in _users_of_time(of) for start in _period_starts("hms_usage_peer_seconds", labels)],
+    micros=lambda of: [micros for _, role in _users_of_time(of) for micros in (role.usage_day, role.usage_month)],
 )
-ACCOUNT_FAMILIES = (
+ACCOUNT_FAMILIES: tuple[AccountFamily | MovingFamily, ...] = (
     _momentary("hms_sessions_active", "Sessions running in the room at the last poll.", lambda gauges: gauges.sessions),
     _momentary(
         "hms_session_start_timestamp_seconds",
@@ -122,38 +138,39 @@ ACCOUNT_FAMILIES = (
     AccountFamily("hms_peers_active", "gauge", "Peers connected at the last poll.", expires=True, lines=_peers_active, by_role=True),
     _momentary(
         "hms_peers_active_peak",
-        "Most people connected at one moment since the poll before, worked out from their times of joining and leaving.",
+        "Most people connected at one moment since the previous poll, computed from join and leave times.",
         lambda gauges: gauges.peak,
     ),
     _momentary("hms_users_active", "Distinct user ids among the people connected at the last poll.", lambda gauges: gauges.users),
     _counter("hms_sessions_started_total", "Sessions started.", lambda state: state.totals.published_started),
     _counter("hms_sessions_ended_total", "Sessions ended.", lambda state: state.totals.published_ended),
-    _counter(
+    MovingFamily(
         "hms_session_seconds_total",
+        "counter",
         "Wall-clock time of sessions, running ones included up to the last poll.",
-        lambda state: seconds(state.totals.published_seconds),
-        moves=True,
+        starts=lambda of: [f"hms_session_seconds_total{of.labels}"],
+        micros=lambda of: [of.state.totals.published_seconds],
     ),
     _role_counter("hms_peers_joined_total", "Peers joined, by the role they were first seen in.", lambda role: role.published_joined),
     _role_counter("hms_peers_left_total", "Peers left, by the role they were last seen in.", lambda role: role.published_left),
-    AccountFamily(
+    MovingFamily(
         "hms_peer_seconds_total",
         "counter",
         "Participant time, which is what 100ms bills: the stays of all peers, connected ones included up to the last poll.",
-        lines=_peer_seconds,
+        starts=lambda of: [f"hms_peer_seconds_total{labels}" for _, _, labels in of.roles],
+        micros=lambda of: [totals.published_seconds for _, totals, _ in of.roles],
         by_role=True,
-        moves=True,
     ),
-    AccountFamily("hms_room_info", "gauge", "What 100ms says of the room; always 1.", lines=_room_info),
+    AccountFamily("hms_room_info", "gauge", "The room as 100ms describes it; always 1.", lines=_room_info),
     USAGE_FAMILY,
 )
 
 
-# -- of a workspace ---------------------------------------------------------------------------------------------------
+# -- workspaces -------------------------------------------------------------------------------------------------------
 
 
 class Overview(NamedTuple):
-    """How many rooms a workspace has, by what is known of them."""
+    """A workspace's numbers of rooms: configured, tracked, missing, overflowed."""
 
     configured: int
     tracked: int
@@ -162,12 +179,12 @@ class Overview(NamedTuple):
 
     @classmethod
     def of(cls, rooms: Rooms, tracked: int) -> Overview:
-        """The counts of these rooms; `tracked` of them have series."""
+        """The numbers of these rooms; `tracked` of them have series."""
         return cls(configured=len(rooms.scope.ids), tracked=tracked, missing=rooms.missing, overflowed=len(rooms.overflowed))
 
 
 class WorkspaceView(NamedTuple):
-    """A workspace and its labels, without braces; `created` asks for when its histograms began."""
+    """A workspace and its labels, without braces; `created` adds when its histograms began."""
 
     labels: str
     ledger: Ledger
@@ -183,7 +200,7 @@ class WorkspaceFamily(Family):
 
 
 def _histogram(name: str, text: str, kept_as: str, scale: int) -> WorkspaceFamily:
-    """One histogram of the workspace, there from the start, at 0."""
+    """One histogram of the workspace, present from the start, at 0."""
 
     def lines(of: WorkspaceView) -> str:
         found = of.ledger.histograms.get((kept_as, ""), Histogram(HISTOGRAM_BOUNDS[kept_as]))
@@ -229,7 +246,7 @@ COST_FAMILY = Family("hms_usage_cost", "gauge", "What this month's usage costs s
 UP_FAMILY = Family("hms_up", "gauge", "Whether the last poll read everything it wanted (1) or not (0).")
 
 
-# -- of a budget, of webhooks -----------------------------------------------------------------------------------------
+# -- budgets and webhooks ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +275,7 @@ BUDGET_FAMILIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class WebhookFamily(Family):
-    """A family with one series for every counter of webhooks of the name `counted_as`; `label` is the name of its own label."""
+    """A family with one series for every counter of webhooks named `counted_as`; `label` is the name of its own label."""
 
     counted_as: str
     label: str
@@ -311,11 +328,11 @@ FAMILIES: tuple[Family, ...] = (
     *WORKSPACE_FAMILIES,
     *WEBHOOK_FAMILIES,
 )
-"""All of them, in the order of the page."""
+"""All families, in the order of the page."""
 
 
 def header(family: Family, *, openmetrics: bool) -> bytes:
-    """The HELP and TYPE lines of a family; OpenMetrics names a counter without its `_total`."""
+    """The HELP and TYPE lines of a family; in OpenMetrics a counter's name has no `_total`."""
     name = family.name
     if openmetrics and family.kind == "counter":
         name = name.removesuffix("_total")

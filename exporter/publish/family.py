@@ -1,4 +1,4 @@
-"""What a metric family is, whatever it is made of."""
+"""The base class of all metric families."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Family:
-    """A metric family; `expires` says that its values are of one moment and must not be shown for long after it."""
+    """A metric family; `expires` says that its values belong to one moment and must not be shown long after it."""
 
     name: str
     kind: str

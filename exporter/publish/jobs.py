@@ -1,4 +1,4 @@
-"""The names of what is published of recordings and streams."""
+"""The families of recordings and streams."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def _starting_since(holding: Holding[Any]) -> Iterator[tuple[str, str]]:
 
 
 def job_families(one: str, many: str, words: str) -> tuple[Family, ...]:
-    """The families of a kind of job; `one` and `many` are what metrics call it, `words` what people do."""
+    """The families of a kind of job; `one` and `many` are its singular and plural in metric names, `words` its name in HELP."""
     return (
-        CollectedGauge(f"hms_{many}_active", "gauge", f"{words} that are under way, by status.", expires=True, values=_active),
+        CollectedGauge(f"hms_{many}_active", "gauge", f"{words} in progress, by status.", expires=True, values=_active),
         CollectedGauge(
             f"hms_{one}_starting_since_timestamp_seconds",
             "gauge",
-            f"{words}: when the oldest that has not started was asked for, as Unix time; absent when there is none.",
+            f"{words}: when the oldest one that has not started was requested, as Unix time; absent if there is none.",
             expires=True,
             values=_starting_since,
         ),
-        CollectedCounter(f"hms_{many}_requested_total", "counter", f"{words} asked for.", index=0),
+        CollectedCounter(f"hms_{many}_requested_total", "counter", f"{words} requested.", index=0),
         CollectedCounter(f"hms_{many}_started_total", "counter", f"{words} that have started.", index=1),
         CollectedCounter(f"hms_{many}_completed_total", "counter", f"{words} that have completed.", index=2),
         CollectedCounter(f"hms_{many}_failed_total", "counter", f"{words} that have failed.", index=3),
@@ -42,7 +42,7 @@ def job_families(one: str, many: str, words: str) -> tuple[Family, ...]:
             f"hms_{one}_seconds_total", "counter", f"{words}: their time, running ones included up to the last read.", index=4, time=True
         ),
         CollectedDistribution(
-            f"hms_{one}_start_delay_seconds", "histogram", f"{words}: from being asked for to the start.", counted_as=START_DELAY
+            f"hms_{one}_start_delay_seconds", "histogram", f"{words}: from the request to the start.", counted_as=START_DELAY
         ),
         CollectedDistribution(
             f"hms_{one}_processing_seconds", "histogram", f"{words}: from the stop to completion.", counted_as=PROCESSING

@@ -1,7 +1,7 @@
-"""Which format and which encoding a scraper wants: strict about what is asked, never an error.
+"""The format and the encoding that a scraper wants: parsed strictly, but never an error.
 
-A media range that is not understood is passed over, as RFC 9110 has it; what is left decides, and with nothing left the
-text format is sent, which every scraper reads.
+A media range that is not understood is ignored, as RFC 9110 demands; the rest decides, and if nothing is left, the answer is
+in the text format, which every scraper reads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _LONGEST = 4096
-"""Characters of a header that are looked at: no scraper sends more."""
+"""How many characters of a header are read: no scraper sends more."""
 
 
 class Format(enum.Enum):
@@ -22,13 +22,13 @@ class Format(enum.Enum):
 
     @property
     def content_type(self) -> str:
-        """The header of an answer in this format."""
+        """The `Content-Type` of an answer in this format."""
         return self.value
 
 
 TEXT, OPENMETRICS = Format.TEXT, Format.OPENMETRICS
 _VERSIONS = {
-    # OpenMetrics 0.0.1 is what 1.0.0 was called while it was a draft; text 1.0.0 differs from 0.0.4 only in names that need quotes.
+    # OpenMetrics 0.0.1 is the draft of 1.0.0; text 1.0.0 differs from 0.0.4 only in names that need quotes.
     "application/openmetrics-text": (OPENMETRICS, ("", "1.0.0", "0.0.1")),
     "text/plain": (TEXT, ("", "0.0.4", "1.0.0")),
     "text/*": (TEXT, ("",)),
@@ -43,7 +43,7 @@ class _Range(NamedTuple):
 
 
 def choose_format(accept: str) -> Format:
-    """The format for an `Accept` header: the highest quality wins, and of two alike OpenMetrics."""
+    """The format for an `Accept` header: the highest quality wins; if two are equal, OpenMetrics."""
     best, best_quality = TEXT, 0.0
     for name, parameters, quality in _ranges(accept):
         fmt, versions = _VERSIONS.get(name, (TEXT, ()))
@@ -55,7 +55,7 @@ def choose_format(accept: str) -> Format:
 
 
 def wants_gzip(accept_encoding: str) -> bool:
-    """Whether an `Accept-Encoding` header allows gzip, and prefers nothing else to it."""
+    """Whether an `Accept-Encoding` header allows gzip and prefers nothing else."""
     qualities = {name: quality for name, _, quality in _ranges(accept_encoding)}
     gzip = qualities.get("gzip", qualities.get("*", 0.0))
     return gzip > 0 and gzip >= qualities.get("identity", 0.0)
@@ -74,7 +74,7 @@ def _ranges(text: str) -> Iterator[_Range]:
 
 
 def _quality(text: str) -> float | None:
-    """RFC 9110: 0 to 1 with at most three digits; `None` for what is not one."""
+    """RFC 9110: 0 to 1 with at most three decimals; `None` if the text is not a quality."""
     whole, _, fraction = text.partition(".")
     if whole not in ("0", "1") or len(fraction) > 3 or not (fraction == "" or (fraction.isascii() and fraction.isdigit())):
         return None

@@ -1,8 +1,9 @@
-"""A workspace's pages: what has changed is rendered, the rest is taken as it was, and all of it is swapped in at once."""
+"""Publishes a workspace: renders what has changed, reuses the rest, and replaces everything in one step."""
 
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
@@ -18,17 +19,17 @@ from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition, Section
 from exporter.publish.families import ACCOUNT_FAMILIES, COST_FAMILY, METER_FAMILY, UP_FAMILY, Overview
 from exporter.publish.status import MOST_ROOMS, RoomStatus, WorkspaceStatus
-from exporter.publish.text import AccountText, up_line, workspace_lines
+from exporter.publish.text import AccountText, Columns, up_line, workspace_lines
 from exporter.publish.usage import spent_by_budget, usage_lines, usage_of
 from exporter.publish.webhooks import Counters, room_sections
 from exporter.times import SECOND
 
 SHOWN_INTERVALS = 3
-"""Poll intervals for which gauges keep their last good value."""
+"""For how many poll intervals gauges keep their last good value."""
 
 
 class Publisher:
-    """What a workspace has in the exposition, and how it is made anew after a poll."""
+    """A workspace's part of the exposition, which is renewed after each poll."""
 
     def __init__(self, workspace: str, config: Config, exposition: Exposition, board: BudgetBoard, monotonic: Callable[[], float]) -> None:
         self._name = workspace
@@ -37,36 +38,36 @@ class Publisher:
         self._monotonic = monotonic
         self._sections: Mapping[str, Sequence[Section]] = {}
         self.heard: Callable[[], Counters] | None = None
-        """What webhooks have counted, where they are received."""
+        """The counters of webhooks, if webhooks are received."""
         self.beside: Callable[[Mapping[Account, str]], Mapping[str, Sequence[Section]]] | None = None
-        """The sections of what is collected beside sessions, of the accounts that have a label."""
+        """Returns the sections of collectors, for the accounts that have a label."""
         self.metered: Callable[[int], Mapping[Meter, MeterUse]] = lambda _: {}
-        """What the workspace has used of the meters that are collected beside sessions, as of a moment (µs)."""
+        """Returns the workspace's use of the collected meters, as of a moment (µs)."""
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """Takes over a configuration."""
+        """Applies a configuration."""
         self._config = config
         self._texts: dict[Account, AccountText] = {}
         self._budgets = [budget for budget in config.budgets if budget.workspace in (None, self._name)]
         self.rooms_of_budgets: frozenset[str] = frozenset().union(*(budget.rooms or () for budget in self._budgets))
-        """The names and ids of rooms that budgets are for."""
+        """The names and ids of the rooms of budgets."""
 
     def forget(self, account: Account) -> None:
-        """An account has left the memory."""
+        """Forgets an account that has left memory."""
         self._texts.pop(account, None)
 
     def publish_down(self) -> None:
-        """Leaves everything as it was, but says that the last poll did not come to its end."""
+        """Sets `hms_up` to 0 because the last poll did not finish; everything else stays."""
         self._show({**self._sections, UP_FAMILY.name: [Section(up_line(self._name, up=False))]})
 
     def publish(self, ledger: Ledger, rooms: Rooms, good_since: float | None, status: WorkspaceStatus) -> WorkspaceStatus:
-        """Renders what has changed and swaps it in; returns the status with the figures that are shown now.
+        """Renders and publishes what has changed; returns the status with the current figures.
 
-        `good_since` is when the last poll had read everything, if it had.
+        `good_since` is when the last poll had read everything, or `None` if it had not.
         """
-        shown: dict[float, list[tuple[bytes, ...]]] = {}
-        beginnings: dict[float, list[tuple[bytes, ...]]] = {}
+        shown: defaultdict[float, Columns] = defaultdict(Columns)
+        beginnings: defaultdict[float, Columns] = defaultdict(Columns)
         created = self._config.web.created_timestamps
         sessions = peers = users = tracked = 0
         lifetime = SHOWN_INTERVALS * self._config.poll.interval
@@ -83,9 +84,9 @@ class Publisher:
                 text = self._texts[account] = AccountText(ledger.bots)
             lines = text.lines(self._name, label, state, known)
             expires = state.fresh + lifetime if state.gauges is not None else 0.0
-            shown.setdefault(expires, []).append(lines)
+            shown[expires].add(lines)
             if created:
-                beginnings.setdefault(expires, []).append(text.openmetrics(state))
+                beginnings[expires].add(text.openmetrics(lines))
             tracked += account.id != "_other"
             if state.gauges is not None and expires > now:
                 alive = True
@@ -95,21 +96,19 @@ class Publisher:
                 if state.gauges.sessions:
                     running.append((label, state))
         sections = self._usage(ledger, rooms)
-        for expires, fragments in sorted(shown.items()):
-            columns = zip(*fragments, strict=True)
-            more = zip(*beginnings[expires], strict=True) if created else repeat(None)
-            for family, column, of_openmetrics in zip(ACCOUNT_FAMILIES, columns, more, strict=False):
-                differs = of_openmetrics is not None and family.kind == "counter"
-                whole = b"".join(of_openmetrics) if differs and of_openmetrics else None
+        for expires, columns in sorted(shown.items()):
+            more = beginnings[expires].texts() if created else repeat(None)
+            for family, column, of_openmetrics in zip(ACCOUNT_FAMILIES, columns.texts(), more, strict=False):
+                whole = of_openmetrics if family.kind == "counter" else None
                 until = expires if family.expires else float("inf")
-                sections.setdefault(family.name, []).append(Section(b"".join(column), until, openmetrics=whole))
+                sections.setdefault(family.name, []).append(Section(column, until, openmetrics=whole))
         overview = Overview.of(rooms, tracked)
         sections |= self._of_workspace(ledger, overview)
         sections |= {name: list(of) for name, of in self._beside(ledger, rooms).items()}
         if self.heard is not None:
             labels = {a: rooms.label(a) for a in ledger.accounts if rooms.shown(a)}
             sections |= {n: list(of) for n, of in room_sections(self._name, self.heard(), labels.get, created=created).items()}
-        # A poll that goes on for longer than the gauges are shown must not be taken for a good one meanwhile.
+        # A poll that takes longer than gauges are shown must not count as a good one meanwhile.
         ends = now if good_since is None else good_since + lifetime
         sections[UP_FAMILY.name] = [Section(up_line(self._name, up=True), ends), Section(up_line(self._name, up=False), begins=ends)]
         self._show(sections)
@@ -118,9 +117,9 @@ class Publisher:
         return replace(status, rooms=tracked, sessions=sessions, peers=peers, users=users, busiest=_busiest(running, ledger.bots))
 
     def publish_beside(self, ledger: Ledger, rooms: Rooms, *, durable: bool) -> None:
-        """Renews what is collected beside sessions, what that costs and how much of its budgets it uses, and nothing else.
+        """Renews only the data of collectors, with its costs and its use of budgets.
 
-        Costs and budgets also tell of sessions: they stay as they are unless the ledger is `durable`.
+        Costs and budgets also include sessions: they stay as they are unless the ledger is `durable`.
         """
         usage = self._usage(ledger, rooms) if durable else {}
         of_meters = {family.name: usage[family.name] for family in (METER_FAMILY, COST_FAMILY) if family.name in usage}
@@ -139,10 +138,11 @@ class Publisher:
         return {name: [Section(text, openmetrics=whole[name])] for name, text in texts.items()}
 
     def _usage(self, ledger: Ledger, rooms: Rooms) -> dict[str, list[Section]]:
-        """The usage that no account's own lines tell: of rooms without series, of recordings and streams, in money, and of budgets."""
+        """Usage that no account's own lines show: of rooms without series, of recordings and streams, in money, and of budgets."""
         if ledger.now is None:
             return {}
-        usage = usage_of(ledger, rooms, self.metered(ledger.now), ledger.now)
+        is_added_up = self._config.prices is not None or bool(self._budgets)
+        usage = usage_of(ledger, rooms, self.metered(ledger.now), ledger.now, whole=is_added_up)
         self._board.tell(self._name, spent_by_budget(usage, self._budgets, ledger, rooms))
         return {name: [Section(text)] for name, text in usage_lines(self._name, usage, self._config.prices, rooms.label).items()}
 
@@ -152,7 +152,7 @@ class Publisher:
 
 
 def _busiest(running: Sequence[tuple[str, AccountState]], bots: frozenset[str]) -> tuple[RoomStatus, ...]:
-    """The rooms for the landing page, of all that have a running session and their labels."""
+    """The rooms for the landing page, from all with a running session."""
 
     def peers(of: tuple[str, AccountState]) -> tuple[int, str]:
         gauges = of[1].gauges

@@ -1,4 +1,4 @@
-"""The exporter's own metrics: its requests to 100ms, its polls, its process.  A scrape shows them as they are at that moment."""
+"""The exporter's own metrics: its requests to 100ms, its polls, its process.  A scrape shows their current values."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ REJECTED_KINDS = get_args(RejectionKind)
 
 
 class SelfMetrics:
-    """All families of the exporter's own, in a registry of their own."""
+    """All families about the exporter itself, in their own registry."""
 
     def __init__(self, version: str, revision: str) -> None:
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it ships without types here
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library does not type this function
         self.registry = registry = CollectorRegistry()
         self.created = False
-        """Whether OpenMetrics tells when each counter began: with the process, or when its labels were first seen."""
+        """Whether OpenMetrics shows when each counter began: with the process, or when its labels were first seen."""
         self._families: list[CachedFamily] = []
         self._add_families_of_polls()
         self._add_families_of_requests()
@@ -49,14 +49,14 @@ class SelfMetrics:
 
     def _add_families_of_polls(self) -> None:
         by = ["workspace"]
-        self.polls = self._add(Counter, "hms_exporter_polls", "Polls ended, whole or not.", by)
+        self.polls = self._add(Counter, "hms_exporter_polls", "Polls ended, complete or not.", by)
         self.failures = self._add(Counter, "hms_exporter_poll_failures", "Polls that did not read everything they wanted.", by)
-        self.skipped = self._add(Counter, "hms_exporter_polls_skipped", "Polls not begun because the one before was still running.", by)
+        self.skipped = self._add(Counter, "hms_exporter_polls_skipped", "Polls skipped because the previous one was still running.", by)
         self.duration = self._add(Histogram, "hms_exporter_poll_duration_seconds", "How long polls take.", by, buckets=_POLL_SECONDS)
         self.last_success = self._add(
             Gauge,
             "hms_exporter_last_success_timestamp_seconds",
-            "When the last poll ended that read everything, as Unix time; 0 before the first.",
+            "When the last complete poll ended, as Unix time; 0 before the first.",
             by,
         )
         self.catch_up = self._add(
@@ -81,9 +81,7 @@ class SelfMetrics:
         )
         self.retries = self._add(Counter, "hms_exporter_api_retries", "Requests tried again.", by)
         self.throttled = self._add(Counter, "hms_exporter_api_throttled_seconds", "Time waited because 100ms asked for it.", by)
-        self.rejected = self._add(
-            Counter, "hms_exporter_records_rejected", "Records that made no sense and were left out.", ["workspace", "kind"]
-        )
+        self.rejected = self._add(Counter, "hms_exporter_records_rejected", "Invalid records that were left out.", ["workspace", "kind"])
         self.token_expiry = self._add(
             Gauge, "hms_exporter_token_expiry_timestamp_seconds", "When the management token expires, as Unix time.", by
         )
@@ -103,20 +101,20 @@ class SelfMetrics:
         return cast(M, family.metric)
 
     def workspace(self, name: str, interval: float) -> WorkspaceMetrics:
-        """The families of one workspace, at 0 where nothing has happened yet."""
+        """The families of one workspace, at 0 until something happens."""
         return WorkspaceMetrics(self, name, interval)
 
     def forget(self, name: str) -> None:
-        """A workspace has left the configuration: its series go too."""
+        """Removes the series of a workspace that was removed from the configuration."""
         of_no_workspace = (self.active, self.reload_successful, self.reload_success_time)
         for family in vars(self).values():
             if isinstance(family, Counter | Gauge | Histogram) and family not in of_no_workspace:
                 family.remove_by_labels({"workspace": name})
 
     def render(self, fmt: Format, names: frozenset[str]) -> Sequence[Section]:
-        """All of it, or the samples of these names only; ends the exposition, in OpenMetrics with its mark.
+        """All of these metrics, or only the samples of these names; they end the exposition, in OpenMetrics with its end mark.
 
-        A family is rendered again only after it has changed.  The process's own change all the time, and are few.
+        A family is rendered again only after it has changed.  The process's own families always change, but are few.
         """
         if names:
             generate = prometheus_client.generate_latest if fmt is TEXT else prometheus_client.openmetrics.exposition.generate_latest
@@ -127,7 +125,7 @@ class SelfMetrics:
 
 
 class WorkspaceMetrics:
-    """One workspace's own metrics; it is what a client tells of its requests."""
+    """One workspace's metrics about the exporter; a client reports its requests to it."""
 
     def __init__(self, metrics: SelfMetrics, name: str, interval: float) -> None:
         self._metrics = metrics
@@ -153,7 +151,7 @@ class WorkspaceMetrics:
         self._metrics.request_duration.labels(self._name, endpoint).observe(seconds)
 
     def retry(self) -> None:
-        """A request is tried again."""
+        """A request is retried."""
         self._retries.inc()
 
     def throttled(self, seconds: float) -> None:
@@ -161,10 +159,10 @@ class WorkspaceMetrics:
         self._throttled.inc(seconds)
 
     def clock_skew(self, seconds: float) -> None:
-        """The API's clock minus ours."""
+        """The API's clock minus this machine's."""
         self._metrics.clock_skew.labels(self._name).set(seconds)
 
     def token_expiry(self, timestamp: float, *, minted: bool) -> None:
-        """When the token in use expires, and whether the exporter mints it."""
+        """When the current token expires, and whether the exporter mints it."""
         self._metrics.token_expiry.labels(self._name).set(timestamp)
         self._metrics.token_minted.labels(self._name).set(int(minted))

@@ -1,4 +1,4 @@
-"""How the workspaces are, as values: what the landing page shows and the health checks ask for."""
+"""The status of workspaces as plain values, for the landing page and the health checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 MOST_ROOMS = 10
-"""Rooms of a workspace that the landing page shows."""
+"""The maximum number of rooms that the landing page shows of a workspace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,43 +24,43 @@ class RoomStatus:
 
 @dataclass(frozen=True, slots=True)
 class CollectorStatus:
-    """What is collected beside sessions, as its last turn left it; `read_at` is when it was last read whole."""
+    """A collector after its last turn; `read_at` is when it was last read completely."""
 
     name: str
     state: Literal["waiting", "ok", "failing", "silent"]
     read_at: float | None = None
     reason: str | None = None
-    """Why it fails or is left alone, free of secrets."""
+    """Why it fails or is left alone, without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceStatus:
-    """A workspace as its last poll left it; times are seconds since the epoch, figures are None while unknown or too old to show."""
+    """A workspace after its last poll; times are seconds since the epoch, figures are `None` while unknown or too old to show."""
 
     name: str
     state: Literal["ok", "failing", "waiting"] = "waiting"
     polled_at: float | None = None
     succeeded_at: float | None = None
     reason: str | None = None
-    """Why it is failing, free of secrets."""
+    """Why it is failing, without secrets."""
     rooms: int | None = None
     """Rooms with series."""
     sessions: int | None = None
     peers: int | None = None
     users: int | None = None
     calls_per_hour: float | None = None
-    """To the API, at the present pace."""
+    """Calls to the API, at the current pace."""
     catching_up: float | None = None
-    """How much of the past has been read, from 0 to 1; None when there is nothing to catch up."""
+    """How much of the past has been read, from 0 to 1; `None` if there is no catch-up."""
     busiest: tuple[RoomStatus, ...] = ()
-    """Of the rooms with a running session those with most peers, at most `MOST_ROOMS`."""
+    """The rooms with a running session that have the most peers, at most `MOST_ROOMS`."""
     collectors: tuple[CollectorStatus, ...] = ()
-    """What is collected beside sessions."""
+    """The collectors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the landing page shows; `started_at` in seconds since the epoch, `poll_interval` in seconds."""
+    """The data of the landing page; `started_at` is in seconds since the epoch, `poll_interval` in seconds."""
 
     version: str
     revision: str

@@ -1,4 +1,4 @@
-"""The lines of what is added up beside sessions."""
+"""The lines of the adders' counters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporter.publish.writing import created_line, escape
 
 
 class SumsText:
-    """A workspace's lines of some families, made anew only when something of them has changed."""
+    """A workspace's lines of some families, rendered again only after a change."""
 
     def __init__(self, workspace: str, families: Sequence[SumFamily]) -> None:
         self._workspace = f'workspace="{escape(workspace)}"'
@@ -22,7 +22,7 @@ class SumsText:
         self._sections: Mapping[str, Sequence[Section]] = {}
 
     def sections(self, sums: Sums, labels: Mapping[Account, str], *, created: bool) -> Mapping[str, Sequence[Section]]:
-        """What is counted of the workspace, and of the rooms and groups that have a label."""
+        """The counters of the workspace, and of the rooms and groups that have a label."""
         names = {owner: labels[owner] for owner in sums.of if owner in labels}
         key = (sums.version, names, created)
         if key != self._key:

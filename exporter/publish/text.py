@@ -1,12 +1,13 @@
-"""The lines of accounts and workspaces, by family: finished bytes for the exposition.
+"""The lines of accounts and workspaces by family: finished bytes for the exposition.
 
-An account's lines are rendered anew only when something of it has changed: most of a large exposition stays the same from one
-poll to the next.
+An account's lines are rendered again only when it has changed, because most of a large exposition stays the same from one poll
+to the next.  Where sessions run, time goes on in any case: the times of all such accounts are written together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from exporter.counting.accounts import AccountState
 from exporter.counting.ledger import Ledger
@@ -16,86 +17,137 @@ from exporter.publish.families import (
     UP_FAMILY,
     WORKSPACE_FAMILIES,
     AccountView,
+    MovingFamily,
     Overview,
     WorkspaceView,
 )
-from exporter.publish.writing import account_labels, created_line, escape
+from exporter.publish.writing import account_labels, created_line, escape, time_lines
 
-_MOVING = tuple((at, family) for at, family in enumerate(ACCOUNT_FAMILIES) if family.moves)
+_MOVING = tuple((at, family) for at, family in enumerate(ACCOUNT_FAMILIES) if isinstance(family, MovingFamily))
 _COUNTERS = tuple((at, family) for at, family in enumerate(ACCOUNT_FAMILIES) if family.kind == "counter")
 
 
-def _interleaved(text: bytes, after: Sequence[bytes]) -> bytes:
-    """The lines, each followed by another one: OpenMetrics keeps the lines of a series together."""
-    return b"".join(part for line, more in zip(text.splitlines(keepends=True), after, strict=True) for part in (line, more))
+class Moving(NamedTuple):
+    """Lines of a `MovingFamily`, as `time_lines` takes them."""
+
+    starts: list[bytes]
+    micros: list[int]
+    ends: list[bytes]
+
+
+class AccountLines(NamedTuple):
+    """An account's lines: one text for each of `ACCOUNT_FAMILIES`.
+
+    While a session of the account runs, the texts of the moving families are empty, and `moving` has one entry for each of them.
+    """
+
+    texts: Sequence[bytes]
+    moving: Sequence[Moving]
+
+
+class Columns:
+    """The lines of several accounts, family by family."""
+
+    def __init__(self) -> None:
+        self._texts: list[Sequence[bytes]] = []
+        self._moving = [Moving([], [], []) for _ in _MOVING]
+
+    def add(self, lines: AccountLines) -> None:
+        """An account more."""
+        self._texts.append(lines.texts)
+        for column, more in zip(self._moving, lines.moving, strict=False):  # nothing moves where no session runs
+            column.starts.extend(more.starts)
+            column.micros.extend(more.micros)
+            column.ends.extend(more.ends)
+
+    def texts(self) -> list[bytes]:
+        """One text for each of `ACCOUNT_FAMILIES`."""
+        texts = [b"".join(column) for column in zip(*self._texts, strict=True)]
+        for (at, _), column in zip(_MOVING, self._moving, strict=True):
+            texts[at] += time_lines(*column)
+        return texts
 
 
 class AccountText:
-    """An account's lines, kept from poll to poll and rendered anew only as far as something has changed.
+    """An account's lines, cached from poll to poll; only changed families are rendered again.
 
-    In a room in which nobody came or went, only the families that move with time change.  That is the usual case.
+    In a room in which nobody came or went, only times change.  That is the usual case.
     """
 
-    __slots__ = ("_bots", "_created", "_key", "_lines", "_moved", "_of_role", "_of_room", "_version")
+    __slots__ = ("_bots", "_created", "_key", "_moved", "_of", "_starts", "_texts", "_version")
 
     def __init__(self, bots: frozenset[str] = frozenset()) -> None:
-        """Peers in the roles `bots` are no people."""
+        """Peers in the roles `bots` are not people."""
         self._bots = bots
-        self._created: tuple[tuple[object, ...] | None, list[list[bytes]]] = (None, [])
+        self._created: tuple[tuple[object, ...] | None, dict[int, list[bytes]]] = (None, {})
         self._key: tuple[object, ...] | None = None
+        self._of: AccountView
         self._version = self._moved = -1
-        self._of_room = ""
-        self._of_role: list[tuple[str, str]] = []
-        self._lines: tuple[bytes, ...] = ()
+        self._texts: Sequence[bytes] = ()
+        self._starts: list[list[bytes]] = []
+        """Of the moving families, while a session runs."""
 
-    def lines(self, workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> tuple[bytes, ...]:
-        """One text for each of `ACCOUNT_FAMILIES`; `label` is what the account is called."""
-        key = (workspace, label, known, len(state.roles))
+    def lines(self, workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> AccountLines:
+        """The lines; `label` is what the account is called."""
+        key = (workspace, label, known, state, len(state.roles))
         if key != self._key:
-            self._key = key
-            self._version = -1
             labels = account_labels(workspace, label, state.account)
-            self._of_room = f"{{{labels}}} "
-            self._of_role = [(role, f'{{{labels},role="{escape(role)}"}} ') for role in sorted(state.roles)]
-        if state.version != self._version:
-            of = self._view(state, known)
-            self._lines = tuple([family.lines(of).encode() for family in ACCOUNT_FAMILIES])
-        elif state.moved != self._moved:
-            of = self._view(state, known)
-            lines = list(self._lines)
-            for at, family in _MOVING:
-                lines[at] = family.lines(of).encode()
-            self._lines = tuple(lines)
+            roles = [(role, state.roles[role], f'{{{labels},role="{escape(role)}"}} ') for role in sorted(state.roles)]
+            self._of = AccountView(state, known, f"{{{labels}}} ", roles, self._bots)
+            self._key, self._version, self._starts = key, -1, []
+        of, runs, is_new = self._of, bool(state.sessions), state.version != self._version
+        if is_new:
+            self._texts = [b"" if isinstance(family, MovingFamily) else family.text(of) for family in ACCOUNT_FAMILIES]
+        if runs and not self._starts:
+            self._starts = [[start.encode() for start in family.starts(of)] for _, family in _MOVING]
+            self._texts = _with_moving(self._texts, [b""] * len(_MOVING))
+        elif not runs and (is_new or self._starts or state.moved != self._moved):
+            self._starts = []
+            self._texts = _with_moving(self._texts, [family.text(of) for _, family in _MOVING])
         self._version, self._moved = state.version, state.moved
-        return self._lines
+        if not runs:
+            return AccountLines(self._texts, ())
+        moving = zip(self._starts, _MOVING, strict=True)
+        return AccountLines(self._texts, [Moving(starts, family.micros(of), []) for starts, (_, family) in moving])
 
-    def openmetrics(self, state: AccountState) -> tuple[bytes, ...]:
-        """The last lines with those that tell when each counter began, which only OpenMetrics has."""
+    def openmetrics(self, lines: AccountLines) -> AccountLines:
+        """These lines, the last ones, with those that tell when each counter began, which only OpenMetrics has."""
         kept, created = self._created
         if kept is not self._key:
-            roles = [(labels, state.roles[role].born) for role, labels in self._of_role]
-            of_room = [(self._of_room, state.born)]
-            created = [
-                [created_line(family.name, *of).encode() for of in (roles if family.by_role else of_room)] for _, family in _COUNTERS
-            ]
+            roles = [(labels, totals.born) for _, totals, labels in self._of.roles]
+            of_room = [(self._of.labels, self._of.state.born)]
+            created = {at: [created_line(f.name, *of).encode() for of in (roles if f.by_role else of_room)] for at, f in _COUNTERS}
             self._created = self._key, created
-        lines = list(self._lines)
-        for (at, _), beginnings in zip(_COUNTERS, created, strict=True):
-            lines[at] = _interleaved(lines[at], beginnings)
-        return tuple(lines)
-
-    def _view(self, state: AccountState, known: KnownRoom | None) -> AccountView:
-        roles = [(role, state.roles[role], labels) for role, labels in self._of_role]
-        return AccountView(state, known, self._of_room, roles, self._bots)
+        texts = [_interleaved(text, created[at]) if text and at in created else text for at, text in enumerate(lines.texts)]
+        moving = [
+            of._replace(ends=[b"\n" + line for line in created[at]] if at in created else [b"\n"] * len(of.starts))
+            for of, (at, _) in zip(lines.moving, _MOVING, strict=False)
+        ]
+        return AccountLines(texts, moving)
 
 
-def account_lines(workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> tuple[bytes, ...]:
-    """An account's lines, one text for each of `ACCOUNT_FAMILIES`, as they are at the moment."""
-    return AccountText().lines(workspace, label, state, known)
+def _with_moving(texts: Sequence[bytes], moving: Sequence[bytes]) -> list[bytes]:
+    """The texts with these of the moving families."""
+    found = list(texts)
+    for (at, _), text in zip(_MOVING, moving, strict=True):
+        found[at] = text
+    return found
+
+
+def _interleaved(text: bytes, after: Sequence[bytes]) -> bytes:
+    """Merges two lists of lines alternately, because OpenMetrics keeps the lines of a series together."""
+    return b"".join(part for line, more in zip(text.splitlines(keepends=True), after, strict=True) for part in (line, more))
+
+
+def account_lines(workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> list[bytes]:
+    """An account's current lines, one text for each of `ACCOUNT_FAMILIES`."""
+    columns = Columns()
+    columns.add(AccountText().lines(workspace, label, state, known))
+    return columns.texts()
 
 
 def workspace_lines(workspace: str, ledger: Ledger, overview: Overview, *, created: bool = False) -> dict[str, bytes]:
-    """A workspace's lines by family; `created`: with when the histograms began."""
+    """A workspace's lines by family; `created` adds when the histograms began."""
     of = WorkspaceView(f'workspace="{escape(workspace)}"', ledger, overview, created)
     return {family.name: family.lines(of).encode() for family in WORKSPACE_FAMILIES}
 

@@ -1,4 +1,4 @@
-"""The lines of usage, costs and budgets: what no account's own lines tell."""
+"""The lines of usage, costs and budgets that are not part of an account's own lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exporter.times import PERIODS, calendar
 class Usage(NamedTuple):
     """A workspace's usage as of `now` (µs): participant time by role, and the other meters that are collected.
 
-    `elsewhere` is the participant time of rooms without series of their own, `whole` that of all rooms.
+    `elsewhere` is the participant time of rooms without series of their own, `whole` that of all rooms, where it was asked for.
     """
 
     now: int
@@ -28,21 +28,21 @@ class Usage(NamedTuple):
     meters: Mapping[Meter, MeterUse]
 
 
-def usage_of(ledger: Ledger, rooms: Rooms, meters: Mapping[Meter, MeterUse], now: int) -> Usage:
-    """What a workspace has used, by what its rooms are now."""
+def usage_of(ledger: Ledger, rooms: Rooms, meters: Mapping[Meter, MeterUse], now: int, *, whole: bool) -> Usage:
+    """What a workspace has used, by what its rooms are now; only budgets and prices ask for the `whole` of it."""
     bots, today = ledger.bots, calendar(now)
     shown: dict[Account, AccountState] = {account: state for account, state in ledger.accounts.items() if rooms.shown(account)}
-    only_ids = rooms.scope.only_ids  # what else there is was counted for another configuration
+    only_ids = rooms.scope.only_ids  # everything else was counted for another configuration
     of_rooms = {meter: use.shown(lambda a: a != OVERFLOW and rooms.shown(a), only_those=only_ids) for meter, use in meters.items()}
     if only_ids:
-        return Usage(now, {}, by_role(shown.values(), {}, today, bots), of_rooms)
+        return Usage(now, {}, by_role(shown.values(), {}, today, bots) if whole else {}, of_rooms)
     hidden = [state for account, state in ledger.accounts.items() if account == OVERFLOW or account not in shown]
     elsewhere = by_role(hidden, ledger.unloaded, today, bots)
-    return Usage(now, elsewhere, by_role(ledger.accounts.values(), ledger.unloaded, today, bots), of_rooms)
+    return Usage(now, elsewhere, by_role(ledger.accounts.values(), ledger.unloaded, today, bots) if whole else {}, of_rooms)
 
 
 def spent_by_budget(usage: Usage, budgets: Iterable[Budget], ledger: Ledger, rooms: Rooms) -> dict[str, Spent]:
-    """What a workspace has used of each budget; one whose meter is not collected is left out."""
+    """A workspace's use of each budget; a budget whose meter is not collected is left out."""
     found = {}
     for budget in budgets:
         if budget.meter == "peer":
@@ -53,7 +53,7 @@ def spent_by_budget(usage: Usage, budgets: Iterable[Budget], ledger: Ledger, roo
 
 
 def usage_lines(workspace: str, usage: Usage, prices: Prices | None, label: Callable[[Account], str | None]) -> dict[str, bytes]:
-    """By family: usage that no account's own lines tell, how much of each period is over, and the costs."""
+    """By family: usage that no account's own lines show, the elapsed part of each period, and the costs."""
     of = f'workspace="{escape(workspace)}"'
     now, elsewhere = usage.now, sorted(usage.elsewhere.items())
     of_peers = [

@@ -1,4 +1,4 @@
-"""The lines of what webhooks have counted."""
+"""The lines of the counters of webhooks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Counters = Mapping[Key, Counter]
 
 
 def workspace_sections(workspace: str, counters: Counters, *, created: bool) -> dict[str, Sequence[Section]]:
-    """How many webhooks a workspace has received and refused."""
+    """The numbers of webhooks that a workspace has received and refused."""
     labels = f'workspace="{escape(workspace)}"'
     found = [(key, counter, labels) for key, counter in counters.items() if key.owner == WORKSPACE]
     return _sections(WEBHOOK_FAMILIES, found, created=created)
@@ -23,7 +23,7 @@ def workspace_sections(workspace: str, counters: Counters, *, created: bool) -> 
 def room_sections(
     workspace: str, counters: Counters, label: Callable[[Account], str | None], *, created: bool
 ) -> dict[str, Sequence[Section]]:
-    """What was counted of rooms and groups, of those that have a label."""
+    """The counters of the rooms and groups that have a label."""
     found = []
     names: dict[Account, str | None] = {}
     for key, counter in counters.items():

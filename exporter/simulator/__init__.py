@@ -1,4 +1,4 @@
-"""A simulated 100ms: for `simulate`, for `demo`, for the tests."""
+"""A simulated 100ms, for `simulate`, `demo` and the tests."""
 
 from exporter.simulator import seeds
 from exporter.simulator.answers import management_token

@@ -1,4 +1,4 @@
-"""What 100ms answers: tokens, routes, filters, pages and errors as the public documentation has them.  No sockets here."""
+"""100ms's answers: tokens, routes, filters, pages and errors, as the public documentation describes them.  No sockets here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from exporter.simulator.workspace import RoomQuery, SessionQuery, Workspace
 from exporter.times import SECOND, rfc3339
 
 LEEWAY: Final = 5 * SECOND
-"""How far a token's times may lie on the wrong side of the server's clock."""
+"""How far the times in a token may differ from the server's clock."""
 
 _CLAIMS: Final = ["access_key", "type", "version", "jti", "iat", "nbf", "exp"]
 
@@ -46,12 +46,12 @@ class Answer:
 
 
 def route_of(path: str) -> str | None:
-    """The route of a path without its prefix, such as `/rooms/<id>`; `None` for what the API does not have."""
+    """The route of a path without its prefix, such as `/rooms/<id>`; `None` if the API has no such route."""
     return next((route for route, pattern in _ROUTES.items() if pattern.fullmatch(path)), None)
 
 
 def answer(call: Call, workspaces: Sequence[Workspace], manners: Manners, now: int, twist: Twist | None = None) -> Answer:
-    """The API's answer at that moment of its clock (microseconds); a `twist` breaks lists in the way it names."""
+    """The API's answer at `now` (microseconds, on the API's clock); a `twist` breaks lists in the way it names."""
     authorized = False
     try:
         workspace = authorize(call.authorization, workspaces, now)
@@ -63,7 +63,7 @@ def answer(call: Call, workspaces: Sequence[Workspace], manners: Manners, now: i
 
 
 def authorize(header: str | None, workspaces: Sequence[Workspace], now: int) -> Workspace:
-    """The workspace that a valid management token opens; every claim is demanded and checked against the server's clock."""
+    """The workspace that a valid management token opens; every claim is required, and its times are checked against the server's clock."""
     scheme, _, token = (header or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise RefusedError(401, "authorization failed", "no bearer token")
@@ -72,7 +72,7 @@ def authorize(header: str | None, workspaces: Sequence[Workspace], now: int) -> 
         workspace = next((known for known in workspaces if known.access_key == access_key), None)
         if workspace is None:
             raise RefusedError(401, "authorization failed", "unknown access_key")
-        # The times are checked below: PyJWT knows this machine's clock only, the simulated one may be hours away from it.
+        # The times are checked below: PyJWT uses this machine's clock, and the simulated clock may differ by hours.
         options: Options = {"require": _CLAIMS, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
         claims = jwt.decode(token, workspace.secret, algorithms=["HS256"], options=options)
         uuid.UUID(claims["jti"])
@@ -89,14 +89,14 @@ def authorize(header: str | None, workspaces: Sequence[Workspace], now: int) -> 
 
 
 def management_token(workspace: Workspace, now: int, **claims: object) -> str:
-    """A token that opens the workspace for a day from `now` (microseconds), for trying the API by hand; `claims` replace its own."""
+    """A token that opens the workspace for a day from `now` (microseconds), for trying the API by hand; `claims` override the defaults."""
     issued = now // SECOND - 10
     own = {"access_key": workspace.access_key, "type": "management", "version": 2, "jti": str(uuid.uuid4())}
     return jwt.encode({**own, "iat": issued, "nbf": issued, "exp": issued + 86_400, **claims}, workspace.secret, "HS256")
 
 
 class _Answering:
-    """One accepted call."""
+    """Answers one authorized call."""
 
     def __init__(self, workspace: Workspace, manners: Manners, now: int, twist: Twist | None) -> None:
         self._workspace = workspace

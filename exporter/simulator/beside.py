@@ -1,4 +1,4 @@
-"""What a workspace holds beside rooms and sessions, and how one asks for it: scripted, made up, or nothing at all."""
+"""Jobs, assets and events of a workspace beside its rooms and sessions, and the queries for them: scripted, or none at all."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from exporter.simulator.jobs import Asset, Job, Kind
 from exporter.times import HOUR
 
 LONGEST_JOB: Final = 26 * HOUR
-"""No job takes longer from being asked for to its last change."""
+"""The longest time from a job's request to its last change."""
 
 
 class UnknownCursorError(LookupError):
-    """The id after which a page is to start is none of this workspace."""
+    """The id after which a page should start does not exist in this workspace."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobQuery:
-    """A page of jobs of a kind, or of assets without one: `None` where any will do, `start` the id after which to begin."""
+    """A page of jobs of one kind, or of assets (no kind).  `None` matches anything; the page begins after the id `start`."""
 
     limit: int
     kind: Kind | None = None
@@ -35,7 +35,7 @@ class JobQuery:
 
 @dataclass(frozen=True, slots=True)
 class EventQuery:
-    """Happenings from `after` to `before` (µs, inclusive), of one room or of all, of these types or of any."""
+    """Events from `after` to `before` (µs, inclusive); a room, a session or types narrow them down."""
 
     after: int
     before: int
@@ -45,35 +45,35 @@ class EventQuery:
 
 
 class Beside(Protocol):
-    """Jobs and happenings of one workspace; times in microseconds since the epoch, lists newest first."""
+    """Jobs and events of one workspace; times in microseconds since the epoch, lists newest first."""
 
     def list_jobs(self, query: JobQuery, now: int) -> list[Job]:
         """At most `limit` jobs.  Raises `UnknownCursorError`."""
 
     def find_job(self, kind: Kind, job_id: str, now: int) -> Job | None:
-        """The job of this id, if the API knows it."""
+        """The job with this id, if the API knows it."""
 
     def jobs_since(self, after: int, now: int) -> list[Job]:
-        """At least every job that has been asked for by `now` and whose record has changed later than `after`."""
+        """Every job that was requested by `now` and whose record changed later than `after`; perhaps others too."""
 
     def list_assets(self, query: JobQuery, now: int) -> list[Asset]:
         """At most `limit` assets.  Raises `UnknownCursorError`."""
 
     def deliveries(self, query: EventQuery) -> list[Delivery]:
-        """All deliveries of webhooks that `query` asks for."""
+        """All webhook deliveries that match `query`."""
 
     def client_events(self, query: EventQuery) -> list[ClientEvent]:
-        """All that clients reported that `query` asks for."""
+        """All events reported by clients that match `query`."""
 
     def join_failures(self, after: int, until: int) -> list[JoinFailure]:
         """All failed joins later than `after`, up to `until`, oldest first."""
 
     def deliver(self, delivery: Delivery) -> None:
-        """A webhook was truly sent, with this result."""
+        """Records the result of a webhook that was really sent."""
 
 
 class Nothing:
-    """The `Beside` of a workspace that has none of it."""
+    """The `Beside` of a workspace without jobs and events."""
 
     def list_jobs(self, query: JobQuery, now: int) -> list[Job]:
         """None."""
@@ -104,11 +104,11 @@ class Nothing:
         return []
 
     def deliver(self, delivery: Delivery) -> None:
-        """Forgotten."""
+        """Does nothing."""
 
 
 class _Listed(Protocol):
-    """What has a place in a listing."""
+    """An item with a place in a listing."""
 
     @property
     def order(self) -> tuple[int, str]:
@@ -119,14 +119,14 @@ _L = TypeVar("_L", bound=_Listed)
 
 
 class Shelf(Generic[_L]):
-    """Items in rising order, all of them and those of each room."""
+    """Items in ascending order: all of them, and those of each room."""
 
     def __init__(self) -> None:
         self.by_id: dict[str, _L] = {}
         self._rows: dict[str | None, list[_L]] = {}
 
     def add(self, item: _L, room_id: str) -> None:
-        """One more.  Raises `ValueError` if its id is taken."""
+        """Adds an item.  Raises `ValueError` if its id is taken."""
         if item.order[1] in self.by_id:
             raise ValueError(f"there is a {item.order[1]} already")
         self.by_id[item.order[1]] = item
@@ -134,7 +134,7 @@ class Shelf(Generic[_L]):
             insort(self._rows.setdefault(key, []), item, key=_by_order)
 
     def newest_first(self, room_id: str | None, now: int, start: str | None = None) -> Iterator[_L]:
-        """Those of the room up to `now`, from the one before `start` on.  Raises `UnknownCursorError`."""
+        """The room's items up to `now`, beginning with the one before `start`.  Raises `UnknownCursorError`."""
         row = self._rows.get(room_id, [])
         end = bisect_right(row, now, key=_by_time)
         if start is not None:
@@ -145,7 +145,7 @@ class Shelf(Generic[_L]):
         return (row[index] for index in range(end - 1, -1, -1))
 
     def between(self, room_id: str | None, after: int, before: int) -> Sequence[_L]:
-        """Those of the room from `after` to `before`, inclusive, newest first."""
+        """The room's items from `after` to `before`, inclusive, newest first."""
         row = self._rows.get(room_id, [])
         return row[bisect_left(row, after, key=_by_time) : bisect_right(row, before, key=_by_time)][::-1]
 
@@ -158,7 +158,7 @@ def _by_time(item: _Listed) -> int:
 
 
 class Scripted:
-    """The `Beside` of a scripted workspace: what tests put into it."""
+    """The `Beside` of a scripted workspace: it holds what tests put into it."""
 
     def __init__(self, lock: threading.RLock) -> None:
         self.jobs: dict[Kind, Shelf[Job]] = {"recording": Shelf(), "live_stream": Shelf(), "external_stream": Shelf()}
@@ -181,12 +181,12 @@ class Scripted:
             return page
 
     def find_job(self, kind: Kind, job_id: str, now: int) -> Job | None:
-        """The job of this id, if the API knows it."""
+        """The job with this id, if the API knows it."""
         job = self.jobs[kind].by_id.get(job_id)
         return job if job is not None and job.exists(now) else None
 
     def jobs_since(self, after: int, now: int) -> list[Job]:
-        """At least every job that has been asked for by `now` and whose record has changed later than `after`."""
+        """Every job that was requested by `now` and whose record changed later than `after`; perhaps others too."""
         with self._lock:
             return [job for shelf in self.jobs.values() for job in shelf.between(None, after - LONGEST_JOB, now)]
 
@@ -202,13 +202,13 @@ class Scripted:
             return page
 
     def deliveries(self, query: EventQuery) -> list[Delivery]:
-        """All deliveries of webhooks that `query` asks for."""
+        """All webhook deliveries that match `query`."""
         with self._lock:
             found = self.sent.between(query.room_id, query.after, query.before)
             return [delivery for delivery in found if not query.types or delivery.event in query.types]
 
     def client_events(self, query: EventQuery) -> list[ClientEvent]:
-        """All that clients reported that `query` asks for."""
+        """All events reported by clients that match `query`."""
         with self._lock:
             return [
                 event
@@ -222,13 +222,13 @@ class Scripted:
             return list(self.refused.between(None, after + 1, until))[::-1]
 
     def deliver(self, delivery: Delivery) -> None:
-        """A webhook was truly sent, with this result."""
+        """Records the result of a webhook that was really sent."""
         with self._lock:
             self.sent.add(delivery, delivery.room_id)
 
 
 def fits(item: Job | Asset, query: JobQuery, now: int) -> bool:
-    """Whether the API shows the item to one who asks this."""
+    """Whether the item matches the query and exists by `now`."""
     if not item.exists(now) or query.session_id not in (None, item.session_id) or query.room_id not in (None, item.room_id):
         return False
     if query.status is None:

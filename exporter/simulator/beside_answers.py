@@ -1,4 +1,4 @@
-"""What 100ms answers about recordings, streams, their assets, deliveries of webhooks and clients' events."""
+"""100ms's answers about recordings, streams, assets, webhook deliveries and client events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROUTES: Final = {
     "/analytics/webhooks": re.compile("/analytics/webhooks"),
     "/analytics/events": re.compile("/analytics/events"),
 }
-"""The routes that are answered here, and the paths that belong to each."""
+"""The routes that are answered here, and the paths of each."""
 
 _DELIVERIES_REACH_BACK: Final = 30 * DAY
 _DELIVERIES_AT_ONCE: Final = 14 * DAY
@@ -81,7 +81,7 @@ def _assets(query: Mapping[str, str], beside: Beside, pages: Pages) -> Response:
 
 
 def _deliveries(call: Call, beside: Beside, pages: Pages) -> Response:
-    """Pages by number: `repeated_cursor` shows the page before once more, `endless_pages` says that there is another."""
+    """Pages by number: `repeated_cursor` shows the previous page again, `endless_pages` says that there is another."""
     query, now = call.query, pages.now
     limit, page = _number(query, "limit", 50, _LARGEST_PAGE), _number(query, "page", 1, sys.maxsize)
     status = _one_of(query, "status", ("all", "failed", "success"))
@@ -147,7 +147,7 @@ def _client_events(call: Call, beside: Beside, pages: Pages) -> Response:
 
 
 def _cursor(event_id: str, now: int) -> str:
-    """A cursor is no id: it also says when it was given out."""
+    """A cursor, which is not just an id: it also says when it was issued."""
     return base64.urlsafe_b64encode(f"{now}/{event_id}".encode()).decode()
 
 

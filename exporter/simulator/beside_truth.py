@@ -1,4 +1,7 @@
-"""What truly came of recordings, went wrong at clients and became of webhooks, added up straight from the script by nobody who counts."""
+"""The true numbers of assets, client errors and webhook deliveries, summed directly from the script.
+
+Independent of the exporter's counting code, so that tests can compare the two.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from exporter.times import SECOND
 class BesideTruth:
     """Sums by now: counts, microseconds and bytes.
 
-    Keys: of assets a room's id, a type and a status, or the first two; of errors a room's id, a type and a code, or a type and
-    a kind of client; of deliveries `success` or `failed`.
+    Keys: for assets a room's id, a type and a status, or the first two; for errors a room's id, a type and a code, or a type and
+    a kind of client; for deliveries `success` or `failed`.
     """
 
     assets: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -27,7 +30,7 @@ class BesideTruth:
 
 
 def beside_truth_of(beside: Scripted, ends: Mapping[str, int], since: int, now: int) -> BesideTruth:
-    """The truth later than `since`, by now: of assets by when they were made, of errors by when their call ended (`ends`)."""
+    """The truth from `since` (exclusive) to now.  Assets count when they are made, errors when their call ends (`ends`)."""
     truth = BesideTruth()
     for asset in beside.assets.by_id.values():
         if since < asset.created_at <= now:

@@ -1,4 +1,4 @@
-"""A small made-up company, alive in real time and with weeks of past behind it: the account of `demo` and `simulate`."""
+"""A small made-up company that lives in real time and has weeks of history: the account of `demo` and `simulate`."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from exporter.simulator.workspace import RoomQuery, SessionQuery, select_rooms
 from exporter.times import DAY, SECOND
 
 ACCESS_KEY: Final = "demo-access-key"
-"""Not a secret: it opens nothing but the simulated API."""
+"""Not a secret: it opens only the simulated API."""
 
-SECRET: Final = "demo-secret-that-opens-only-the-simulator"  # noqa: S105 -- not a secret either
-"""Not a secret: it opens nothing but the simulated API."""
+SECRET: Final = "demo-secret-that-opens-only-the-simulator"  # noqa: S105 -- it opens only the simulated API
+"""Not a secret: it opens only the simulated API."""
 
 PAST_DAYS: Final = 40
 
 _OPENING: Final = 1_577_836_800 * SECOND
-"""2020-01-01: the first room; each further one came a day later."""
+"""2020-01-01: when the first room was created; each further room came a day later."""
 
-_LONGEST_SESSION_DAYS: Final = 1  # a session that runs now began today or the day before: the limit is 12 hours
+_LONGEST_SESSION_DAYS: Final = 1  # a session that runs now began today or yesterday: the limit is 12 hours
 _DAYS_KEPT: Final = 4
 
 
 class Company:
-    """A workspace that makes itself up as it is asked, the same for the same `seed`, day after day.
+    """A workspace that is generated on demand, and is always the same for the same `seed`.
 
-    Its past begins `PAST_DAYS` days before the day of `now` (microseconds since the epoch).  Days are made up room by room when
-    a question concerns them, and the latest used are kept: it can run for months, and be asked about any day of them.
+    Its history begins `PAST_DAYS` days before the day of `now` (microseconds since the epoch).  Days are generated room by room
+    when a query needs them, and the most recently used are cached: it can run for months and answer about any day of them.
     """
 
     def __init__(self, seed: int, now: int, *, access_key: str = ACCESS_KEY, secret: str = SECRET) -> None:
@@ -54,7 +54,7 @@ class Company:
             self._rooms.append(room)
             self._plans[room.id] = offer.plan
         self.beside = CompanyBeside(self, seed, self._first_day, {room.name_at(now): room.id for room in self._rooms})
-        """Recordings, streams and what else happens."""
+        """Recordings, streams and other events."""
 
     @property
     def rooms(self) -> list[Room]:
@@ -88,14 +88,14 @@ class Company:
         return page
 
     def find_session(self, session_id: str, now: int) -> Session | None:
-        """The session of this id, if the API knows it."""
+        """The session with this id, if the API knows it."""
         created_at = id_time(session_id)
         if created_at is None or not self._first_day * DAY <= created_at <= now:
             return None
         return next((session for session in self._begun_on(created_at // DAY) if session.id == session_id), None)
 
     def sessions_since(self, after: int, now: int) -> list[Session]:
-        """At least every session that has begun by `now` and was still running later than `after`."""
+        """Every session that began by `now` and was still running later than `after`; perhaps others too."""
         first = max(self._first_day, after // DAY - _LONGEST_SESSION_DAYS)
         days = range(first, now // DAY + 1)
         return [
@@ -110,7 +110,7 @@ class Company:
         return select_rooms(self._rooms, query, now)
 
     def find_room(self, room_id: str, now: int) -> Room | None:
-        """The room of this id, if the API knows it."""
+        """The room with this id, if the API knows it."""
         return next((room for room in self._rooms if room.id == room_id and room.exists(now)), None)
 
     def _furnished(self, offer: Offer, created_at: int) -> Room:
@@ -129,7 +129,7 @@ class Company:
         )
 
     def _begun_on(self, day: int, room_id: str | None = None) -> list[Session]:
-        """The sessions that begin on that day, in rising order."""
+        """The sessions that begin on that day, in ascending order."""
         with self.lock:
             if room_id is not None:
                 return self._made_up(room_id, day)

@@ -1,4 +1,4 @@
-"""What happens in the made-up company beside its calls: jobs, errors at the clients, deliveries of its webhooks."""
+"""The made-up company's jobs, client errors and webhook deliveries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from exporter.simulator.workspace import SessionQuery
 from exporter.times import DAY, HOUR, SECOND
 
 BAD_HOUR: Final = 15
-"""From three to four in the afternoon, UTC, the company's own server takes few of its webhooks."""
+"""From 15:00 to 16:00 UTC, the company's own server accepts few of its webhooks."""
 
 _SHARE_LOST_THEN: Final = 0.6
 _SHARE_LOST: Final = 0.004
@@ -45,7 +45,7 @@ _EVENTS_REACH_BACK: Final = 2 * DAY
 
 
 class _Calls(Protocol):
-    """What is asked of the company itself."""
+    """The queries that this module sends to the company itself."""
 
     lock: threading.RLock
 
@@ -63,14 +63,14 @@ class _Calls(Protocol):
 
 @dataclass(slots=True)
 class _MadeUp:
-    """The jobs and assets of one day, in rising order."""
+    """The jobs and assets of one day, in ascending order."""
 
     jobs: list[Job] = field(default_factory=list)
     assets: list[Asset] = field(default_factory=list)
 
 
 class CompanyBeside:
-    """The company's `Beside`, made up as it is asked; `rooms` are its rooms' ids by their names."""
+    """The company's `Beside`, generated on demand; `rooms` maps the names of its rooms to their ids."""
 
     def __init__(self, calls: _Calls, seed: int, first_day: int, rooms: Mapping[str, str]) -> None:
         self._calls = calls
@@ -95,14 +95,14 @@ class CompanyBeside:
         return page
 
     def find_job(self, kind: Kind, job_id: str, now: int) -> Job | None:
-        """The job of this id, if the API knows it."""
+        """The job with this id, if the API knows it."""
         at = id_time(job_id)
         if at is None or not self._first_day * DAY <= at <= now:
             return None
         return next((job for job in self._made_up(at // DAY).jobs if job.id == job_id and job.kind == kind), None)
 
     def jobs_since(self, after: int, now: int) -> list[Job]:
-        """At least every job that has been asked for by `now` and whose record has changed later than `after`."""
+        """Every job that was requested by `now` and whose record changed later than `after`; perhaps others too."""
         days = range(max(self._first_day, after // DAY - 1), now // DAY + 1)
         return [job for day in days for job in self._made_up(day).jobs if job.created_at <= now]
 
@@ -111,7 +111,7 @@ class CompanyBeside:
         newest, cursor = self._begin(query.start, now)
         page: list[Asset] = []
         for day in self._back_from(newest):
-            # What is asked for before midnight can be ready after it.
+            # A job that is requested before midnight can be ready after it.
             ready = [asset for made in (day - 1, day) for asset in self._made_up(made).assets if asset.created_at // DAY == day]
             for asset in sorted(ready, key=attrgetter("order"), reverse=True):
                 if (cursor is None or asset.order < cursor) and fits(asset, query, now):
@@ -121,7 +121,7 @@ class CompanyBeside:
         return page
 
     def deliveries(self, query: EventQuery) -> list[Delivery]:
-        """All deliveries of webhooks that `query` asks for: made up until the first was truly sent."""
+        """All webhook deliveries that match `query`: made up until the first one is really sent."""
         truly = [delivery for delivery in self._sent.between(query.room_id, query.after, query.before) if _wanted(delivery.event, query)]
         until = query.before if self._sending_since is None else min(query.before, self._sending_since - 1)
         if until < query.after:
@@ -136,7 +136,7 @@ class CompanyBeside:
         return truly + made_up
 
     def client_events(self, query: EventQuery) -> list[ClientEvent]:
-        """All that clients reported that `query` asks for; without a session, of the last two days alone: each must be made up."""
+        """All client events that match `query`; without a session only those of the last two days, because each must be generated."""
         if query.session_id is not None:
             session = self._calls.find_session(query.session_id, query.before)
             sessions = [session] if session is not None and session.room_id == query.room_id else []
@@ -168,7 +168,7 @@ class CompanyBeside:
         return sorted(failures, key=attrgetter("order"))
 
     def deliver(self, delivery: Delivery) -> None:
-        """A webhook was truly sent, with this result."""
+        """Records the result of a webhook that was really sent."""
         with self._calls.lock:
             if self._sending_since is None:
                 self._sending_since = delivery.at
@@ -191,7 +191,7 @@ class CompanyBeside:
             if made is None:
                 made = _MadeUp()
                 for room_id, plan in self._plans.items():
-                    # The same random numbers as for the calls of that day: they say when the calls are.
+                    # The same random numbers as for the calls of that day: they decide when the calls are.
                     calls = random.Random(f"{self._seed}/{room_id}/{day}")  # noqa: S311 -- a repeatable company, not cryptography
                     own = random.Random(f"{self._seed}/{room_id}/{day}/jobs")  # noqa: S311 -- likewise
                     room_day = JobDay(RoomDay(room_id, day, calls, {}, self._calls.lock), own, self._calls.lock)
@@ -205,7 +205,7 @@ class CompanyBeside:
             return made
 
     def _errors(self, session: Session) -> tuple[ClientEvent, ...]:
-        """What went wrong for the people of a call, or kept them out of it."""
+        """The errors of the people in a call, and of those who could not join it."""
         with self._calls.lock:
             errors = self._errors_kept.pop(session.id, None)
             self._errors_kept[session.id] = errors = self._errors_of(session) if errors is None else errors

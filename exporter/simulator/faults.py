@@ -1,4 +1,4 @@
-"""Misbehaviour on request: which calls a fault strikes, and what it makes of a good answer."""
+"""Misbehaviour on request: which calls a fault strikes, and how it changes a good answer."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from exporter.times import SECOND
 
 Kind = Literal[
     "status",  # an error of `status`, with `message`, `retry_after`, as JSON or `html`
-    "stall",  # nothing for `seconds`, then the good answer: a slow server, or a hung one
-    "reset",  # the connection is reset before the headers, ...
+    "stall",  # nothing for `seconds`, then the good answer: a slow or hung server
+    "reset",  # the connection is reset before the headers
     "reset_in_headers",
     "reset_in_body",
     "trickle_headers",  # a byte of the headers every `seconds`
-    "trickle_body",  # a byte of the body every `seconds`, without end
+    "trickle_body",  # a byte of the body every `seconds`, endlessly
     "cut_short",  # the connection closes half-way through the body
     "huge_body",  # `size` bytes of well-formed JSON
     "gzip_bomb",  # the same, compressed to a thousandth
-    "body",  # `body` with 200
-    "html",  # a page for people with 200
-    "wrong_types",  # JSON in which nothing is of the type it should be
+    "body",  # `body`, with status 200
+    "html",  # a page for people, with status 200
+    "wrong_types",  # JSON in which every value has the wrong type
     "invalid_utf8",
     "deep_nesting",
-    "repeated_cursor",  # `last` is the `start` just sent
-    "endless_pages",  # there always is another page
-    "repeated_item",  # a page begins with the item that ended the one before
-    "redirect",  # 302 to `location`, or to the same address again
+    "repeated_cursor",  # `last` repeats the `start` of the request
+    "endless_pages",  # there is always another page
+    "repeated_item",  # a page begins with the last item of the previous page
+    "redirect",  # 302 to `location`, or to the same address
     "no_date",
     "wrong_date",  # the `Date` header is `seconds` off
 ]
@@ -51,9 +51,9 @@ _BODIES: Final = {
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One way to misbehave, and the calls that it strikes.
 
-    It strikes calls of its `route` (such as `/rooms/<id>`) whose path and query contain the regular expression `match`, once
-    `after` of them have passed, with its `probability`, at most `times` times.  `retry_after` is sent as it stands, save that
-    `date+5` becomes the HTTP date in five seconds.  Raises `ValueError` for a `match` that is no regular expression.
+    It strikes calls of its `route` (such as `/rooms/<id>`) whose path and query match the regular expression `match`, after the
+    first `after` of them, with its `probability`, at most `times` times.  `retry_after` is sent unchanged, except that `date+5`
+    becomes the HTTP date in five seconds.  Raises `ValueError` if `match` is not a regular expression.
     """
 
     kind: Kind
@@ -75,11 +75,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         try:
             re.compile(self.match)
         except re.error as fault:
-            raise ValueError(f"match is no regular expression: {fault}") from fault
+            raise ValueError(f"match is not a regular expression: {fault}") from fault
 
     @property
     def twist(self) -> Twist | None:
-        """What this fault does to lists, if that is its kind."""
+        """How this fault changes lists, if it is of that kind."""
         match self.kind:
             case "repeated_cursor" | "endless_pages" | "repeated_item":
                 return self.kind
@@ -87,13 +87,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 return None
 
     def concerns(self, route: str | None, target: str) -> bool:
-        """Whether a call of this route, path and query is one of those to strike."""
+        """Whether the fault applies to a call with this route, path and query."""
         return (self.route is None or self.route == route) and re.search(self.match, target) is not None
 
 
 @dataclass(slots=True)
 class Standing:
-    """A fault in force: the calls that it concerned, and those that it struck."""
+    """An active fault, with the numbers of calls that it concerned and that it struck."""
 
     fault: Fault
     seen: int = 0
@@ -101,7 +101,7 @@ class Standing:
 
 
 class Faults:
-    """The faults in force.  The first that strikes a call has it alone, so a list of them is a script."""
+    """The active faults.  Only the first fault that strikes a call is applied, so a list of faults is a script."""
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)  # noqa: S311 -- repeatable misbehaviour, not cryptography
@@ -109,27 +109,27 @@ class Faults:
         self._standing: list[Standing] = []
 
     def add(self, *faults: Fault) -> None:
-        """These too, after those in force."""
+        """Adds faults after the active ones."""
         with self._lock:
             self._standing.extend(Standing(fault) for fault in faults)
 
     def replace(self, *faults: Fault) -> None:
-        """These in the place of those in force; no call comes between."""
+        """Replaces the active faults in one step."""
         with self._lock:
             self._standing[:] = [Standing(fault) for fault in faults]
 
     def clear(self) -> None:
-        """Good behaviour from now on."""
+        """Removes all faults."""
         with self._lock:
             self._standing.clear()
 
     def standing(self) -> list[Standing]:
-        """The faults in force, with their counts; those used up too."""
+        """The active and the used-up faults, with their counts."""
         with self._lock:
             return list(self._standing)
 
     def strike(self, route: str | None, target: str) -> Fault | None:
-        """The fault that strikes this call, and is the nearer to being used up for it."""
+        """The fault that strikes this call, if any; the strike counts towards its `times`."""
         with self._lock:
             for standing in self._standing:
                 fault = standing.fault
@@ -145,7 +145,7 @@ class Faults:
 
 
 def distort(response: Response, fault: Fault, target: str, now: int) -> Response:
-    """What the fault makes of a good response; the response itself if it strikes only on the wire or in lists."""
+    """A good response as the fault changes it; unchanged if the fault acts only on the wire or in lists."""
     match fault.kind:
         case "status":
             headers = {} if fault.retry_after is None else {"Retry-After": _retry_after(fault.retry_after, now)}
@@ -174,5 +174,5 @@ def _page(status: int) -> bytes:
 
 
 def phrase(status: int) -> str:
-    """The words that stand beside a status on the wire."""
+    """The reason phrase of a status."""
     return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"

@@ -1,4 +1,4 @@
-"""What happens beside calls and jobs: deliveries of webhooks, errors at the clients, people who could not join."""
+"""Events beside calls and jobs: webhook deliveries, client errors, failed joins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ERROR_TYPES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One webhook's fate, as `/analytics/webhooks` tells it; `error` is `None` where it arrived."""
+    """The result of one webhook, as `/analytics/webhooks` reports it; `error` is `None` if it arrived."""
 
     id: str
     at: int
@@ -31,7 +31,7 @@ class Delivery:
 
     @property
     def order(self) -> tuple[int, str]:
-        """Where the delivery stands in listings, rising."""
+        """The delivery's sort key in listings."""
         return self.at, self.id
 
     def record(self) -> Record:
@@ -54,7 +54,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent:
-    """Something that a client reported, such as `client.join.failed`; without `session_id`: of no call that is known."""
+    """An event that a client reported, such as `client.join.failed`; without `session_id` its call is unknown."""
 
     id: str
     at: int
@@ -68,11 +68,11 @@ class ClientEvent:
     role: str = "guest"
     sdk: str = "web"
     data: Record = field(default_factory=dict)
-    """Further fields, or others in place of those that `record` makes."""
+    """Fields that are added to those of `record`, or replace them."""
 
     @property
     def order(self) -> tuple[int, str]:
-        """Where the event stands in listings, rising."""
+        """The event's sort key in listings."""
         return self.at, self.id
 
     @property
@@ -109,7 +109,7 @@ class ClientEvent:
 
 @dataclass(frozen=True, slots=True)
 class JoinFailure:
-    """Somebody could not enter a room: only webhooks tell."""
+    """A failed attempt to join a room, which only webhooks report."""
 
     id: str
     at: int
@@ -119,13 +119,13 @@ class JoinFailure:
 
     @property
     def order(self) -> tuple[int, str]:
-        """Where the failure stands, rising."""
+        """The failure's sort key."""
         return self.at, self.id
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookEvent:
-    """One webhook: what is posted when something happens.  Its id is the same however often it is made."""
+    """One webhook, posted when something happens.  The same event always gets the same id."""
 
     id: str
     at: int
@@ -135,7 +135,7 @@ class WebhookEvent:
     data: Record
 
     def body(self, account: str, *, is_replay: bool = False) -> Record:
-        """The document that is posted."""
+        """The JSON document that is posted."""
         record: Record = {"version": "2.0", "id": self.id, "account_id": account, "timestamp": rfc3339(self.at), "type": self.type}
         if is_replay:
             record["is_replay"] = True

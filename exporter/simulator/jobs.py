@@ -1,4 +1,4 @@
-"""Recordings, live streams and external streams as scripts, and the API's record of each and of its assets at any moment."""
+"""Recordings, live streams and external streams as scripts, and the API's record of each job and asset at any moment."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OF_KIND: Final[Mapping[Kind, Record]] = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a job stands at a moment; `None` for a time that its record does not have."""
+    """A job's state at a moment; `None` for a time that its record lacks."""
 
     status: str
     updated_at: int
@@ -45,10 +45,10 @@ class Standing:
 
 
 class Job:
-    """One recording or stream, from the moment it is asked for.  Made by `World.record`, `World.stream` and `World.push`.
+    """One recording or stream, from the moment it is requested.  Made by `World.record`, `World.stream` and `World.push`.
 
-    The methods script what its record shows from a moment on and return the job, so that a life reads as one line.  Nothing is
-    checked: 100ms's own records contradict themselves, and a script can too.
+    Each method scripts what the record shows from a moment on and returns the job, so that calls can be chained.  Contradictions
+    are allowed, because 100ms's own records sometimes contradict themselves.
     """
 
     __slots__ = (
@@ -86,7 +86,7 @@ class Job:
         self.started_by = started_by
         self.vanished_at: int | None = None
         self.raw: Mapping[str, object] = {}
-        """Fields, by the API's names, that the record shows in place of the true ones; set before the job is asked about."""
+        """Fields, by the API's names, that override the true ones in the record; set them before the first query."""
         self._changes: list[tuple[int, Mapping[str, object]]] = [(created_at, {"status": "starting"})]
         self._cache: tuple[int, bytes] | None = None
         self._lock = lock
@@ -94,32 +94,32 @@ class Job:
 
     @property
     def order(self) -> tuple[int, str]:
-        """Where the job stands in listings, rising."""
+        """The job's sort key in listings."""
         return self.created_at, self.id
 
     @property
     def moments(self) -> list[tuple[int, Mapping[str, object]]]:
-        """The moments at which the record changes, rising, and what changes: the webhooks of a job are made of them."""
+        """The moments at which the record changes, in order, with the changes; the job's webhooks are derived from them."""
         return self._changes
 
     def start(self, at: int) -> Job:
-        """It runs from then on."""
+        """The job runs from `at` on."""
         return self.change(at, status="running", started_at=at)
 
     def stop(self, at: int, *, by: str = "", recorded_at: int | None = None) -> Job:
-        """It is over at that moment and its files are being composed; the record shows it from `recorded_at` on."""
+        """The job stops at `at` and its files are being composed; the record shows this from `recorded_at` on."""
         return self.change(at if recorded_at is None else recorded_at, status="post_processing", stopped_at=at, stopped_by=by)
 
     def complete(self, at: int) -> Job:
-        """All is done."""
+        """The job and its files are complete."""
         return self.change(at, status="completed")
 
     def fail(self, at: int, *, stopped_at: int | None = None) -> Job:
-        """It has failed, at whatever stage."""
+        """The job fails, at any stage."""
         return self.change(at, status="failed") if stopped_at is None else self.change(at, status="failed", stopped_at=stopped_at)
 
     def change(self, at: int, **fields: object) -> Job:
-        """From then on `status`, `started_at`, `stopped_at` (µs, `None`: gone again) or `stopped_by` are these."""
+        """Sets `status`, `started_at`, `stopped_at` (µs, or `None` to remove it) or `stopped_by` from `at` on."""
         unknown = fields.keys() - {"status", "started_at", "stopped_at", "stopped_by"}
         if unknown or at < self.created_at:
             raise ValueError(f"job {self.id} cannot change {sorted(unknown or fields)} at {at}")
@@ -129,7 +129,7 @@ class Job:
         return self
 
     def vanish(self, at: int) -> Job:
-        """The API forgets that the job ever was, from then on."""
+        """From `at` on, the API no longer knows the job."""
         self.vanished_at = at
         return self
 
@@ -138,7 +138,7 @@ class Job:
         return self.created_at <= now and (self.vanished_at is None or now < self.vanished_at)
 
     def standing(self, now: int) -> Standing:
-        """Where the job stands.  Raises `ValueError` before it was asked for."""
+        """The job's state.  Raises `ValueError` before the job is requested."""
         past = self._changes[: self._step(now)]
         merged: Record = {}
         for _, fields in past:
@@ -146,7 +146,7 @@ class Job:
         return Standing(updated_at=past[-1][0], **merged)
 
     def record(self, now: int) -> Record:
-        """The job as the API shows it.  Raises `ValueError` before it was asked for."""
+        """The job as the API shows it.  Raises `ValueError` before the job is requested."""
         standing = self.standing(now)
         record: Record = {
             "id": self.id,
@@ -168,23 +168,23 @@ class Job:
         return overridden(record, self.raw)
 
     def encoded(self, now: int) -> bytes:
-        """The record as JSON, kept until something about it changes."""
+        """The record as JSON, cached until it changes."""
         step = self._step(now)
         if self._cache is None or self._cache[0] != step:
             self._cache = step, msgspec.json.encode(self.record(now))
         return self._cache[1]
 
     def _step(self, now: int) -> int:
-        """How many of the changes have happened."""
+        """How many of the changes have happened by `now`."""
         step = bisect_right(self._changes, now, key=itemgetter(0))
         if step == 0:
-            raise ValueError(f"job {self.id} was not asked for at {now}")
+            raise ValueError(f"job {self.id} was not requested by {now}")
         return step
 
 
 @dataclass(eq=False)
 class Asset:
-    """A file, or a failure to make one, that came of a recording.  Made by `World.asset`."""
+    """A file of a recording, or a failure to make one.  Made by `World.asset`."""
 
     id: str
     job_id: str
@@ -202,7 +202,7 @@ class Asset:
 
     @property
     def order(self) -> tuple[int, str]:
-        """Where the asset stands in listings, rising."""
+        """The asset's sort key in listings."""
         return self.created_at, self.id
 
     def exists(self, now: int) -> bool:

@@ -1,4 +1,4 @@
-"""What the made-up company records and streams: one room's jobs of one day, without making up who was in the calls.
+"""The made-up company's recordings and streams: one room's jobs of one day, without generating who was in the calls.
 
 The webinars are recorded and pushed to a video site, the open house is streamed, language practice is recorded every hour.
 """
@@ -23,11 +23,11 @@ _CRASHES_AFTER: Final = 20 * MINUTE
 _NEVER_START: Final = 2
 _FAIL: Final = 2
 _OUTLIVES_ITS_CALL: Final = 5
-"""The open house's stream of ten o'clock: it is stopped a little later than the call that it shows."""
+"""The open house's 10 o'clock stream: it stops a little later than its call."""
 
 
 class JobDay:
-    """One room's jobs of one day as they are being made up.  `rng` is theirs alone, `day` tells when the calls are."""
+    """Builds one room's jobs of one day.  Only the jobs use `rng`; `day` says when the calls are."""
 
     def __init__(self, day: RoomDay, rng: random.Random, lock: threading.RLock) -> None:
         self.day = day
@@ -37,7 +37,7 @@ class JobDay:
         self._lock = lock
 
     def ask(self, kind: Kind, index: int, begin: int, at: int) -> Job:
-        """A job is asked for in the call of that index, which began at `begin`."""
+        """Requests a job in the call with this index, which began at `begin`."""
         name = f"{self.day.room_id}/{kind}/{index}"
         job = Job(
             kind,
@@ -56,7 +56,7 @@ class JobDay:
         return round(self.rng.uniform(low, high) * 1000) * 1000
 
     def film(self, job: Job, begin: int, end: int, *types: str) -> None:
-        """The recording runs, is composed, and leaves a file of each type."""
+        """Scripts a recording that runs, is composed, and leaves a file of each type."""
         done_at = end + self.some(100, 420)
         job.start(begin).stop(end).complete(done_at)
         seconds = (end - begin) / SECOND
@@ -79,7 +79,7 @@ def webinar_jobs(made: JobDay) -> None:
 
 
 def open_house_jobs(made: JobDay) -> None:
-    """Each call is streamed from its beginning to its end, one a little longer."""
+    """Each call is streamed from beginning to end, one of them a little longer."""
     for index, (begin, end) in enumerate(open_house_times(made.day)):
         stream = made.ask("live_stream", index, begin, begin + made.some(2, 8))
         over = end + 50 * SECOND if index == _OUTLIVES_ITS_CALL else end - SECOND
@@ -87,7 +87,7 @@ def open_house_jobs(made: JobDay) -> None:
 
 
 def conversation_jobs(made: JobDay) -> None:
-    """Each hour is recorded; a few times a day that is asked for and never begins, or breaks off."""
+    """Each hour is recorded; a few recordings a day never begin, or break off."""
     times = conversation_times(made.day)
     unlucky = made.rng.sample(range(len(times)), _NEVER_START + _FAIL)
     for index, (begin, end) in enumerate(times):
@@ -106,4 +106,4 @@ JOB_PLANS: Final[Mapping[str, JobPlan]] = {
     "open-house": open_house_jobs,
     "class-online-conversation": conversation_jobs,
 }
-"""The rooms, by name, in which anything is recorded or streamed."""
+"""The rooms, by name, in which calls are recorded or streamed."""

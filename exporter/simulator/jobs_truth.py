@@ -1,4 +1,4 @@
-"""What truly became of recordings and streams, added up straight from the scripts by nobody who counts."""
+"""The true numbers of recordings and streams, summed directly from the scripts, independent of the exporter's counting code."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _OVER = ("completed", "failed")
 
 @dataclass(slots=True)
 class JobsTruth:
-    """Sums by now; microseconds and counts.  Keys are (kind, room id), for `active` a status too; lists hold microseconds.
+    """Sums by now, in microseconds and counts.  Keys are (kind, room id), and for `active` also a status; lists hold microseconds.
 
-    A job's time goes from `started_at` to `stopped_at`; without the latter, to `updated_at` of a job that is over, else to now.
+    A job's time goes from `started_at` to `stopped_at`; without `stopped_at`, to `updated_at` if the job is over, otherwise to now.
     """
 
     requested: Counter[tuple[Kind, str]] = field(default_factory=Counter)
@@ -30,7 +30,7 @@ class JobsTruth:
 
 
 def jobs_truth_of(jobs: Iterable[Job], now: int) -> JobsTruth:
-    """The truth about these jobs by now; one that has vanished counts as it stood a moment before, and is active no more."""
+    """The truth about these jobs by now; a job that has vanished counts as it was just before, and is no longer active."""
     truth = JobsTruth()
     for job in jobs:
         if job.created_at > now:

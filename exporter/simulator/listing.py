@@ -1,4 +1,4 @@
-"""Which sessions a listing shows, kept in order from one moment to the next."""
+"""The sessions that a listing shows, kept in order as time moves on."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Final
 
 from exporter.simulator.timeline import Session
 
-# An index over more new events than this share of the sessions is built anew: sorting once beats many insertions.
+# With more new events than this share of the sessions, the index is rebuilt: one sort is faster than many insertions.
 _REBUILD_SHARE: Final = 8
 
 _by_order = attrgetter("order")
 
 
 class Listing:
-    """Sessions in rising order, for each room and for all, by whether they run: a page is a slice, however many there are.
+    """Sessions in ascending order, for each room and for all, by whether they run, so that a page is a slice.
 
-    It is kept for one moment and moved on to the next by the events between the two.
+    It holds the order of one moment, and moves to a later one by applying the events in between.
     """
 
     def __init__(self) -> None:
@@ -29,12 +29,12 @@ class Listing:
         self._events: list[tuple[int, str]] = []
 
     def expect(self, session: Session, at: int) -> None:
-        """The session begins, ends or vanishes at that moment."""
+        """Notes that the session begins, ends or vanishes at `at`."""
         self._sessions[session.id] = session
         heapq.heappush(self._events, (at, session.id))
 
     def at(self, now: int, room_id: str | None, active: bool | None) -> list[Session]:
-        """The sessions that the API knows, running or not or both; not to be changed."""
+        """The sessions that the API knows at `now`: running, ended, or both.  The caller must not change the list."""
         if now < self._now:
             self._rebuild(now)
         self._now = now

@@ -1,6 +1,7 @@
-"""What goes on in the rooms of the made-up company: who meets when, in which room, on which days.
+"""The timetable of the made-up company: who meets when, in which room, on which days.
 
-Each plan makes up one room's sessions of one day, from that day's own random numbers: any day can be made up alone, and again.
+Each plan generates one room's sessions of one day from random numbers of that day alone, so that any day can be generated
+by itself, and repeatedly.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _TUESDAY: Final = 1
 _THURSDAY: Final = 3
 _SATURDAY: Final = 5
 
-# Where each kind of people begins in the endless row of the made-up.
+# The first number of each kind of people; see `person`.
 _STAFF: Final = 0
 _TEACHERS: Final = 100
 _STUDENTS: Final = 1_000
@@ -38,7 +39,7 @@ _VIEWERS: Final = 10_000
 _CUSTOMERS: Final = 100_000
 
 RECORDER_ROLE: Final = "__internal_recorder"
-"""The role in which 100ms's own recorder joins."""
+"""The role of 100ms's own recorder."""
 
 _SHARE_OF_DROPS: Final = 0.05
 _SHARE_OF_LATE_LEAVES: Final = 0.04
@@ -48,13 +49,13 @@ _DROP_NOTICED_AFTER: Final = 60 * SECOND
 
 @lru_cache(maxsize=4096)
 def person(number: int) -> tuple[str, str]:
-    """The user id and name of one of the made-up people, always the same for the same number."""
+    """The user id and name of a made-up person, always the same for the same number."""
     first, last = _FIRST.split(), _LAST.split()
     return f"person-{number:06d}", f"{first[number % len(first)]} {last[number % len(last)]}"
 
 
 class RoomDay:
-    """One room's day as it is being made up: its random numbers, its clock, its sessions."""
+    """Builds one room's day: its random numbers, its clock, its sessions."""
 
     def __init__(self, room_id: str, day: int, rng: random.Random, owner: Mapping[str, str], lock: threading.RLock) -> None:
         self.room_id = room_id
@@ -68,18 +69,18 @@ class RoomDay:
 
     @property
     def weekend(self) -> bool:
-        """Whether most people are off."""
+        """Whether it is Saturday or Sunday."""
         return self.weekday >= _SATURDAY
 
     def open(self, at: int) -> Session:
-        """A call begins."""
+        """Begins a call."""
         session_id = self.session_id(len(self.sessions), at)
         session = Session(id=session_id, room_id=self.room_id, created_at=at, owner=self._owner, shape=Shape(), lock=self._lock)
         self.sessions.append(session)
         return session
 
     def session_id(self, index: int, at: int) -> str:
-        """The id of the day's call of this index (from 0), which begins at that moment."""
+        """The id of the day's call with this index (from 0), which begins at `at`."""
         return object_id(at, int.from_bytes(blake2b(f"{self.room_id}/{index}".encode(), digest_size=5).digest()))
 
     def some(self, low: float, high: float) -> int:
@@ -87,14 +88,14 @@ class RoomDay:
         return round(self.rng.uniform(low, high) * 1000) * 1000
 
     def join(self, session: Session, role: str, number: int, at: int) -> Peer:
-        """A person of that number enters."""
+        """The person with this number joins."""
         user_id, name = person(number)
         return session.join(role, at, user_id, name)
 
     def stay(self, session: Session, role: str, number: int, joined_at: int, left_at: int) -> Peer:
-        """A person's visit with what befalls people: dropping off the network, a leave noticed late or, by a ghost, never.
+        """A person's visit, sometimes with a network drop, a leave that is noticed late, or one that is never noticed (a ghost).
 
-        The peer that is there at the end of the visit.
+        Returns the peer that is connected at the end of the visit.
         """
         rng = self.rng
         peer = self.join(session, role, number, joined_at)
@@ -115,7 +116,7 @@ Plan = Callable[[RoomDay], None]
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A room and what goes on in it."""
+    """A room and its plan."""
 
     name: str
     template: str
@@ -126,7 +127,7 @@ class Offer:
 
 
 def _meeting(day: RoomDay, at: int, minutes: float, people: list[int], host: str = "host", others: str = "guest") -> None:
-    """The first of the people opens, the others trickle in and leave towards the end."""
+    """The first of the people opens the call; the others join one by one and leave towards the end."""
     begin = at + day.some(-90, 120)
     end = begin + day.some(minutes * 54, minutes * 66)
     session = day.open(begin)
@@ -149,7 +150,7 @@ def design_review(day: RoomDay) -> None:
 
 
 def interviews(day: RoomDay) -> None:
-    """Three to five a working day, one applicant and two of the staff."""
+    """Three to five on a working day, with one applicant and two of the staff."""
     if not day.weekend:
         for hour in sorted(day.rng.sample(range(8, 18), day.rng.randint(3, 5))):
             people = [_STAFF + day.rng.randrange(12), _CUSTOMERS + day.rng.randrange(5_000), _STAFF + 12 + day.rng.randrange(12)]
@@ -157,7 +158,7 @@ def interviews(day: RoomDay) -> None:
 
 
 def coffee(day: RoomDay) -> None:
-    """Open rooms: anybody, on working days, at breaks."""
+    """Open rooms for everyone, in the breaks of working days."""
     if not day.weekend:
         for hour, minute in ((7, 30), (10, 30), (15, 0)):
             people = day.rng.sample(range(_STAFF, _STAFF + 30), day.rng.randint(2, 9))
@@ -165,13 +166,13 @@ def coffee(day: RoomDay) -> None:
 
 
 def all_hands(day: RoomDay) -> None:
-    """Late on Thursdays, across midnight, so that all continues can come."""
+    """Late on Thursdays, across midnight, so that every continent can attend."""
     if day.weekday == _THURSDAY:
         _meeting(day, day.start + 23 * HOUR + 15 * MINUTE, 85, [_STAFF + number for number in range(day.rng.randint(45, 60))])
 
 
 def wall_screen(day: RoomDay) -> None:
-    """Two meetings a day after which one screen is forgotten, alone, till shortly before the limit of 12 hours."""
+    """Two meetings a day, each of which leaves one screen connected alone until shortly before the limit of 12 hours."""
     for begin in (5 * HOUR + 20 * MINUTE, 17 * HOUR + 25 * MINUTE):
         opened_at = day.start + begin + day.some(0, 60)
         session = day.open(opened_at)
@@ -182,7 +183,7 @@ def wall_screen(day: RoomDay) -> None:
 
 
 def lessons(school: int) -> Plan:
-    """A classroom's plan: four or five lessons on working days, one on Saturdays, a teacher and always the same students."""
+    """A classroom's plan: four or five lessons on working days, one on Saturdays, with a teacher and always the same students."""
 
     def plan(day: RoomDay) -> None:
         count = (5, 4, 5, 4, 4, 1, 0)[day.weekday]
@@ -201,13 +202,13 @@ def lessons(school: int) -> Plan:
 
 
 def conversation_times(day: RoomDay) -> list[tuple[int, int]]:
-    """When each hour of language practice begins and ends; to be drawn before anything else of the day."""
+    """When each hour of language practice begins and ends.  Call it first: it must take the day's first random numbers."""
     begins = [day.start + hour * HOUR + 30 * MINUTE + day.some(5, 20) for hour in range(24)]
     return [(begin, begin + 59 * MINUTE + day.some(0, 20)) for begin in begins]
 
 
 def conversation(day: RoomDay) -> None:
-    """Language practice round the clock: a new hour at each half past, people dropping in as they like."""
+    """Language practice round the clock: a new call at half past each hour, with people dropping in as they like."""
     for hour, (begin, end) in enumerate(conversation_times(day)):
         session = day.open(begin)
         day.stay(session, "teacher", _TEACHERS + 50 + hour // 4, begin + day.some(0.1, 1), end - day.some(0.1, 2))
@@ -219,15 +220,15 @@ def conversation(day: RoomDay) -> None:
 
 
 def webinar_times(day: RoomDay) -> list[tuple[int, int]]:
-    """When each webinar begins and ends; to be drawn before anything else of the day."""
+    """When each webinar begins and ends.  Call it first: it must take the day's first random numbers."""
     begins = [day.start + hour * HOUR + day.some(0, 30) for hour in ((8, 13, 18), (10,), ())[max(0, day.weekday - 4)]]
     return [(begin, begin + 50 * MINUTE + day.some(0, 900)) for begin in begins]
 
 
 def webinar(day: RoomDay) -> None:
-    """Three a working day before hundreds of viewers, some of whom are called on stage; a small one on Saturdays.
+    """Three on a working day with hundreds of viewers, some of whom are called on stage; a small one on Saturdays.
 
-    They are recorded.  The recorder joins as a peer in every other one only: which it does is documented nowhere.
+    They are recorded.  The recorder joins as a peer in every other webinar only: 100ms does not document whether it joins.
     """
     for index, (begin, end) in enumerate(webinar_times(day)):
         session = day.open(begin)
@@ -253,9 +254,9 @@ def open_house_times(day: RoomDay) -> list[tuple[int, int]]:
 
 
 def open_house(day: RoomDay) -> None:
-    """A lounge that never closes for more than a moment: somebody comes or goes every eight seconds, day and night.
+    """A lounge that never closes for more than a moment: somebody joins or leaves every eight seconds, day and night.
 
-    A visitor comes in each slot, and in each slot one of those who came a while ago leaves.
+    In each slot one visitor joins, and one who joined a while ago leaves.
     """
     slot, crowd = 16 * SECOND, 16
     for index, (begin, end) in enumerate(open_house_times(day)):
@@ -277,7 +278,7 @@ def open_house(day: RoomDay) -> None:
 
 
 def support(pause: float) -> Plan:
-    """A help line's plan: one short call after the other, with `pause` seconds between them at noon and more at night."""
+    """A help line's plan: short calls one after another, with `pause` seconds between them at noon and more at night."""
 
     def plan(day: RoomDay) -> None:
         end_of_day = day.start + DAY - 5 * SECOND
@@ -295,7 +296,7 @@ def support(pause: float) -> Plan:
 
 
 def _quiet(day: RoomDay, at: int) -> float:
-    """How much rarer calls are than at a working day's noon."""
+    """How many times rarer calls are than at noon of a working day."""
     hours_from_noon = abs((at - day.start) / HOUR - 12)
     return (1 + (hours_from_noon / 4) ** 2) * (2 if day.weekend else 1)
 

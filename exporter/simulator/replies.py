@@ -1,4 +1,4 @@
-"""The parts that every answer of the simulated API is made of: calls, responses, errors, pages, and its manners.  No sockets."""
+"""The parts of every answer of the simulated API: calls, responses, errors, pages, and its manners.  No sockets."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Twist = Literal["repeated_cursor", "endless_pages", "repeated_item"]
 class Manners:
     """How the API behaves where its documentation is silent or contradicts itself.
 
-    `oversize`: a `limit` outside of 10 to `max_page_size` is refused with 400, or silently moved into that range;
-    `active_default`: what leaving `active` out means; `empty_data`: `data` when nothing was found;
-    `final_last`: what the last page has in `last`.
+    `oversize`: whether a `limit` outside 10 to `max_page_size` is refused with 400, or silently moved into that range;
+    `active_default`: the value of `active` when it is left out; `empty_data`: the value of `data` when nothing was found;
+    `final_last`: the value of `last` on the last page.
     """
 
     max_page_size: int = 100
@@ -37,7 +37,7 @@ class Manners:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer before it is put on the wire; length, date and encoding are added there."""
+    """An answer before it goes on the wire, where length, date and encoding are added."""
 
     status: int
     body: bytes
@@ -47,7 +47,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What was asked: the path without its prefix, the query's last value of each name, and all of its pairs."""
+    """A request: the path without its prefix, the last value of each query parameter, and all pairs of the query."""
 
     method: str
     path: str
@@ -56,12 +56,12 @@ class Call:
     pairs: Sequence[tuple[str, str]] = ()
 
     def every(self, name: str) -> frozenset[str]:
-        """All values of a parameter that may be repeated."""
+        """All values of a repeatable parameter."""
         return frozenset(value for key, value in self.pairs if key == name)
 
 
 class RefusedError(Exception):
-    """The call is answered with an error."""
+    """The call gets an error as its answer."""
 
     def __init__(self, status: int, message: str, *details: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -75,7 +75,7 @@ def error(status: int, message: str, *details: str, headers: Mapping[str, str] |
 
 
 def flag(query: Mapping[str, str], name: str) -> bool | None:
-    """A parameter that is `true` or `false`; `None` if it was left out."""
+    """A parameter that must be `true` or `false`; `None` if it is missing."""
     text = query.get(name)
     if text is None:
         return None
@@ -85,7 +85,7 @@ def flag(query: Mapping[str, str], name: str) -> bool | None:
 
 
 def moment(query: Mapping[str, str], name: str) -> int | None:
-    """A parameter that is a time, in microseconds; `None` if it was left out."""
+    """A parameter that must be a time, in microseconds; `None` if it is missing."""
     text = query.get(name)
     if text is None:
         return None
@@ -99,11 +99,11 @@ def moment(query: Mapping[str, str], name: str) -> int | None:
 
 
 class Item(Protocol):
-    """What a list holds."""
+    """An item of a list."""
 
     @property
     def id(self) -> str:
-        """What `last` and `start` name it by."""
+        """The id by which `last` and `start` refer to it."""
 
     def encoded(self, now: int, /) -> bytes:
         """The record as JSON."""
@@ -111,7 +111,7 @@ class Item(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """How lists are cut into pages at this moment, and broken by a twist."""
+    """Cuts lists into pages, and breaks them if there is a twist."""
 
     manners: Manners
     now: int
@@ -123,11 +123,11 @@ class Pages:
         select: Callable[[int, str | None], Sequence[Item]],
         find: Callable[[str], Item | None],
     ) -> Response:
-        """The page that the query asks for: at most `limit` of the items that `select` finds, from the one after the cursor."""
+        """The requested page: at most `limit` of the items that `select` finds, beginning after the cursor."""
         limit = self.limit(query.get("limit"))
         start = query.get("start") or None
         try:
-            # One more than asked for tells whether this is the last page.
+            # One item more than requested shows whether this is the last page.
             found = list(select(limit + 1, None if self.twist == "endless_pages" else start))
         except UnknownCursorError as unknown:
             raise RefusedError(400, "invalid start", f"no such id: {unknown}") from unknown
@@ -154,7 +154,7 @@ class Pages:
         return Response(200, b'{"limit":%d,"data":%b%b}' % (limit, data, tail))
 
     def limit(self, text: str | None) -> int:
-        """How many items the page is to hold, which may not be what was asked for."""
+        """The size of the page, which may differ from the requested limit."""
         largest = self.manners.max_page_size
         smallest = min(SMALLEST_PAGE, largest)
         if text is None:

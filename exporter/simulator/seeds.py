@@ -1,11 +1,11 @@
-"""Made-up secrets and personal details in the simulator's records: a test that finds `MARK` anywhere else has found a leak."""
+"""Made-up secrets and personal details in the simulator's records: a test that finds `MARK` in any output has found a leak."""
 
 from __future__ import annotations
 
 from typing import Final
 
 MARK: Final = "seeded-secret"
-"""Stands in every value below."""
+"""Part of every value below."""
 
 MEETING_URL: Final = f"https://made-up.app.example/meeting/abc-defg-hij?auth_token={MARK}-meeting-token"
 RTMP_URL: Final = f"rtmp://live.example/app/{MARK}-stream-key"

@@ -1,4 +1,4 @@
-"""Sends a workspace's webhooks to a URL as 100ms does: as things happen, tried again after 1, 3 and 10 seconds, then given up."""
+"""Sends a workspace's webhooks to a URL as 100ms does: as things happen, with retries after 1, 3 and 10 seconds."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ from exporter.simulator.workspace import Workspace
 from exporter.times import MINUTE
 
 RETRIES: Final = (1.0, 3.0, 10.0)
-"""The waits, in seconds, after which 100ms tries again."""
+"""The waits, in seconds, before each of 100ms's retries."""
 
 SIGNATURE_HEADER: Final = "x-100ms-signature"
 
 _TICK_SECONDS: Final = 0.1
 _LOOK_BACK: Final = MINUTE
-"""What a test scripts a little late, for a moment that has just passed, is still sent."""
+"""Events that a test scripts this much late, for a moment that has just passed, are still sent."""
 
 _ATTEMPTS_KEPT: Final = 10_000
 
 Plan = Callable[[WebhookEvent], Sequence[float]]
-"""After how many seconds each copy of an event is sent: `[0]` as it should be, `[]` never, `[0, 5]` twice."""
+"""The delays, in seconds, of each copy of an event: `[0]` sends it normally, `[]` never, `[0, 5]` twice."""
 
 
 def at_once(_event: WebhookEvent) -> Sequence[float]:
-    """Each event once, as it happens."""
+    """Sends each event once, as it happens."""
     return (0.0,)
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One POST; `status` 0 is one that got no answer."""
+    """One POST; `status` is 0 if it got no answer."""
 
     event: WebhookEvent
     number: int
-    """1 for the first."""
+    """1 for the first attempt."""
     status: int
     is_replay: bool
 
 
 @dataclass(order=True, slots=True)
 class _Due:
-    """A copy of an event that is to be posted at a moment of the monotonic clock."""
+    """A copy of an event, and the moment of the monotonic clock when it is due."""
 
     at: float
     serial: int
@@ -67,10 +67,10 @@ class _Due:
 
 
 class WebhookSender:
-    """Posts what happens from `start` to `stop`, as a context manager within its block; one at a time, in order but for retries.
+    """Posts the events from `start` to `stop`, or within its `with` block; one at a time, in order except for retries.
 
-    `headers` are sent along; with `signature_secret` the body is signed, `signature_prefix` stands before the signature.
-    Each result also shows in the workspace's own `/analytics/webhooks`.  `plan` scripts what is lost, late or doubled.
+    `headers` are sent along; with `signature_secret` the body is signed, and `signature_prefix` precedes the signature.
+    Each result also shows in the workspace's own `/analytics/webhooks`.  `plan` scripts which events are lost, late or doubled.
     """
 
     def __init__(
@@ -116,19 +116,19 @@ class WebhookSender:
 
     @property
     def attempts(self) -> list[Attempt]:
-        """The latest POSTs, in the order in which they ended."""
+        """The latest POSTs, in the order they ended."""
         with self._lock:
             return list(self._attempts)
 
     def start(self) -> None:
-        """What happens from this moment of the clock on is sent."""
+        """Sends events from this moment of the clock on."""
         self._begun = self._told = self._clock() - 1
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="simulated-webhooks", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Sends no more; waits for the POST that is under way.  Twice is once."""
+        """Sends no more, and waits for the POST in progress.  Calling it twice does no harm."""
         if self._thread is None:
             return
         with self._lock:
@@ -138,13 +138,13 @@ class WebhookSender:
         self._thread = None
 
     def send(self, event: WebhookEvent, *, is_replay: bool = False, after: float = 0) -> None:
-        """Posts the event once more, this many seconds from now."""
+        """Posts the event once more, after this many seconds."""
         with self._lock:
             self._push(_Due(time.monotonic() + after, 0, event, 1, is_replay))
             self._lock.notify_all()
 
     def replay(self, after: int, until: int) -> int:
-        """Everything that happened later than `after`, up to `until`, is sent again as a replay; how much that is."""
+        """Sends everything that happened later than `after`, up to `until`, again as a replay; returns how many events that are."""
         with self._workspace.lock:
             events = webhook_events(self._workspace, after, until)
         for event in events:
@@ -152,7 +152,7 @@ class WebhookSender:
         return len(events)
 
     def settle(self, timeout: float) -> bool:
-        """Waits until all events so far have been delivered or given up; returns whether that took less than this many seconds."""
+        """Waits until all events so far are delivered or given up; returns `False` if that takes more than `timeout` seconds."""
         now = self._clock()
         with self._lock:
             return self._lock.wait_for(lambda: self._told >= now and not self._due and not self._posting, timeout)
@@ -171,7 +171,7 @@ class WebhookSender:
                 self._settle_up(due, status)
 
     def _notice(self) -> None:
-        """Queues what has happened since the last time."""
+        """Queues the events since the last call."""
         now = self._clock()
         with self._workspace.lock:
             events = webhook_events(self._workspace, max(self._begun, min(self._told, now) - _LOOK_BACK), now)
@@ -187,7 +187,7 @@ class WebhookSender:
             self._lock.notify_all()
 
     def _next_due(self) -> _Due | None:
-        """The next to be posted; `None` if there is none for a moment, or the sender stops."""
+        """The next event to post; `None` if none is due within a moment, or the sender stops."""
         with self._lock:
             wait = min(_TICK_SECONDS, max(0.0, self._due[0].at - time.monotonic())) if self._due else _TICK_SECONDS
             if wait and not self._stopping:
@@ -209,7 +209,7 @@ class WebhookSender:
             return 0
 
     def _settle_up(self, due: _Due, status: int) -> None:
-        """Queues the next attempt, or tells the workspace what became of the event."""
+        """Queues the next attempt, or tells the workspace the result."""
         over = status == 200 or due.number > len(self._retries)
         if over:
             self._results += 1

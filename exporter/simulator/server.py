@@ -47,7 +47,7 @@ def shifted_clock(offset: int) -> Clock:
 
 @dataclass(frozen=True, slots=True)
 class SeenRequest:
-    """A request as the server saw it, at a moment of its clock; `status` 0 is a connection reset before any."""
+    """A request as the server saw it, at a moment of its clock; `status` is 0 if the connection was reset before an answer."""
 
     at: int
     method: str
@@ -58,10 +58,10 @@ class SeenRequest:
 
 
 class SimulatedApi:
-    """100ms's API over the given workspaces, at `base_url`, from `start` to `stop`; as a context manager, within its block.
+    """100ms's API over the given workspaces, at `base_url`, from `start` to `stop` or within its `with` block.
 
-    `clock` gives its time in microseconds; `manners` and `faults` how it behaves.  All three may be changed while it runs.
-    Faults can also be set over HTTP: `POST /_faults` with one or a list of them, `GET` and `DELETE`.
+    `clock` gives its time in microseconds; `manners` and `faults` decide how it behaves.  All three may be changed while it runs.
+    Faults can also be controlled over HTTP: `POST /_faults` with one fault or a list, `GET` and `DELETE`.
     """
 
     def __init__(
@@ -96,31 +96,31 @@ class SimulatedApi:
 
     @property
     def base_url(self) -> str:
-        """What the exporter's `api.base_url` is to be; known once started."""
+        """The value for the exporter's `api.base_url`; known once started."""
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 -- named, not bound
         return f"http://[{host}]:{self.port}{PREFIX}" if ":" in host else f"http://{host}:{self.port}{PREFIX}"
 
     @property
     def requests(self) -> list[SeenRequest]:
-        """The latest requests since the last `clear`, in the order in which they were answered."""
+        """The latest requests since the last `clear`, in the order they were answered."""
         with self._lock:
             return list(self._requests)
 
     def clear(self) -> None:
-        """Forgets the requests and calls so far."""
+        """Forgets all requests and calls so far."""
         with self._lock:
             self._requests.clear()
             self.calls.clear()
 
     def start(self) -> None:
-        """Listens; started again after a stop, on the same port.  Raises `OSError` if it cannot."""
+        """Listens; after a stop it listens on the same port again.  Raises `OSError` if it cannot."""
         self._server = _Server(self, self.host, self.port)
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="simulated-api", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends every connection, also those that a fault holds, and listens no more.  Twice is once."""
+        """Ends every connection, even those held by a fault, and stops listening.  Calling it twice does no harm."""
         if self._server is None or self._thread is None:
             return
         self._server.stop()
@@ -154,7 +154,7 @@ class _Server(socketserver.ThreadingTCPServer):
         for connection in list(self._connections):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:  # the client was faster
+            except OSError:  # the client has closed it already
                 continue
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -166,7 +166,7 @@ class _Server(socketserver.ThreadingTCPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # Clients that give up are what faults are for; anything else is a bug of ours and may show its traceback.
+        # Faults make clients give up, which is normal; any other error is a bug of the simulator and shows its traceback.
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the base class's name
-        """Nothing: what was asked stands in `SimulatedApi.requests`."""
+        """Logs nothing: `SimulatedApi.requests` holds the requests."""
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)
@@ -215,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.close_connection:
             headers["Connection"] = "close"
         body = response.body
-        # What a fault breaks is sent plain: it says how many bytes there are, and which.
+        # A faulty answer is sent uncompressed, because the fault decides about its bytes and its length.
         if fault is None and len(body) >= _SMALLEST_GZIP and "gzip" in self.headers.get("Accept-Encoding", ""):
             body = gzip.compress(body, 1, mtime=0)
             headers["Content-Encoding"] = "gzip"

@@ -1,4 +1,4 @@
-"""How the API writes records: ids, times, and the several forms that it is known to use."""
+"""How the API writes records: ids, times, and the variants that it is known to use."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from exporter.times import SECOND
 ZERO_TIME: Final = "0001-01-01T00:00:00Z"
 
 ABSENT: Final = object()
-"""As a value in `raw`: the record lacks this field."""
+"""A value in `raw` that removes the field from the record."""
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Which of the ways that 100ms is known to write a record is used.
+    """The variant in which a record is written; 100ms is known to use several.
 
-    `peers`: an object keyed by peer id, a list, `null`, or no such field (the last two hide whatever peers there are);
-    `digits`: fractional digits of times, 0 to 9, or `None` for as many as needed (fewer than six cut what the timeline knows);
-    `connected`: what stands for `left_at` of a connected peer; `old_peers`: peers lack `id`, `session_id` and `user_id`.
+    `peers`: an object keyed by peer id, a list, `null`, or no such field (the last two hide all peers);
+    `digits`: fractional digits of times, 0 to 9, or `None` for as many as needed (fewer than six truncate the timeline's times);
+    `connected`: the `left_at` of a connected peer; `old_peers`: peers lack `id`, `session_id` and `user_id`.
     """
 
     peers: Literal["object", "list", "null", "absent"] = "object"
@@ -34,7 +34,7 @@ class Shape:
 
 
 def object_id(created_at: int, serial: int) -> str:
-    """An id of 24 hex digits that rises with `created_at`, then with `serial` (of 44 bits)."""
+    """An id of 24 hex digits that sorts by `created_at`, then by `serial` (44 bits)."""
     seconds, fraction = divmod(created_at, SECOND)
     return f"{seconds:08x}{fraction:05x}{serial:011x}"
 
@@ -47,16 +47,16 @@ def id_time(text: str) -> int | None:
 
 
 def fixed_id(name: str) -> str:
-    """24 hex digits that always are the same for the same name, for ids that no time belongs to."""
+    """24 hex digits that are always the same for the same name, for ids without a time."""
     return blake2b(name.encode(), digest_size=12).hexdigest()
 
 
 def fixed_uuid(name: str) -> str:
-    """A UUID that always is the same for the same name."""
+    """A UUID that is always the same for the same name."""
     digits = blake2b(name.encode(), digest_size=16).hexdigest()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 def overridden(record: Record, raw: Mapping[str, object]) -> Record:
-    """The record with the fields of `raw` in place of its own, those that are `ABSENT` left out."""
+    """The record with its fields overridden by those of `raw`; fields that are `ABSENT` are left out."""
     return {key: value for key, value in {**record, **raw}.items() if value is not ABSENT} if raw else record

@@ -1,7 +1,7 @@
 """Rooms, sessions and peers as scripts of what happens to them, and the API's record of each at any moment.
 
-Every time is in integer microseconds since the epoch, UTC, and is passed in.  A script may reach into the future: a record
-shows what has been recorded by the moment it is asked for, no more.
+Every time is passed in, as integer microseconds since the epoch, UTC.  A script may reach into the future: a record shows
+only what has been recorded by the requested moment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from exporter.times import rfc3339
 
 
 class Room:
-    """One room: its present and future names and end.  Made by `World.room`."""
+    """One room, with its present and future names, and its end.  Made by `World.room`."""
 
     def __init__(
         self,
@@ -43,23 +43,23 @@ class Room:
         self.created_at = created_at
         self.removed_at: int | None = None
         self.raw: Mapping[str, object] = {}
-        """Fields, by the API's names, that the record shows in place of the true ones."""
+        """Fields, by the API's names, that override the true ones in the record."""
         self._customer_id = customer_id
         self._names = [(created_at, name)]
         self._lock = lock
 
     @property
     def order(self) -> tuple[int, str]:
-        """Where the room stands in listings, rising."""
+        """The room's sort key in listings."""
         return self.created_at, self.id
 
     def rename(self, name: str, at: int) -> None:
-        """The room bears another name from then on."""
+        """The room has another name from `at` on."""
         with self._lock:
             insort(self._names, (at, name), key=lambda known: known[0])
 
     def remove(self, at: int) -> None:
-        """The API no longer knows the room from then on; its sessions stay."""
+        """From `at` on, the API no longer knows the room; its sessions stay."""
         self.removed_at = at
 
     def exists(self, now: int) -> bool:
@@ -67,7 +67,7 @@ class Room:
         return self.created_at <= now and (self.removed_at is None or now < self.removed_at)
 
     def name_at(self, now: int) -> str:
-        """The name that the room bears."""
+        """The room's name at `now`."""
         return next(name for at, name in reversed(self._names) if at <= now or at == self.created_at)
 
     def record(self, now: int) -> Record:
@@ -107,19 +107,19 @@ class Peer:
         self.left_at: int | None = None
         self.recorded_at: int | None = None
         self.reason = ""
-        """Why the peer left, as webhooks tell it; empty until then."""
+        """Why the peer left, as webhooks report it; empty until then."""
         self._roles = [(joined_at, role)]
         self._session = session
         self._raw: Mapping[str, object] = {}
 
     @property
     def roles(self) -> tuple[tuple[int, str], ...]:
-        """Each role and since when, in order; the first was held on joining."""
+        """Each role with its beginning, in order; the first is the role on joining."""
         return tuple(self._roles)
 
     @property
     def raw(self) -> Mapping[str, object]:
-        """Fields, by the API's names, that the record shows in place of the true ones."""
+        """Fields, by the API's names, that override the true ones in the record."""
         return self._raw
 
     @raw.setter
@@ -128,13 +128,13 @@ class Peer:
         self._session.touch()
 
     def role_at(self, now: int) -> str:
-        """The role that the peer holds, or held last."""
+        """The peer's role at `now`, or its last role."""
         return next((role for at, role in reversed(self._roles) if at <= now), self._roles[0][1])
 
     def leave(self, at: int, recorded_at: int | None = None, reason: str = "client request") -> None:
-        """The peer is gone from `at`; until `recorded_at` the record still shows it connected.
+        """The peer leaves at `at`; until `recorded_at` the record still shows it as connected.
 
-        The end of a session records the leaves that have happened by then.  Raises `ValueError` if that cannot have happened.
+        The end of a session records the leaves that have happened by then.  Raises `ValueError` if the leave is impossible.
         """
         closed_at = self._session.closed_at
         if self.left_at is not None or at < self._roles[-1][0] or (closed_at is not None and at > closed_at):
@@ -146,7 +146,7 @@ class Peer:
             self._session.touch()
 
     def change_role(self, role: str, at: int) -> None:
-        """The peer holds this role from then on.  Raises `ValueError` if it is not connected then."""
+        """The peer has this role from `at` on.  Raises `ValueError` if it is not connected then."""
         if at < self.joined_at or (self.left_at is not None and at > self.left_at):
             raise ValueError(f"peer {self.id} cannot change its role at {at}")
         with self._session.lock:
@@ -154,7 +154,7 @@ class Peer:
             self._session.touch()
 
     def leave_recorded_at(self) -> int | None:
-        """From when the record shows the leave; `None` while it is not foreseen, and for a ghost."""
+        """When the record begins to show the leave; `None` if no leave is scripted, and for a ghost."""
         if self.recorded_at is None or self._session.closed_at is None:
             return self.recorded_at
         return min(self.recorded_at, self._session.closed_at)
@@ -173,13 +173,13 @@ class Peer:
 
 
 def _nobody(_session: Session, _at: int) -> None:
-    """No one needs to know."""
+    """Ignores changes."""
 
 
 class Session:
     """One call in a room.  Made by `World.open`.
 
-    `changed` is told of the moments at which the session begins, ends or vanishes as they are scripted.
+    `changed` is called with each moment at which the session begins, ends or vanishes, when it is scripted.
     """
 
     __slots__ = (
@@ -215,7 +215,7 @@ class Session:
         self.closed_at: int | None = None
         self.vanished_at: int | None = None
         self.peers: list[Peer] = []
-        """Everyone who ever joins, in the order in which it was scripted."""
+        """All peers, in the order they were scripted."""
         self.lock = lock
         self._owner = owner
         self._shape = shape
@@ -227,7 +227,7 @@ class Session:
 
     @property
     def order(self) -> tuple[int, str]:
-        """Where the session stands in listings, rising."""
+        """The session's sort key in listings."""
         return self.created_at, self.id
 
     @property
@@ -242,7 +242,7 @@ class Session:
 
     @property
     def raw(self) -> Mapping[str, object]:
-        """Fields, by the API's names, that the record shows in place of the true ones."""
+        """Fields, by the API's names, that override the true ones in the record."""
         return self._raw
 
     @raw.setter
@@ -251,7 +251,7 @@ class Session:
         self.touch()
 
     def join(self, role: str, at: int, user_id: str | None = None, name: str | None = None, id: str | None = None) -> Peer:  # noqa: A002 -- the API's name
-        """Somebody enters at that moment.  Raises `ValueError` if the session is not running then."""
+        """A peer joins at `at`.  Raises `ValueError` if the session is not running then."""
         if at < self.created_at or (self.closed_at is not None and at > self.closed_at):
             raise ValueError(f"nobody can join session {self.id} at {at}")
         with self.lock:
@@ -262,7 +262,7 @@ class Session:
         return peer
 
     def close(self, at: int) -> None:
-        """The call ends; peers that have not left by then stay ghosts.  Raises `ValueError` if more is scripted after that."""
+        """The call ends; peers that have not left by then become ghosts.  Raises `ValueError` if later events are scripted."""
         with self.lock:
             last = max((max(peer.roles[-1][0], peer.left_at or 0) for peer in self.peers), default=self.created_at)
             if self.closed_at is not None or at < max(last, self.created_at):
@@ -272,7 +272,7 @@ class Session:
             self._changed(self, at)
 
     def vanish(self, at: int) -> None:
-        """The API forgets that the session ever was, from then on; scripted again for later, it is known until then."""
+        """From `at` on, the API no longer knows the session; calling it again moves that moment."""
         with self.lock:
             if self.vanished_at is not None:
                 self._changed(self, self.vanished_at)
@@ -295,7 +295,7 @@ class Session:
         return [peer for peer, recorded_at in recorded if recorded_at is None or now < recorded_at]
 
     def record(self, now: int) -> Record:
-        """The session as the API shows it.  Raises `ValueError` before it has begun."""
+        """The session as the API shows it.  Raises `ValueError` before it begins."""
         updated_at = self._changes()[self._step(now) - 1]
         record: Record = {"id": self.id, "room_id": self.room_id, **self._owner, "active": self.active(now)}
         peers = [(peer.id, peer.record(now, self._shape)) for peer in self.peers if peer.joined_at <= now]
@@ -313,19 +313,19 @@ class Session:
         return overridden(record, self._raw)
 
     def encoded(self, now: int) -> bytes:
-        """The record as JSON, kept until something about it changes."""
+        """The record as JSON, cached until it changes."""
         step = self._step(now)
         if self._cache is None or self._cache[0] != step:
             self._cache = step, msgspec.json.encode(self.record(now))
         return self._cache[1]
 
     def touch(self) -> None:
-        """Forget what was kept of the record: the script has changed."""
+        """Clears the cached record, because the script has changed."""
         self._moments = None
         self._cache = None
 
     def _changes(self) -> list[int]:
-        """The moments at which the record changes, rising."""
+        """The moments at which the record changes, in order."""
         if self._moments is None:
             moments = {self.created_at}
             for peer in self.peers:
@@ -339,7 +339,7 @@ class Session:
         return self._moments
 
     def _step(self, now: int) -> int:
-        """How many of the changes have happened."""
+        """How many of the changes have happened by `now`."""
         step = bisect_right(self._changes(), now)
         if step == 0:
             raise ValueError(f"session {self.id} has not begun at {now}")

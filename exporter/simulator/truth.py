@@ -1,4 +1,7 @@
-"""What truly happened, added up straight from the scripts: what exact counting must come to, worked out by nobody who counts."""
+"""The true totals of sessions and peers, summed directly from the scripts: exact counting must give the same.
+
+Independent of the exporter's counting code, so that tests can compare the two.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from exporter.times import DAY
 
 @dataclass(slots=True)
 class Truth:
-    """Sums by now; microseconds and counts.  Keys are (room id, role) or room id; a day is counted from the epoch, UTC.
+    """Sums by now, in microseconds and counts.  Keys are (room id, role) or room id; days are counted from the epoch, UTC.
 
-    Seconds belong to the role held at that moment, a join to the role first held, a leave to the role last held.  An observer
-    sees a change of role only later: for peers that changed, only the sums over a room's roles can be expected to agree.
+    Time belongs to the role at that moment, a join to the first role, a leave to the last role.  An observer sees a role change
+    only later: for peers that changed their role, only the sums over a room's roles can agree.
     """
 
     peer_us: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -29,7 +32,7 @@ class Truth:
 
     @property
     def by_room(self) -> dict[str, Counter[str]]:
-        """What each counter of a room must come to, by the metric's name."""
+        """The true value of each counter of a room, by the metric's name."""
         return {
             "hms_sessions_started_total": self.started,
             "hms_sessions_ended_total": self.ended,
@@ -38,7 +41,7 @@ class Truth:
 
     @property
     def by_role(self) -> dict[str, Counter[tuple[str, str]]]:
-        """What each counter of a role in a room must come to, by the metric's name."""
+        """The true value of each counter of a role in a room, by the metric's name."""
         return {
             "hms_peers_joined_total": self.joins,
             "hms_peers_left_total": self.leaves,
@@ -49,8 +52,8 @@ class Truth:
 def truth_of(sessions: Iterable[Session], now: int, *, recorded: bool = False) -> Truth:
     """The truth about these sessions by now.
 
-    A ghost's stay ends with its session.  With `recorded`, a leave that is recorded later than it happened counts, back in
-    time, only from then on: what an observer can know.
+    A ghost's stay ends with its session.  With `recorded`, a leave that is recorded late counts only once it is recorded, and
+    then from when it happened: this is what an observer can know.
     """
     truth = Truth()
     for session in sessions:
@@ -80,7 +83,7 @@ def truth_of(sessions: Iterable[Session], now: int, *, recorded: bool = False) -
 
 
 def _credit(truth: Truth, room: str, role: str, begin: int, end: int) -> None:
-    """Time in one role, split at midnights."""
+    """Adds the time in one role, split at midnights."""
     while begin < end:
         day = begin // DAY
         step = min(end, (day + 1) * DAY)

@@ -1,4 +1,4 @@
-"""The webhooks of a workspace: what 100ms posts when something happens, worked out from the scripts.  Nothing is sent here."""
+"""The webhooks that 100ms posts for a workspace, derived from the scripts.  Nothing is sent here."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ _JOB_EVENTS: Final = {
     ("external_stream", "post_processing"): "beam.stopped.success",
     ("external_stream", "failed"): "beam.failure",
 }
-"""The event of a job that comes to have this status; others have none."""
+"""The event when a job gets this status; other statuses have none."""
 
 
 class Sources(Protocol):
-    """What is asked of a workspace to know its webhooks."""
+    """The parts of a workspace that its webhooks are derived from."""
 
     @property
     def beside(self) -> Beside:
         """Its jobs and failed joins."""
 
     def sessions_since(self, after: int, now: int) -> list[Session]:
-        """At least every session that has begun by `now` and was still running later than `after`."""
+        """Every session that began by `now` and was still running later than `after`; perhaps others too."""
 
     def find_room(self, room_id: str, now: int) -> Room | None:
-        """The room of this id, if the API knows it."""
+        """The room with this id, if the API knows it."""
 
 
 def webhook_events(workspace: Sources, after: int, until: int) -> list[WebhookEvent]:
-    """What happens later than `after`, up to `until`, oldest first.
+    """The events later than `after`, up to `until`, oldest first.
 
-    A leave is told when it is recorded; a ghost's is never told.
+    A leave is reported when it is recorded; a ghost's leave is never reported.
     """
     events: list[WebhookEvent] = []
     for session in workspace.sessions_since(after, until):
@@ -55,7 +55,7 @@ def webhook_events(workspace: Sources, after: int, until: int) -> list[WebhookEv
         events += _of_job(job, _place(workspace, job.room_id, until), after, until)
     for failure in workspace.beside.join_failures(after, until):
         events.append(_of_failure(failure, _place(workspace, failure.room_id, until)))
-    # Stable: what happens in a call at the same moment stays in the order in which it comes about.
+    # The sort is stable: events of a call at the same moment keep their order.
     return sorted(events, key=attrgetter("at"))
 
 

@@ -1,4 +1,4 @@
-"""A response on a socket: in one piece, or in whichever broken way a fault asks for."""
+"""Writes a response to a socket: intact, or broken as a fault demands."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 
 class Wire:
-    """One connection's sending side.  `stopping` ends every wait of a fault."""
+    """The sending side of one connection.  `stopping` ends every wait of a fault."""
 
     def __init__(self, connection: socket.socket, stopping: threading.Event) -> None:
         self._connection = connection
         self._stopping = stopping
 
     def send(self, status: int, headers: Mapping[str, str], body: bytes, fault: Fault | None) -> bool:
-        """Sends the response; whether the connection can serve another call.  Raises `OSError` when the client is gone."""
+        """Sends the response; returns whether the connection can serve another call.  Raises `OSError` if the client is gone."""
         length = len(body)
         match fault.kind if fault is not None else None:
             case None:
@@ -65,7 +65,7 @@ class Wire:
     def reset(self) -> bool:
         """Ends the connection with a TCP reset."""
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # Not close(): that would wait for the reading side's file object, and then end the connection in good order.
+        # Not close(): that would wait for the reading side's file object, and then end the connection normally.
         os.close(self._connection.detach())
         return False
 
@@ -89,7 +89,7 @@ class Wire:
         return True
 
     def _bomb(self, status: int, headers: Mapping[str, str], size: int) -> bool:
-        """Compressed as it is sent: a block of spaces flushed on its own comes out the same each time."""
+        """Compresses while sending: a block of spaces that is flushed alone compresses to the same bytes each time."""
         self._connection.sendall(_head(status, {**headers, "Content-Encoding": "gzip", "Connection": "close"}, None) + _GZIP_HEADER)
         squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
         checksum = 0
@@ -103,7 +103,7 @@ class Wire:
 
 
 def _blank_page(size: int) -> Iterator[bytes]:
-    """An empty page of this many bytes, filled with spaces, a block at a time."""
+    """An empty page of this many bytes, padded with spaces, one block at a time."""
     opening, closing = b'{"limit":10,"data":[', b"]}"
     yield opening
     blanks = b" " * _BLOCK

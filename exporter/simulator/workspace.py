@@ -1,4 +1,4 @@
-"""The server's interface to a workspace, made up or recorded, and the queries that it answers."""
+"""The server's interface to a workspace, made up or scripted, and the queries that it answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exporter.simulator.timeline import Room, Session
 
 @dataclass(frozen=True, slots=True)
 class SessionQuery:
-    """A page of sessions: `None` where any will do, times in microseconds and inclusive, `start` the id after which to begin."""
+    """A page of sessions.  `None` matches anything; times are inclusive microseconds; the page begins after the id `start`."""
 
     limit: int
     active: bool | None = None
@@ -28,7 +28,7 @@ class SessionQuery:
 
 @dataclass(frozen=True, slots=True)
 class RoomQuery:
-    """A page of rooms, in the same manner."""
+    """A page of rooms; the fields mean the same as in `SessionQuery`."""
 
     limit: int
     name: str | None = None
@@ -45,30 +45,30 @@ class Workspace(Protocol):
     access_key: str
     secret: str
     lock: threading.RLock
-    """Held while the workspace is read or changed, so that an answer shows one moment of it."""
+    """Held while the workspace is read or changed, so that an answer shows a single moment."""
 
     @property
     def beside(self) -> Beside:
-        """Its jobs and what else happens."""
+        """Its jobs and other events."""
 
     def sessions_since(self, after: int, now: int) -> list[Session]:
-        """At least every session that has begun by `now` and was still running later than `after`."""
+        """Every session that began by `now` and was still running later than `after`; perhaps others too."""
 
     def list_sessions(self, query: SessionQuery, now: int) -> list[Session]:
         """At most `limit` sessions, newest first.  Raises `UnknownCursorError`."""
 
     def find_session(self, session_id: str, now: int) -> Session | None:
-        """The session of this id, if the API knows it."""
+        """The session with this id, if the API knows it."""
 
     def list_rooms(self, query: RoomQuery, now: int) -> list[Room]:
         """At most `limit` rooms, newest first.  Raises `UnknownCursorError`."""
 
     def find_room(self, room_id: str, now: int) -> Room | None:
-        """The room of this id, if the API knows it."""
+        """The room with this id, if the API knows it."""
 
 
 def select_rooms(rooms: Sequence[Room], query: RoomQuery, now: int) -> list[Room]:
-    """The page that `query` asks for, of rooms in rising order.  Raises `UnknownCursorError`."""
+    """The page that `query` asks for, from rooms in ascending order.  Raises `UnknownCursorError`."""
     end = len(rooms)
     if query.start is not None:
         cursor = next((room for room in rooms if room.id == query.start), None)

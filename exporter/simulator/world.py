@@ -1,4 +1,4 @@
-"""A workspace whose every event is scripted: the fake 100ms account of the tests."""
+"""A fully scripted workspace: the fake 100ms account of the tests."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from exporter.simulator.workspace import RoomQuery, SessionQuery, select_rooms
 from exporter.times import SECOND
 
 LONG_AGO: Final = 1_640_995_200 * SECOND
-"""2022-01-01: when rooms came to be for which nobody said otherwise."""
+"""2022-01-01: the default creation time of rooms."""
 
 _by_order = attrgetter("order")
 
 
 class World:
-    """Rooms and sessions of one workspace, as scripted.
+    """The scripted rooms and sessions of one workspace.
 
-    `shape` is how records are written unless a session has its own.  `lock` is held while anything is read or changed; hold it
-    to script several things that must appear in one answer.
+    `shape` says how records are written, unless a session has its own.  `lock` is held while anything is read or changed; hold
+    it to script several things that must appear in one answer.
     """
 
     def __init__(self, access_key: str, secret: str, *, shape: Shape = Shape()) -> None:  # noqa: B008 -- immutable
@@ -44,16 +44,16 @@ class World:
         self._sessions: dict[str, Session] = {}
         self._listing = Listing()
         self.beside = Scripted(self.lock)
-        """Jobs and what else happens."""
+        """Jobs and other events."""
 
     @property
     def rooms(self) -> list[Room]:
-        """Every room, those of the past and the future too."""
+        """Every room, past and future ones included."""
         return list(self._rooms.values())
 
     @property
     def sessions(self) -> list[Session]:
-        """Every session, those of the past and the future too."""
+        """Every session, past and future ones included."""
         return list(self._sessions.values())
 
     def room(
@@ -68,7 +68,7 @@ class World:
         max_duration_seconds: int | None = None,
         created_at: int = LONG_AGO,
     ) -> Room:
-        """A new room; without a name it gets a UUID for one, as 100ms does.  Raises `ValueError` if the id is taken."""
+        """A new room; without a name it is named by a UUID, as 100ms does.  Raises `ValueError` if the id is taken."""
         with self.lock:
             room_id = id or object_id(created_at, self._next())
             if room_id in self._rooms:
@@ -90,7 +90,7 @@ class World:
             return room
 
     def open(self, room_id: str, at: int, id: str | None = None) -> Session:  # noqa: A002 -- the API's name
-        """A call begins in the room.  Raises `KeyError` for an unknown room, `ValueError` if the id is taken."""
+        """Begins a call in the room.  Raises `KeyError` for an unknown room, `ValueError` if the id is taken."""
         with self.lock:
             session_id = id or object_id(at, self._next())
             if session_id in self._sessions:
@@ -108,15 +108,15 @@ class World:
             return session
 
     def record(self, where: Session | Room, at: int, id: str | None = None, **more: str) -> Job:  # noqa: A002 -- the API's name
-        """A recording is asked for, in a call or in a room without one; `more` may hold `started_by`."""
+        """Requests a recording, in a call or in a room without one; `more` may hold `started_by`."""
         return self._ask("recording", where, at, id, **more)
 
     def stream(self, where: Session | Room, at: int, id: str | None = None, **more: str) -> Job:  # noqa: A002 -- the API's name
-        """A live stream (HLS) is asked for."""
+        """Requests a live stream (HLS)."""
         return self._ask("live_stream", where, at, id, **more)
 
     def push(self, where: Session | Room, at: int, id: str | None = None, **more: str) -> Job:  # noqa: A002 -- the API's name
-        """An external stream (RTMP) is asked for."""
+        """Requests an external stream (RTMP)."""
         return self._ask("external_stream", where, at, id, **more)
 
     def asset(
@@ -129,14 +129,14 @@ class World:
         size: int = 0,
         status: AssetStatus = "completed",
     ) -> Asset:
-        """A file of the recording is there, or has failed to be."""
+        """Adds a file of the recording, or one that could not be made."""
         with self.lock:
             asset = Asset(object_id(at, self._next()), job.id, job.room_id, job.session_id, type, at, status, duration, size)
             self.beside.assets.add(asset, asset.room_id)
             return asset
 
     def client_event(self, where: Session | Room, at: int, type: str = "client.join.failed", **fields: Any) -> ClientEvent:  # noqa: A002 -- the API's name
-        """A client reports something, in a call or before it was in one; `fields` as `ClientEvent` has them."""
+        """A client reports an event, in a call or before joining one; `fields` are those of `ClientEvent`."""
         with self.lock:
             room_id, session_id = _place(where)
             event = ClientEvent(fixed_uuid(f"event {self._next()}"), at, room_id, type, session_id or None, **fields)
@@ -144,32 +144,32 @@ class World:
             return event
 
     def join_failure(self, room: Room, at: int, reason: str = "role not allowed", role: str = "guest") -> JoinFailure:
-        """Somebody could not enter: webhooks alone tell."""
+        """A failed attempt to join, which only webhooks report."""
         with self.lock:
             failure = JoinFailure(fixed_uuid(f"failure {self._next()}"), at, room.id, reason, role)
             self.beside.refused.add(failure, room.id)
             return failure
 
     def delivery(self, room: Room, at: int, event: str = "session.open.success", error: str | None = None) -> Delivery:
-        """A webhook was sent, says `/analytics/webhooks`; with an `error` it did not arrive."""
+        """Adds a webhook to `/analytics/webhooks`; with an `error` it did not arrive."""
         with self.lock:
             delivery = Delivery(fixed_uuid(f"delivery {self._next()}"), at, room.id, event, error)
             self.beside.deliver(delivery)
             return delivery
 
     def jobs_truth(self, now: int) -> JobsTruth:
-        """What has truly become of all jobs by now; see `jobs_truth_of`."""
+        """The truth about all jobs by now; see `jobs_truth_of`."""
         with self.lock:
             return jobs_truth_of((job for shelf in self.beside.jobs.values() for job in shelf.by_id.values()), now)
 
     def beside_truth(self, since: int, now: int) -> BesideTruth:
-        """What has truly become of assets, clients' errors and webhooks from `since` to now; see `beside_truth_of`."""
+        """The truth about assets, client errors and webhooks from `since` to now; see `beside_truth_of`."""
         with self.lock:
             ends = {session.id: session.closed_at for session in self._sessions.values() if session.closed_at is not None}
             return beside_truth_of(self.beside, ends, since, now)
 
     def truth(self, now: int, *, recorded: bool = False) -> Truth:
-        """What has truly happened by now, vanished sessions included; see `truth_of`."""
+        """The truth about all sessions by now, vanished ones included; see `truth_of`."""
         with self.lock:
             return truth_of(self._sessions.values(), now, recorded=recorded)
 
@@ -192,7 +192,7 @@ class World:
             return entries[max(first, end - query.limit) : max(first, end)][::-1]
 
     def find_session(self, session_id: str, now: int) -> Session | None:
-        """The session of this id, if the API knows it."""
+        """The session with this id, if the API knows it."""
         session = self._sessions.get(session_id)
         return session if session is not None and session.exists(now) else None
 
@@ -202,12 +202,12 @@ class World:
             return select_rooms(self._rooms_in_order, query, now)
 
     def find_room(self, room_id: str, now: int) -> Room | None:
-        """The room of this id, if the API knows it."""
+        """The room with this id, if the API knows it."""
         room = self._rooms.get(room_id)
         return room if room is not None and room.exists(now) else None
 
     def sessions_since(self, after: int, now: int) -> list[Session]:
-        """At least every session that has begun by `now` and was still running later than `after`."""
+        """Every session that began by `now` and was still running later than `after`; perhaps others too."""
         with self.lock:
             return [
                 session
@@ -229,5 +229,5 @@ class World:
 
 
 def _place(where: Session | Room) -> tuple[str, str]:
-    """The ids of the room and of the session, if there is one."""
+    """The room's id, and the session's id if there is one."""
     return (where.room_id, where.id) if isinstance(where, Session) else (where.id, "")

@@ -1,4 +1,4 @@
-"""What collectors have counted, in the state, whatever they collect: a new kind of data needs no table of its own."""
+"""Stores and loads the collectors' data.  The tables fit every kind of data, so that a new kind needs no table of its own."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ from exporter.times import calendar
 _OF = "workspace = ? AND collector = ?"
 _ITEM = f"{_OF} AND id = ?"
 _ACCOUNT = f"{_OF} AND kind = ? AND id = ?"
+_COVERAGE = ".followed"
+"""Ends the name of a row of its own: what is followed is large where there are many rooms, and rarely changes."""
 _MANY = 100
-"""From this many accounts on, all of a collector's are read at once."""
+"""From this many accounts, all accounts of a collector are read with one query."""
 
 Use = dict[tuple[Account, str, int], int]
 """Time of one meter (µs) by account, room id and UTC day."""
@@ -64,7 +66,7 @@ _decode_histograms = msgspec.json.Decoder(dict[str, _Distribution]).decode
 
 
 def restore(store: Store, workspace: str, collected: Collected[I]) -> None:
-    """Everything of a collector but its accounts, which come back one by one.  Raises `StoreError`."""
+    """Loads a collector except its accounts, which are loaded one by one.  Raises `StoreError`."""
     kind, coverage = collected.kind, collected.coverage
     of = (workspace, kind.name)
     decode = _decoder(kind)
@@ -73,7 +75,7 @@ def restore(store: Store, workspace: str, collected: Collected[I]) -> None:
         if row is None:
             return
         collected.now, collected.newest = row.now, row.newest
-        _restore_coverage(row, coverage)
+        _restore_coverage(row, next(iter(db.select(COLLECTOR, _OF, (workspace, kind.name + _COVERAGE))), None), coverage)
         for name, of_name in _decode_histograms(row.histograms).items():
             if name in kind.distributions:
                 collected.histograms[name] = Histogram(kind.distributions[name], of_name.counts, of_name.total, of_name.born)
@@ -89,15 +91,17 @@ def restore(store: Store, workspace: str, collected: Collected[I]) -> None:
                 collected.settled_time.add(day, micros)
 
 
-def _restore_coverage(row: CollectorRow, coverage: Coverage) -> None:
+def _restore_coverage(row: CollectorRow, beside: CollectorRow | None, coverage: Coverage) -> None:
     coverage.read_until = row.read_until
-    followed = _decode_followed(row.followed)
+    followed = _decode_followed((row.followed or b'{"entries":{},"rooms":{}}') if beside is None else beside.followed)
     coverage.entries, coverage.rooms = followed.entries, followed.rooms
+    if beside is None:  # it was stored with the rest before: it is to be written once more
+        coverage.changed = {("entry", key) for key in followed.entries} | {("room", key) for key in followed.rooms}
     coverage.tasks = {task.number: task for task in _decode_catch_ups(row.catch_ups)}
 
 
 def open_accounts(store: Store, workspace: str, collected: Collected[I], accounts: Iterable[Account]) -> None:
-    """Accounts come into the memory as they were stored, or new.  Raises `StoreError`."""
+    """Loads accounts from the store, or creates new ones.  Raises `StoreError`."""
     wanted = [account for account in accounts if account not in collected.holdings]
     if not wanted:
         return
@@ -115,25 +119,13 @@ def open_accounts(store: Store, workspace: str, collected: Collected[I], account
 
 
 def commit(store: Store, workspace: str, collected: Collected[I]) -> None:
-    """Makes a read durable, whole or not at all; only then may it be published.  Raises `StoreError`."""
+    """Stores a read, completely or not at all; only then may it be published.  Raises `StoreError`."""
     changes, coverage, kind = collected.changes, collected.coverage, collected.kind
     of = (workspace, kind.name)
-    histograms = {name: _Distribution(h.counts, h.total, h.born or 0) for name, h in collected.histograms.items()}
     with store.writing() as db:
-        db.put(
-            COLLECTOR,
-            [
-                CollectorRow(
-                    *of,
-                    now=collected.now,
-                    newest=collected.newest,
-                    read_until=coverage.read_until,
-                    followed=msgspec.json.encode(_Followed(coverage.entries, coverage.rooms)),
-                    catch_ups=msgspec.json.encode(list(coverage.tasks.values())),
-                    histograms=msgspec.json.encode(histograms),
-                )
-            ],
-        )
+        db.put(COLLECTOR, [_row(of, collected)])
+        if coverage.changed:
+            db.put(COLLECTOR, [_coverage_row(workspace, kind.name, coverage)])
         db.delete(COLLECTED, _ITEM, ((*of, item_id) for item_id in changes.gone))
         kept = (collected.kept[item_id] for item_id in changes.kept if item_id in collected.kept)
         db.put(COLLECTED, (CollectedRow(*of, found.item.id, msgspec.msgpack.encode(found)) for found in kept))
@@ -146,16 +138,36 @@ def commit(store: Store, workspace: str, collected: Collected[I]) -> None:
     collected.committed()
 
 
+def _row(of: tuple[str, str], collected: Collected[Any]) -> CollectorRow:
+    histograms = {name: _Distribution(h.counts, h.total, h.born or 0) for name, h in collected.histograms.items()}
+    tasks = list(collected.coverage.tasks.values())
+    read_until = collected.coverage.read_until
+    return CollectorRow(
+        *of,
+        collected.now,
+        collected.newest,
+        read_until,
+        b"",
+        catch_ups=msgspec.json.encode(tasks),
+        histograms=msgspec.json.encode(histograms),
+    )
+
+
+def _coverage_row(workspace: str, name: str, coverage: Coverage) -> CollectorRow:
+    followed = msgspec.json.encode(_Followed(coverage.entries, coverage.rooms))
+    return CollectorRow(workspace, name + _COVERAGE, None, 0, None, followed, catch_ups=b"[]", histograms=b"{}")
+
+
 def _stock(holding: Holding[Any]) -> bytes:
     return msgspec.msgpack.encode(_Stock(list(holding.tallies.items()), holding.periods))
 
 
 def _decoder(kind: Kind[I]) -> Any:
-    return msgspec.msgpack.Decoder(Kept[kind.item]).decode  # type: ignore[name-defined]  # a type that is known at run time only
+    return msgspec.msgpack.Decoder(Kept[kind.item]).decode  # type: ignore[name-defined]  # a type that is known only at run time
 
 
 def meter_use(view: StateView, workspace: str, kind: Kind[I], first: int, last: int) -> Use:
-    """The time of these days that a kind's meter has counted: what is settled, and what the other jobs had taken when last read."""
+    """The time on these days of a kind's meter: the settled time, and that of the other jobs as of their last read."""
     found: Use = {}
     for row in view.rows(METER_DAY, "workspace = ? AND day BETWEEN ? AND ? AND meter = ?", (workspace, first, last, kind.meter)):
         found[Account(row.kind, row.id), row.room_id, row.day] = row.us
@@ -170,28 +182,29 @@ def meter_use(view: StateView, workspace: str, kind: Kind[I], first: int, last: 
 
 
 def reach(view: StateView, workspace: str, kind: Kind[I]) -> tuple[int | None, Coverage]:
-    """When a kind was last read (`None`: never), and what of the past has been."""
+    """When a kind was last read (`None`: never), and how far its past has been read."""
     coverage = Coverage(kind.reach_back)
     row = next(iter(view.rows(COLLECTOR, _OF, (workspace, kind.name))), None)
     if row is None:
         return None, coverage
-    _restore_coverage(row, coverage)
+    beside = next(iter(view.rows(COLLECTOR, _OF, (workspace, kind.name + _COVERAGE))), None)
+    _restore_coverage(row, beside, coverage)
     return row.now, coverage
 
 
 class Remembered(NamedTuple):
-    """The ids of the items that a state has counted: all of those from `since` on (µs)."""
+    """The ids of the counted items in a state: complete from `since` on (µs)."""
 
     ids: frozenset[str]
     since: int
 
     def has(self, item: Item) -> bool | None:
-        """Whether the item has been counted; `None` where the state does not tell any more."""
+        """Whether the item has been counted; `None` if the state no longer knows."""
         return item.id in self.ids if item.created >= self.since else None
 
 
 def remembered(view: StateView, workspace: str, kind: Kind[I]) -> Remembered | None:
-    """The items of a kind whose ids the state still has; `None` when it was never read."""
+    """The items of a kind whose ids the state still has; `None` if the kind was never read."""
     _, coverage = reach(view, workspace, kind)
     if coverage.horizon is None:
         return None

@@ -1,9 +1,9 @@
-"""The state file as a file: opened, held for this process, upgraded, and put back when somebody removes it.
+"""The state file: opened, locked, upgraded, and written again if somebody removes it.
 
-While it is open, SQLite writes to three files that it holds: the main file, its log (`-wal`) and the log's index (`-shm`).
-The first write after opening makes the log and the index.  A checkpoint, by any process, replaces neither: it copies the
-log into the main file and begins the same log from its start, or truncates it.  Only the last connection to close removes
-them.  So other files at their paths than at the beginning mean that somebody has removed them.
+While it is open, SQLite writes to three open files: the main file, its log (`-wal`) and the log's index (`-shm`).  The first
+write after opening creates the log and the index.  A checkpoint, by any process, replaces neither: it copies the log into the
+main file and restarts the same log, or truncates it.  Only the last connection to close removes them.  So if other files are
+at their paths than at the beginning, somebody has removed them.
 """
 
 from __future__ import annotations
@@ -33,12 +33,11 @@ _OWNER_ONLY = 0o600
 
 
 class StateFile:
-    """A SQLite file of this `schema`, held for this process alone until `close`.
+    """A SQLite file of this `schema`, held exclusively by this process until `close`.
 
-    Opening creates it with its folder, for its owner's eyes alone; one of an earlier version is upgraded.  Raises
-    `StoreError`, leaving the file as it was, when it is not a state file, of a version this program does not know, damaged,
-    in use by another exporter, or not writable.  The tables `unverified` are too large to be checked at every start; their seals are
-    checked when rows are read.
+    Opening creates it with its folder, readable only by its owner, or upgrades a file of an earlier version.  Raises `StoreError`
+    and leaves the file unchanged if it is not a state file, has an unknown version, is damaged, is in use by another exporter, or
+    is not writable.  The tables `unverified` are too large to check at every start; their seals are checked when rows are read.
     """
 
     def __init__(self, path: Path, schema: Schema = SCHEMA, unverified: frozenset[str] = frozenset()) -> None:
@@ -49,7 +48,7 @@ class StateFile:
         self._beside: list[_Identity | None] = []
         """The log and its index that SQLite has open."""
         self._written: _Written = None, None
-        """Size and time of our last write to the main file and the log."""
+        """The size and time of this process's last write to the main file and the log."""
         with self.errors():
             self._held = self._hold()
             try:
@@ -69,7 +68,7 @@ class StateFile:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """What is written within is there at the next start, whole or not at all.  Raises `StoreError` as `keep` does."""
+        """A transaction, which is stored completely or not at all.  Raises `StoreError` as `keep` does."""
         self.keep()
         db = self.db
         db.execute("BEGIN IMMEDIATE")
@@ -86,7 +85,7 @@ class StateFile:
             self._written = self._write_marks()
 
     def close(self) -> None:
-        """Closes the file. If it was removed meanwhile, it is written anew first."""
+        """Closes the file.  If it was removed meanwhile, it is written again first."""
         try:
             with self.errors():
                 self.keep()
@@ -98,11 +97,11 @@ class StateFile:
         self._held.close()
 
     def keep(self) -> None:
-        """Ensures that the next start finds at `path` whatever is written from now on.
+        """Ensures that the next start finds all later writes at `path`.
 
-        A file that was removed, or its log, lives on only while it is open: the state file is written anew, whole.  Raises
-        `StoreError` when another file stands there, which is not overwritten, and when somebody has damaged ours: the missing part cannot
-        be recovered.
+        A removed file, or its log, exists only while it is open, so the whole state file is written again.  Raises `StoreError` if
+        another file is at `path`, which is not overwritten, or if somebody has damaged the file, because the missing part cannot be
+        recovered.
         """
         if self._held.closed:
             return
@@ -110,7 +109,7 @@ class StateFile:
             there = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
             self._put_back()
-            event("warn", "state file was removed while in use and has been written anew", path=self.path)
+            event("warn", "state file was removed while in use and has been written again", path=self.path)
             return
         if _identity(there) != _identity(os.fstat(self._held.fileno())):
             raise StoreError(
@@ -118,10 +117,10 @@ class StateFile:
                 " move it away to go on counting, or restart the exporter to use it"
             )
         if self._db is None:
-            return  # nothing is open but the file itself
+            return  # only the file itself is open
         if None in self._beside or self._find_beside() != self._beside:
             self._put_back()
-            event("warn", "the log of the state file was removed while in use; the state file has been written anew", path=self.path)
+            event("warn", "the log of the state file was removed while in use; the state file has been written again", path=self.path)
         elif self._write_marks() != self._written:
             self._look_over()
 
@@ -142,7 +141,7 @@ class StateFile:
     # -- opening --------------------------------------------------------------------------------------------------
 
     def _hold(self) -> BinaryIO:
-        """Takes the file for this process, by a lock that ends with it, having looked at its first bytes only."""
+        """Locks the file for this process, after looking only at its first bytes; the lock ends with the process."""
         path = self.path
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
@@ -165,19 +164,19 @@ class StateFile:
 
     def _lock(self, held: BinaryIO) -> None:
         try:
-            # flock, which SQLite does not use: readers such as a backup or a report stay welcome.
+            # flock, which SQLite does not use, so that backups and reports can still read.
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(f"{self.path}: the state file is in use by another exporter") from None
 
     def _connect(self) -> sqlite3.Connection:
-        # The mode must not create a file: an empty one would be taken for the one we hold.
+        # The mode must not create a file: an empty one would be mistaken for the locked one.
         db = sqlite3.connect(self._uri("rw"), uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.create_function("seal", -1, seal, deterministic=True)
-            db.executescript("BEGIN IMMEDIATE; ROLLBACK")  # makes the log; a file that cannot be written to says so now
+            db.executescript("BEGIN IMMEDIATE; ROLLBACK")  # creates the log, and fails now if the file cannot be written to
         except BaseException:
             db.close()
             raise
@@ -186,7 +185,7 @@ class StateFile:
         return db
 
     def _open(self) -> sqlite3.Connection:
-        # A kill while the tables are made leaves a journal; later there is a log instead.
+        # A kill while the tables are created leaves a journal; later there is a log instead.
         if not self.path.stat().st_size or self._journal.exists():
             self._make()
         version = self._read_over()
@@ -201,15 +200,15 @@ class StateFile:
         return db
 
     def _read_over(self) -> int:
-        """Raises `StoreError` when the file with its log is not sound; returns its version.
+        """Checks the file with its log, and returns its version.  Raises `StoreError` if they are damaged.
 
-        It is opened read-only for that: closing a writable connection would merge the log of a killed process into it.
+        The file is opened read-only, because closing a writable connection would merge the log of a killed process into it.
         """
         with contextlib.closing(sqlite3.connect(self._uri("ro"), uri=True, timeout=_BUSY_SECONDS)) as found:
             return verify(found, self.path, self._schema, self._unverified)
 
     def _make(self) -> None:
-        """Makes the tables in one transaction. From then on the first bytes identify the file."""
+        """Creates the tables in one transaction.  From then on the first bytes identify the file."""
         with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_SECONDS)) as db:
             if not db.execute("PRAGMA application_id").fetchone()[0]:
                 tables = [statement for shape in self._schema.shapes().values() for statement in create_sql(shape)]
@@ -241,14 +240,14 @@ class StateFile:
         return _write_mark(_stat(self.path)), _write_mark(_stat(self._log))
 
     def _look_over(self) -> None:
-        """Checks the file after another process has written to it or its log: through SQLite, as a checkpoint does, or over our data."""
+        """Checks the file after another process has written to it or its log: through SQLite, like a checkpoint, or over our data."""
         marks = self._write_marks()
         try:
             self._look_at_main()
             self._read_over()
         except (StoreError, sqlite3.DatabaseError) as error:
             if isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "unable to open" in str(error)):
-                raise  # that says nothing about the file
+                raise  # this says nothing about the file
             why = str(error).removeprefix(f"{self.path}: ").partition(";")[0]
             raise StoreError(
                 f"{self.path}: somebody has cut the state file or its log short, or written over it, while it was in use ({why});"
@@ -258,9 +257,9 @@ class StateFile:
             self._written = marks
 
     def _look_at_main(self) -> None:
-        """Raises `StoreError` when the main file is not a state file, or is shorter than it was and than its header says.
+        """Raises `StoreError` if the main file is not a state file, or is shorter than before and than its header says.
 
-        The missing part may still be in the log, but the log does not keep it for ever.
+        The missing part may still be in the log, but the log does not keep it forever.
         """
         header = os.pread(self._held.fileno(), HEADER_BYTES, 0)
         look_at(self.path, header, self._schema)
@@ -271,7 +270,7 @@ class StateFile:
     # -- putting back ---------------------------------------------------------------------------------------------
 
     def _put_back(self) -> None:
-        """Writes a copy of the file that we still hold, then lets it take the place of the removed one."""
+        """Writes a copy of the file that is still open, and moves it to the place of the removed one."""
         draft = self.path.with_name(f"{self.path.name}.new")
         draft.parent.mkdir(parents=True, exist_ok=True)
         _remove(draft)
@@ -287,8 +286,8 @@ class StateFile:
             held.close()
             _remove(draft)
             raise
-        # Until here our old log may lie beside the new file; the copy contains everything in it.
-        # The old database is closed before the new one is opened, for closing removes the log by its name.
+        # Until here the old log may be beside the new file; the copy contains everything in it.
+        # The old database is closed before the new one is opened, because closing removes the log by its name.
         old, self._db = self._db, None
         if old is not None:
             old.close()
@@ -300,9 +299,9 @@ class StateFile:
         self._db = self._connect()
 
     def _copy_to(self, draft: Path) -> None:
-        """Copies the held file to `draft`, and verifies the copy as a start does."""
+        """Copies the open file to `draft`, and verifies the copy as at a start."""
         if self._db is None:
-            # It was put back and has not been opened since: the file itself is whole.
+            # It was put back and has not been opened since, so the file is complete.
             self._held.seek(0)
             with draft.open("wb") as file:
                 shutil.copyfileobj(self._held, file)
@@ -312,21 +311,21 @@ class StateFile:
             verify(copy, self.path, self._schema, self._unverified)
 
     def _remove_strange_log(self) -> None:
-        """Removes a log that is not ours: beside the new file SQLite would apply it."""
+        """Removes a foreign log, which SQLite would apply to the new file."""
         found = _stat(self._log)
         if found is not None and self._beside and _identity(found) != self._beside[0]:
             self._log.unlink(missing_ok=True)
 
 
 _Identity = tuple[int, int]
-"""Of a file: its device and its number there."""
+"""A file's device and inode."""
 _Mark = tuple[int, int]
-"""Of a file: its size and the time of its last write (ns)."""
+"""A file's size, and the time of its last write (ns)."""
 _Written = tuple[_Mark | None, _Mark | None]
 
 
 def _whole_size(header: bytes) -> int:
-    """The size of a file by its header: pages times their size."""
+    """The size of a file according to its header: the number of pages times their size."""
     (page_size,), (pages,) = struct.unpack(">H", header[16:18]), struct.unpack(">I", header[28:32])
     return int(page_size) * int(pages)
 
@@ -353,7 +352,7 @@ def _size(path: Path) -> int:
 
 
 def _create(path: Path) -> BinaryIO:
-    """A new file that only its owner may read; SQLite gives its log and its index the same mode."""
+    """Creates a file that only its owner may read; SQLite gives its log and its index the same mode."""
     return open(path, "x+b", opener=lambda name, flags: os.open(name, flags, _OWNER_ONLY))
 
 
@@ -363,7 +362,7 @@ def _remove(draft: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A file's name is durable once its folder is."""
+    """Makes the names of the folder's files durable."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)

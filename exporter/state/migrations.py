@@ -3,19 +3,18 @@
 To change a table:
 
 1. Change its row class in `tables`: a field is a column.  A new table is a new class, a `Table` and a place in `TABLES`.
-2. Add a `Migration` with the next number to `MIGRATIONS`.  Each change names one table; it gives the new shape, and the new
-   rows as a pure function of the old ones, which come as dicts by column name.  Nothing else is needed for a new column:
+2. Add a `Migration` with the next number to `MIGRATIONS`.  Each change names one table, its new shape, and its new rows as a
+   pure function of the old ones, which are dicts by column name.  A new column needs nothing else:
 
        Migration(3, (add_column("room", Column("large", "integer"), 0),))
 
-   `make_table`, `change_table` and `drop_table` do the rest.  A row function may read every old table, those that the same
-   migration drops too: `make_table(COVERAGE_3, lambda old: (... for row in old("entry")))`.  Write shapes out with `shape`,
-   as below: a migration must not change when `tables` does.
-3. Before that, with the last commit of the old version, keep a file of it in `tests/state/files`.
+      `make_table`, `change_table` and `drop_table` do the rest.  A row function may read every old table, including those that the
+      same migration drops: `make_table(COVERAGE_3, lambda old: (... for row in old("entry")))`.  Write shapes out with `shape`,
+      as below: a migration must not change when `tables` does.
+3. First, with the last commit of the old version, save a state file of that version in `tests/state/files`.
 
-The tests then say whether the migrations end in what `tables` describes, and whether every kept file comes through with all
-that it has counted.  Seals are the store's business: rows of a changed table are sealed anew.  A migration that has been
-released is never changed.
+The tests then check that the migrations end in the shapes of `tables`, and that every saved file is upgraded without losing
+counts.  The store seals the rows of a changed table again.  A released migration is never changed.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _KINDS: dict[str, tuple[Kind, bool]] = {
 
 
 def shape(name: str, key: int, columns: Mapping[str, str], indexes: Sequence[Index] = (), *, wide: bool = False) -> Shape:
-    """A table of a version gone by: its first `key` columns are its key, `?` marks a column that may be NULL."""
+    """A table of a past version: its first `key` columns are its key, `?` marks a column that may be NULL."""
     made = tuple(Column(column, *_KINDS[kind]) for column, kind in columns.items())
     return Shape(name, made, tuple(columns)[:key], tuple(indexes), wide)
 
@@ -154,8 +153,10 @@ def _catch_ups(old: Old) -> Iterator[Row]:
 
 
 def _followed(old: Old) -> Iterator[Row]:
-    """Entries of version 2.  When one came into force was not kept: its `since` tells their order.  What had been read when it
-    was there before (`read_before`) stays read.
+    """Entries of version 2.
+
+    Version 2 did not record when an entry came into force; its `since` gives the order.  Starts that had been read when the entry
+    was there before (`read_before`) stay read.
     """
     tasks = {row["name"]: msgspec.json.decode(row["catch_ups"]) for row in old("workspace")}
     for entry in old("entry"):
@@ -233,7 +234,7 @@ _COVERAGE_BY_ROOM = Migration(
         ),
         drop_table("entry"),
         change_table(_RUNNING_3, lambda row: {**row, "seen_ended": row["ended"], "measured": 0, "read": None}),
-        # Earlier versions did not keep a settled session's room: these are forgotten by their start alone.
+        # Earlier versions did not record a settled session's room: these sessions are forgotten by their start alone.
         change_table(
             shape("settled", 2, {"workspace": "text", "id": "text", "room_id": "text", "started": "integer"}),
             lambda row: {**row, "room_id": ""},
@@ -241,14 +242,14 @@ _COVERAGE_BY_ROOM = Migration(
     ),
 )
 
-# -- version 4: what webhooks tell, and when each series began ------------------------------------------------------------
+# -- version 4: counts of webhooks, and when each series began ------------------------------------------------------------
 
 _BORN = Column("born", "integer")
 
 _WEBHOOKS = Migration(
     4,
     (
-        # Earlier versions did not keep when their series began: 0 stands for that.
+        # Earlier versions did not record when their series began: 0 means unknown.
         add_column("account", _BORN, 0),
         add_column("role", _BORN, 0),
         add_column("histogram", _BORN, 0),
@@ -278,7 +279,7 @@ _WEBHOOKS = Migration(
     ),
 )
 
-# -- version 5: what is collected beside sessions ---------------------------------------------------------------------------
+# -- version 5: collectors that read lists ----------------------------------------------------------------------------------
 
 _COLLECTORS = Migration(
     5,
@@ -326,7 +327,7 @@ _COLLECTORS = Migration(
     ),
 )
 
-# -- version 6: what is added up beside sessions ----------------------------------------------------------------------------
+# -- version 6: collectors that add up events -------------------------------------------------------------------------------
 
 _SUMS = Migration(
     6,
@@ -366,12 +367,12 @@ _SUMS = Migration(
     ),
 )
 
-# -- version 7: how long sessions were ------------------------------------------------------------------------------------
+# -- version 7: the lengths of sessions -----------------------------------------------------------------------------------
 
 _LENGTHS = Migration(
     7,
     (
-        # How long the sessions were that have been settled was not kept.
+        # The lengths of sessions settled so far were not recorded.
         change_table(
             shape("workspace", 1, {"name": "text", "now": "integer?", "read_until": "integer?", "lengths_from": "integer"}),
             lambda row: {**row, "lengths_from": row["now"] or 0},

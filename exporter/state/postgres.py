@@ -1,9 +1,9 @@
-"""A state in a PostgreSQL database: one connection holds the lock, writes, and with every answer renews the right to publish.
+"""A state in a PostgreSQL database: one connection holds the lock, writes, and renews the right to publish with every answer.
 
-The exporter that holds the lock is the active one.  PostgreSQL gives the lock back when the connection ends, and only then.  So an
-exporter that was paused or cut off cannot write after another one has taken over: its connection is gone.  It cannot publish
-either: its lease is counted from before a request that was answered, and who takes over waits until it is over, unless the
-one before has given the lock back itself.  `state.holder` says whether it has.
+The exporter that holds the lock is the active one.  PostgreSQL releases the lock only when the connection ends.  So an exporter
+that was paused or cut off cannot write after another one has taken over, because its connection is gone.  It cannot publish
+either: its lease is counted from when an answered request was sent, and the next exporter waits until the lease is over, unless
+the last one released the lock itself.  `state.holder` says whether it did.
 """
 
 from __future__ import annotations
@@ -31,42 +31,42 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=tuple[Any, ...])
 
 LEASE = 6.0
-"""The lease: seconds after an answered request during which its sender may publish."""
+"""The lease: for this many seconds after sending a request that is answered, the sender may publish."""
 SILENCE = 8.0
-"""Seconds without a sign of life after which another exporter ends the holder's connection: longer than the lease."""
+"""After this many seconds without a sign of life, another exporter ends the holder's connection: longer than the lease."""
 BEAT = 1.5
-"""Seconds from one sign of life to the next."""
+"""Seconds between two signs of life."""
 PATIENCE = 12.0
-"""Seconds that a request waits for its answer before the connection is given up."""
+"""Seconds that a request waits for its answer before the connection is closed."""
 _CONNECT_SECONDS = 5
 
 _WHERE = "the database"
 
 
 def steady() -> float:
-    """A clock in seconds that runs on while this process is paused or the machine sleeps."""
+    """A clock in seconds that continues while this process is paused or the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def driver() -> Any:
-    """Psycopg.  Raises `ConfigError` where it is not installed."""
+    """The module psycopg.  Raises `ConfigError` if it is not installed."""
     try:
         import psycopg
     except ImportError as error:
         raise ConfigError("storage.url: PostgreSQL needs psycopg, which is not installed: pip install 'hms-exporter[postgres]'") from error
-    # Library warnings are for programmers; what goes wrong is raised as well.
+    # Library warnings are for programmers; errors are raised as well.
     logging.getLogger("psycopg").setLevel(logging.CRITICAL)
     return psycopg
 
 
 def unreachable(error: Exception) -> StoreError:
-    """The error for a database that cannot be used.  psycopg's messages name host, port, user and database, but no password."""
+    """The error for an unusable database.  psycopg's messages name host, port, user and database, but no password."""
     why = str(error).strip().splitlines()
     return StoreError(f"{_WHERE} cannot be used: {why[0] if why else type(error).__name__}")
 
 
 def connect(url: str) -> Connection[Any]:
-    """A connection for this state, with nothing done on it.  Raises `ConfigError` and `StoreError`."""
+    """A new connection for this state.  Raises `ConfigError` and `StoreError`."""
     psycopg = driver()
     try:
         connection: Connection[Any] = psycopg.connect(
@@ -92,19 +92,19 @@ def connect(url: str) -> Connection[Any]:
 
 
 def cut(connection: Connection[Any]) -> None:
-    """Ends a connection on which another thread waits for an answer."""
+    """Ends a connection while another thread waits for an answer on it."""
     with contextlib.suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as line:
         line.shutdown(socket.SHUT_RDWR)
 
 
 def try_lock(connection: Connection[Any]) -> bool:
-    """Whether the state is ours from now on, until the connection ends."""
+    """Tries to take the lock, which lasts until the connection ends; returns whether it was free."""
     row = connection.execute("SELECT pg_try_advisory_lock(%s)", (APPLICATION_ID,)).fetchone()
     return row is not None and bool(row[0])
 
 
 def version_of(connection: Connection[Any]) -> int | None:
-    """The version of the state's schema; `None` where there is no state."""
+    """The version of the state's schema; `None` if there is no state."""
     row = connection.execute("SELECT to_regclass(%s)", (f"{SCHEMA_NAME}.state",)).fetchone()
     if row is None or row[0] is None:
         return None
@@ -113,13 +113,13 @@ def version_of(connection: Connection[Any]) -> int | None:
 
 
 def holder_of(connection: Connection[Any]) -> str | None:
-    """Who has held the state last, and not given it back itself."""
+    """The last holder of the state, if it did not release it itself."""
     row = connection.execute("SELECT holder FROM state").fetchone()
     return None if row is None else row[0]
 
 
 def prepare(connection: Connection[Any], schema: Schema = SCHEMA) -> None:
-    """Makes the tables, or takes them to the newest version; under the lock alone.  Raises `StoreError` for a newer one."""
+    """Creates the tables or upgrades them, only while holding the lock.  Raises `StoreError` for a newer version."""
     version = version_of(connection)
     if version is None:
         with connection.transaction():
@@ -146,16 +146,16 @@ class PostgresReader:
         self.connection = connection
 
     def select(self, table: Table[R], where: str = "", parameters: Sequence[object] = ()) -> Iterator[R]:
-        """A table's rows; all of them without a condition."""
+        """A table's rows that match the condition, or all rows."""
         return (table.row(row) for row in self.query(select_sql(table.shape, where), parameters))
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query that is not of one table, such as a sum."""
+        """The rows of a query that is not a table's rows, such as a sum."""
         return map(found, self.connection.execute(statement(sql), stored(parameters), binary=True))
 
 
 class PostgresDatabase(PostgresReader):
-    """A `Database` on a connection that has the lock.  Lost once, it stays lost: another exporter may go on from here."""
+    """A `Database` on a connection that holds the lock.  Once lost, it stays lost, because another exporter may take over."""
 
     def __init__(self, connection: Connection[Any]) -> None:
         super().__init__(connection)
@@ -173,23 +173,23 @@ class PostgresDatabase(PostgresReader):
         return self._closed.is_set() or bool(self.connection.closed)
 
     def leased(self) -> bool:
-        """Whether what is published now is right: nobody else can have taken over yet."""
+        """Whether this exporter may publish: no other one can have taken over yet."""
         return steady() < self._leased_until and not self._closed.is_set()
 
     def beat(self) -> None:
-        """Shows that we are alive, and renews the lease.  Raises `StoreError` when the connection is lost."""
+        """Shows that this exporter is alive, and renews the lease.  Raises `StoreError` if the connection is lost."""
         with self._using():
             self._ask("SELECT 1")
 
     def hold(self, name: str) -> None:
-        """Notes the holder, so that an exporter that finds the lock free knows that a lease may still run."""
+        """Records the holder, so that an exporter that finds the lock free knows that a lease may still run."""
         with self._using(), self._answered():
             self.connection.execute("UPDATE state SET holder = %s", (name,))
             self._holder = name
 
     def close(self) -> None:
-        """Gives the lock back; a request that waits for its answer is cut off."""
-        self._closed.set()  # from here on nothing is published
+        """Releases the lock; a request that waits for its answer is cut off."""
+        self._closed.set()  # from now on nothing is published
         if self._busy.acquire(timeout=0.5):
             try:
                 self._give_back()
@@ -202,7 +202,7 @@ class PostgresDatabase(PostgresReader):
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[PostgresDatabase]:
-        """To read what has been stored."""
+        """A context in which to read."""
         with self._using():
             yield self
 
@@ -221,24 +221,24 @@ class PostgresDatabase(PostgresReader):
                 raise
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query that is not of one table, such as a sum."""
+        """The rows of a query that is not a table's rows, such as a sum."""
         with self._answered():
             return super().query(sql, parameters)
 
     def put(self, table: Table[R], rows: Iterable[R]) -> None:
-        """Writes rows, each in the place of the one that has its key."""
+        """Writes rows; a row replaces the one with the same key."""
         self._many(put_sql(table.shape), rows)
 
     def add(self, table: Table[R], rows: Iterable[R]) -> None:
-        """Adds rows; the last column is added to that of the row which has the key already."""
+        """Adds rows; if there is a row with the same key, the last column is added to its value."""
         self._many(add_sql(table.shape), rows)
 
     def delete(self, table: Table[Any], where: str, parameters: Iterable[Sequence[object]]) -> None:
-        """Removes the rows that the condition is true of, with each set of parameters."""
+        """Removes the rows that match the condition, for each set of parameters."""
         self._many(f'DELETE FROM "{table.name}" WHERE {where}', parameters)  # noqa: S608 (our own names)
 
     def _give_back(self) -> None:
-        """Notes that no lease runs any more: the next one need not wait."""
+        """Records that no lease runs any more, so that the next exporter need not wait."""
         if self._holder is not None and not self.connection.closed:
             late = threading.Timer(1.0, cut, [self.connection])
             late.start()
@@ -260,7 +260,7 @@ class PostgresDatabase(PostgresReader):
 
     @contextlib.contextmanager
     def _answered(self) -> Iterator[None]:
-        """A request and its answer.  What was answered proves that the lock was ours when it was sent, and some time after."""
+        """A request and its answer, which proves that this exporter held the lock when the request was sent."""
         self._asked = asked = steady()
         try:
             yield
@@ -277,11 +277,11 @@ class PostgresDatabase(PostgresReader):
                 yield
             except self._driver.Error as error:
                 if self.connection.closed:
-                    self._closed.set()  # the lock is free, and somebody else may have it
+                    self._closed.set()  # the lock is free, and another exporter may take it
                 raise unreachable(error) from error
 
     def _watch(self) -> None:
-        """Closes the connection when an answer does not come; otherwise its thread would wait for ever."""
+        """Closes the connection if an answer does not come; otherwise its thread would wait forever."""
         while not self._closed.wait(0.5):
             asked = self._asked
             if asked is not None and steady() - asked > PATIENCE:

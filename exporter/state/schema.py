@@ -1,4 +1,4 @@
-"""Tables as plain values: their shape, how one version of the schema becomes the next, and the SQL that both stores share.
+"""Tables as plain values: their shape, the steps between versions of the schema, and the SQL that both stores share.
 
 Nothing here opens a database.  A database runs a migration through `Workbench`, in one transaction.
 """
@@ -23,7 +23,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index of a table, beside that of its key."""
+    """An index of a table, besides that of its key."""
 
     name: str
     columns: tuple[str, ...]
@@ -46,17 +46,17 @@ class Shape:
 
 
 def quoted(names: Iterable[str]) -> str:
-    """Quoted names for SQL, which may be reserved words: `"left", "day"`."""
+    """Quoted names for SQL, because they may be reserved words: `"left", "day"`."""
     return ", ".join(f'"{name}"' for name in names)
 
 
 def select_sql(shape: Shape, where: str = "", more: Sequence[str] = ()) -> str:
-    """A query of all columns (and of `more`) by their names."""
+    """A query of all columns (and `more`) by name."""
     return f'SELECT {quoted([*shape.names, *more])} FROM "{shape.name}"{where and f" WHERE {where}"}'  # noqa: S608 (our own names)
 
 
 def index_sql(shape: Shape) -> list[str]:
-    """The statements that make a table's indexes."""
+    """The statements that create a table's indexes."""
     return [f'CREATE INDEX "{index.name}" ON "{shape.name}" ({quoted(index.columns)})' for index in shape.indexes]
 
 
@@ -65,12 +65,12 @@ def index_sql(shape: Shape) -> list[str]:
 Row = dict[str, Any]
 """A row by the names of its columns."""
 Old = Callable[[str], Iterable[Row]]
-"""The rows of a table, by its name, as they were before the migration."""
+"""Returns the rows of a table as they were before the migration, by the table's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a migration does to one table: its new shape from the old one (`None`: there is none), its new rows from the old state."""
+    """A migration's change of one table: its new shape from the old one (`None`: there is none), and its new rows from the old state."""
 
     table: str
     shape: Callable[[Shape | None], Shape | None]
@@ -82,7 +82,7 @@ def _none(_: Old) -> Iterable[Row]:
 
 
 def add_column(table: str, column: Column, value: object) -> Change:
-    """A column more, after the others; rows that are there have this `value` in it."""
+    """Adds a column after the others; existing rows get this `value`."""
 
     def shape(old: Shape | None) -> Shape:
         assert old is not None, f"there is no table {table}"
@@ -92,30 +92,30 @@ def add_column(table: str, column: Column, value: object) -> Change:
 
 
 def make_table(new: Shape, rows: Callable[[Old], Iterable[Mapping[str, Any]]] = _none) -> Change:
-    """A new table, filled with what the old state gives."""
+    """Adds a table, with rows from the old state."""
     return Change(new.name, lambda _: new, rows)
 
 
 def change_table(new: Shape, each: Callable[[Row], Mapping[str, Any]]) -> Change:
-    """Other columns, key or indexes; each row as `each` makes it of the old one, which may have columns that are gone."""
+    """Changes columns, key or indexes; `each` makes a new row from an old one, which may have columns that are gone."""
     return Change(new.name, lambda _: new, lambda old: map(each, old(new.name)))
 
 
 def drop_table(name: str) -> Change:
-    """A table less."""
+    """Removes a table."""
     return Change(name, lambda _: None, _none)
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A step to `version` from the one before."""
+    """A step to `version` from the previous version."""
 
     version: int
     changes: tuple[Change, ...]
 
 
 class Schema:
-    """The tables of every version: those of the first, and what each migration makes of them."""
+    """The tables of every version: those of the first one, and the changes of each migration."""
 
     def __init__(self, first: int, shapes: Iterable[Shape], migrations: Sequence[Migration] = ()) -> None:
         assert [migration.version for migration in migrations] == [*range(first + 1, first + 1 + len(migrations))]
@@ -132,7 +132,7 @@ class Schema:
         self.version = first + len(migrations)
 
     def shapes(self, version: int | None = None) -> dict[str, Shape]:
-        """The tables of a version, by name; those of the newest by default."""
+        """The tables of a version by name; the newest version by default."""
         return self._versions[self.version if version is None else version]
 
     def migrations(self, version: int) -> Sequence[Migration]:
@@ -140,9 +140,9 @@ class Schema:
         return self._migrations[version - self.first :]
 
     def migrate(self, migration: Migration, bench: Workbench) -> None:
-        """Carries one step out; the caller does it, and notes the version, in one transaction.
+        """Runs one step; the caller must run it and record the version in one transaction.
 
-        Every new row is read from the old state: new tables are filled beside the old ones, which are dropped after that.
+        Every new row is read from the old state: new tables are filled beside the old ones, which are dropped afterwards.
         """
         before, after = self._versions[migration.version - 1], self._versions[migration.version]
 
@@ -166,13 +166,13 @@ class Schema:
 
 
 class Workbench(Protocol):
-    """What a migration asks of a database, in a transaction that it has open."""
+    """The database operations of a migration, in an open transaction."""
 
     def read(self, shape: Shape) -> Iterable[tuple[Any, ...]]:
-        """The rows of a table, their columns in order, while others are written.  Raises `StoreError` for a damaged one."""
+        """The rows of a table, with their columns in order, while others are written.  Raises `StoreError` for a damaged row."""
 
     def create(self, shape: Shape) -> None:
-        """Makes a table and its indexes."""
+        """Creates a table and its indexes."""
 
     def insert(self, shape: Shape, rows: Iterable[tuple[Any, ...]]) -> None:
         """Adds rows."""
@@ -181,4 +181,4 @@ class Workbench(Protocol):
         """Removes a table and its indexes."""
 
     def rename(self, draft: Shape, shape: Shape) -> None:
-        """Gives a table another name, and its indexes."""
+        """Renames a table and its indexes."""

@@ -1,7 +1,7 @@
-"""Whether a file is a state file of this program, of a known version, and undamaged.
+"""Checks whether a file is a state file of this program, has a known version, and is undamaged.
 
-SQLite's own check sees a broken tree, but not a number that has changed on the disk.  So every row carries a seal, a
-checksum of its other columns, and the rows that counting goes by are compared with theirs when the file is opened.
+SQLite's own check finds a broken tree, but not a number that has changed on the disk.  So every row has a seal, a checksum of
+its other columns; for the rows that counting depends on, it is checked when the file is opened.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class StoreError(Exception):
-    """The state cannot be used, or not written to.  The message names the file and what to do."""
+    """The state cannot be used or written.  The message names the file and what to do."""
 
     def __init__(self, message: str) -> None:
-        # SQLite may quote what it has found in a damaged file, and says some things in several lines.
+        # SQLite may quote data from a damaged file, and some of its messages have several lines.
         super().__init__("".join(c if c.isprintable() else " " for c in message))
 
 
@@ -40,7 +40,7 @@ def damaged(path: Path, why: object) -> StoreError:
 
 
 def unusable(path: Path, error: OSError | sqlite3.Error) -> StoreError:
-    """The error for a file that the system or SQLite refuses; where it is a matter of permissions, it names who was refused what."""
+    """The error for a file that the system or SQLite refuses; for missing permissions it names the user and the file."""
     if isinstance(error, OSError):
         why, refused = error.strerror or str(error), error.filename if isinstance(error, PermissionError) else None
         who = f" (user id {os.geteuid()}: {Path(refused).absolute()})" if refused else ""
@@ -52,18 +52,18 @@ def unusable(path: Path, error: OSError | sqlite3.Error) -> StoreError:
 
 
 def _forbidden(path: Path) -> str:
-    """Who may not write to the file or its folder, where that is so."""
+    """A hint that names the user, if it may not write to the file or its folder."""
     for place, needed in ((path.parent, os.W_OK | os.X_OK), (path, os.R_OK | os.W_OK)):
         if place.exists() and not os.access(place, needed, effective_ids=os.access in os.supports_effective_ids):
             return f" (user id {os.geteuid()} may not write to {place})"
     return ""
 
 
-# -- whose file it is -------------------------------------------------------------------------------------------------
+# -- identity ---------------------------------------------------------------------------------------------------------
 
 
 def look_at(path: Path, header: bytes, schema: Schema) -> None:
-    """Raises `StoreError` unless a file's first bytes say that it is a state file of a known version."""
+    """Raises `StoreError` unless the file's first bytes are those of a state file of a known version."""
     if len(header) < HEADER_BYTES or header[:16] != b"SQLite format 3\0":
         raise StoreError(f"{path}: not a state file of this exporter; move it away or choose another storage.path")
     (version,) = struct.unpack(">I", header[60:64])
@@ -74,7 +74,7 @@ def look_at(path: Path, header: bytes, schema: Schema) -> None:
 
 
 def check_version(where: object, version: int, schema: Schema) -> None:
-    """Raises `StoreError` unless the schema's version is one that this program can read."""
+    """Raises `StoreError` unless this program can read this version of the schema."""
     if version > schema.version:
         raise StoreError(
             f"{where}: the state has version {version}, this exporter knows versions up to {schema.version};"
@@ -87,11 +87,11 @@ def check_version(where: object, version: int, schema: Schema) -> None:
         )
 
 
-# -- whether it is as it was written ----------------------------------------------------------------------------------
+# -- integrity --------------------------------------------------------------------------------------------------------
 
 
 def seal(*columns: object) -> int:
-    """The checksum of a row, from its other columns as SQLite gives them back."""
+    """The checksum of a row, from its other columns as SQLite returns them."""
     return zlib.crc32(_encode(columns))
 
 
@@ -102,7 +102,7 @@ def sealed(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
 
 
 def sound_rows(db: sqlite3.Connection, shape: Shape, where: str = "", parameters: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """A table's rows without their seals.  Raises `sqlite3.DatabaseError` for one that has changed."""
+    """A table's rows without their seals.  Raises `sqlite3.DatabaseError` for a row that has changed."""
     for *columns, found in db.execute(select_sql(shape, where, [SEAL]), parameters):
         if seal(*columns) != found:
             raise sqlite3.DatabaseError(f"a row of {shape.name} has changed on the disk")
@@ -110,9 +110,9 @@ def sound_rows(db: sqlite3.Connection, shape: Shape, where: str = "", parameters
 
 
 def verify(db: sqlite3.Connection, path: Path, schema: Schema, unverified: frozenset[str] = frozenset()) -> int:
-    """Raises `StoreError` when the file is not what was written; returns its version.
+    """Checks that the file is as it was written, and returns its version.  Raises `StoreError` if it is not.
 
-    Of tables `unverified` the rows are not read, unless the file is to be upgraded.
+    The rows of the tables `unverified` are read only if the file is to be upgraded.
     """
     (version,) = db.execute("PRAGMA user_version").fetchone()
     check_version(path, version, schema)

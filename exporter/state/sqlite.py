@@ -17,19 +17,19 @@ R = TypeVar("R", bound=tuple[Any, ...])
 
 
 class SqliteDatabase:
-    """A `Database` that is a file; `file` is open.  Raises `StoreError` as `StateFile` does."""
+    """A `Database` in a file, with the open `file`.  Raises `StoreError` as `StateFile` does."""
 
     def __init__(self, path: Path) -> None:
-        # These are for reports, and there may be years of them.
+        # These tables are for reports, and may hold years of data.
         self.file = StateFile(path, unverified=frozenset({DAY.name, METER_DAY.name, SESSION_LENGTHS.name}))
 
     def close(self) -> None:
-        """Gives the file back."""
+        """Closes the file."""
         self.file.close()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[SqliteDatabase]:
-        """To read what has been stored."""
+        """A context in which to read."""
         with self.file.errors():
             yield self
 
@@ -40,21 +40,21 @@ class SqliteDatabase:
             yield self
 
     def select(self, table: Table[R], where: str = "", parameters: Sequence[object] = ()) -> Iterator[R]:
-        """A table's rows; all of them without a condition."""
+        """A table's rows that match the condition, or all rows."""
         return map(table.row, self.file.db.execute(select_sql(table.shape, where), parameters))
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query that is not of one table, such as a sum."""
+        """The rows of a query that is not a table's rows, such as a sum."""
         return self.file.db.execute(sql, parameters)
 
     def put(self, table: Table[R], rows: Iterable[R]) -> None:
-        """Writes rows, each in the place of the one that has its key."""
+        """Writes rows; a row replaces the one with the same key."""
         self.file.db.executemany(put_sql(table.shape), sealed(rows))
 
     def add(self, table: Table[R], rows: Iterable[R]) -> None:
-        """Adds rows; the last column is added to that of the row which has the key already."""
+        """Adds rows; if there is a row with the same key, the last column is added to its value."""
         self.file.db.executemany(add_sql(table.shape), rows)
 
     def delete(self, table: Table[Any], where: str, parameters: Iterable[Sequence[object]]) -> None:
-        """Removes the rows that the condition is true of, with each set of parameters."""
+        """Removes the rows that match the condition, for each set of parameters."""
         self.file.db.executemany(f'DELETE FROM "{table.name}" WHERE {where}', parameters)  # noqa: S608 (our own names)

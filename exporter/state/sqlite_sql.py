@@ -1,4 +1,4 @@
-"""The tables in SQLite's SQL.  Every table has one column more than its shape, the last one: the row's seal."""
+"""The SQL for SQLite.  Every table has one more column than its shape, the last one: the row's seal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ SEAL = "seal"
 
 
 def create_sql(shape: Shape) -> list[str]:
-    """The statements that make a table and its indexes."""
+    """The statements that create a table and its indexes."""
     columns = [_column(column, key=column.name in shape.key) for column in shape.columns]
     parts = ", ".join([*columns, f'"{SEAL}" INTEGER NOT NULL', f"PRIMARY KEY ({quoted(shape.key)})"])
-    # Rows of kilobytes take half the pages in a table with row ids, others less in one without.
+    # Rows of kilobytes take half the pages in a table with row ids; small rows take fewer in one without.
     return [f'CREATE TABLE "{shape.name}" ({parts}){"" if shape.wide else " WITHOUT ROWID"}', *index_sql(shape)]
 
 
@@ -23,14 +23,17 @@ def _column(column: Column, *, key: bool) -> str:
 
 @cache
 def put_sql(shape: Shape) -> str:
-    """Writes a row with its seal, in the place of the one that has its key."""
+    """The statement that writes a row with its seal, which replaces the one with the same key."""
     marks = ", ".join("?" * (len(shape.columns) + 1))
     return f'INSERT OR REPLACE INTO "{shape.name}" ({quoted([*shape.names, SEAL])}) VALUES ({marks})'  # noqa: S608 (our own names)
 
 
 @cache
 def add_sql(shape: Shape) -> str:
-    """Adds a row, its last column to that of the row which has its key already.  `seal` is a function of the connection."""
+    """The statement that adds a row; if there is a row with the same key, the last column is added to its value.
+
+    It calls `seal`, a function that the connection must define.
+    """
     *key, total = shape.names
     marks = ", ".join(f"?{number + 1}" for number in range(len(shape.columns)))
     return (

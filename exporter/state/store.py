@@ -1,8 +1,8 @@
-"""The ledger on disk: one transaction a poll, in a SQLite file or another database.
+"""The ledger on disk: one transaction for each poll, in a SQLite file or another database.
 
-It holds the data that cannot be read from the API again: settled sums, the sessions that run (with the roles their peers held), the
-ended ones that a listing may still show, what is held above the truth, and how far has been read; for a backfill, also the
-earlier roles of the peers that were there when the series began.  No user ids, no names of people, no secrets.
+It holds the data that cannot be read from the API again: settled sums, running sessions (with the past roles of their peers),
+ended ones that a listing may still show, values held above the truth, and the coverage; for a backfill, also the earlier roles
+of the peers that were there when the series began.  It holds no user ids, no names of people, no secrets.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ _decode_names = msgspec.json.Decoder(frozenset[str]).decode
 _decode_counts = msgspec.json.Decoder(list[int]).decode
 
 _IN_USE = "workspace = ? AND (kind = 'group' OR last_active >= ?)"
-"""The accounts that a start needs: the groups, and the rooms that have been active since a moment."""
+"""The accounts that a start needs: the groups, and the rooms that were active since a moment."""
 
 
 class Store:
-    """A state, held for this process alone until `close`.  Its methods may be called from any thread.
+    """A state, held exclusively by this process until `close`.  Its methods may be called from any thread.
 
-    A path opens the SQLite file there, which is made with its folder.  Raises `StoreError`, leaving what is there as it was,
-    when it is not a state, of a version this program does not know, damaged, in use by another exporter, or not writable.
+    A path opens the SQLite file there, which is created with its folder.  Raises `StoreError` and changes nothing if it is not a
+    state, has an unknown version, is damaged, is in use by another exporter, or is not writable.
     """
 
     def __init__(self, where: Path | Database) -> None:
@@ -84,20 +84,20 @@ class Store:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Reading]:
-        """To read what another part of the state module knows how to read.  Raises `StoreError`."""
+        """A context in which the other modules of this package read.  Raises `StoreError`."""
         with self._mutex, self.database.reading() as db:
             yield db
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Writing]:
-        """The same to write, as one transaction."""
+        """A transaction in which the other modules of this package write.  Raises `StoreError`."""
         with self._mutex, self.database.writing() as db:
             yield db
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     def restore(self, workspace: str, ledger: Ledger) -> None:
-        """Everything of a workspace but its accounts, which come back one by one."""
+        """Loads a workspace except its accounts, which are loaded separately."""
         of = "workspace = ?"
         with self._mutex, self.database.reading() as db:
             row = next(iter(db.select(WORKSPACE, "name = ?", (workspace,))), None)
@@ -117,18 +117,18 @@ class Store:
                 ledger.restore_tracked(*_tracked(running, ledger.now or 0))
 
     def accounts(self, workspace: str, active_since: int) -> list[AccountState]:
-        """The groups, and the rooms' accounts that have been active since then (µs)."""
+        """The accounts of groups, and of rooms that were active since `active_since` (µs)."""
         with self._mutex, self.database.reading() as db:
             states = {}
             for row in db.select(ACCOUNT, _IN_USE, (workspace, active_since)):
                 states[row.kind, row.id] = _account(row)
-            of_them = f"(workspace, kind, id) IN (SELECT workspace, kind, id FROM account WHERE {_IN_USE})"  # noqa: S608 (our own)
+            of_them = f"(workspace, kind, id) IN (SELECT workspace, kind, id FROM account WHERE {_IN_USE})"  # noqa: S608 (our own words)
             for role in db.select(ROLE, of_them, (workspace, active_since)):
                 _add_role(states[role.kind, role.id], role)
             return list(states.values())
 
     def account(self, workspace: str, account: Account) -> AccountState | None:
-        """One account, `None` when it has never counted anything."""
+        """One account; `None` if it has never counted anything."""
         key = "workspace = ? AND kind = ? AND id = ?"
         with self._mutex, self.database.reading() as db:
             row = next(iter(db.select(ACCOUNT, key, (workspace, *account))), None)
@@ -140,7 +140,7 @@ class Store:
             return state
 
     def usage(self, workspace: str, now: int) -> dict[str, PeriodSums]:
-        """By role, what all accounts have settled in the day and the month of `now` (µs)."""
+        """By role, the time that all accounts have settled in the day and the month of `now` (µs)."""
         today = calendar(now)
         with self._mutex, self.database.reading() as db:
             rows = db.query(
@@ -151,12 +151,12 @@ class Store:
             return {role: PeriodSums(today.day, in_day, today.month, in_month) for role, in_day, in_month in rows}
 
     def rooms_named(self, workspace: str, names: Iterable[str]) -> list[str]:
-        """The ids of the rooms that were last known by these names."""
+        """The ids of the rooms that last had these names."""
         with self._mutex, self.database.reading() as db:
             return [row.id for name in names for row in db.select(ROOM, "workspace = ? AND name = ?", (workspace, name))]
 
     def rooms(self, workspace: str, ids: Iterable[str]) -> dict[str, KnownRoom]:
-        """What was last known of these rooms."""
+        """The last answers about these rooms."""
         with self._mutex, self.database.reading() as db:
             found = (row for room_id in ids for row in db.select(ROOM, "workspace = ? AND id = ?", (workspace, room_id)))
             return {row.id: _known_room(row) for row in found}
@@ -164,7 +164,7 @@ class Store:
     # -- writing --------------------------------------------------------------------------------------------------
 
     def commit(self, workspace: str, ledger: Ledger, rooms: Iterable[KnownRoom] = ()) -> None:
-        """Makes a poll durable, whole or not at all; only then may it be published.  Raises `StoreError`, changing nothing."""
+        """Stores a poll, completely or not at all; only then may it be published.  Raises `StoreError`, after which nothing has changed."""
         changes = ledger.changes
         with self._mutex, self.database.writing() as db:
             coverage = ledger.coverage
@@ -191,11 +191,11 @@ class Store:
         ledger.committed()
 
 
-# -- rows and what they stand for -------------------------------------------------------------------------------------
+# -- rows and the values they store -----------------------------------------------------------------------------------
 
 
 _ANY_HELD = (("", 0),)
-"""Something is held; what exactly, the ledger finds out."""
+"""Marks that some value is held above the truth; the ledger works out which."""
 
 
 def _tracked(row: RunningRow, now: int) -> tuple[Tracked, Account | None]:
@@ -272,7 +272,7 @@ def _role_row(workspace: str, state: AccountState, role: str, t: RoleTotals) -> 
 
 
 def _lengths_row(db: Reading, workspace: str, day: int, room_id: str, more: Sequence[int]) -> SessionLengthsRow:
-    """What is stored of a room's day with these lengths added."""
+    """The stored row of a room's day, with these lengths added."""
     found = db.select(SESSION_LENGTHS, "workspace = ? AND day = ? AND room_id = ?", (workspace, day, room_id))
     known = [seconds for row in found for seconds in _decode_counts(row.seconds)]
     return SessionLengthsRow(workspace, day, room_id, msgspec.json.encode([*known, *more]))

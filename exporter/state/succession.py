@@ -1,10 +1,10 @@
-"""Active or standing by: a thread that seeks the database's lock, keeps it, and tells when it has it or has lost it.
+"""Active or standby: a thread that takes the database's lock, keeps it, and reports when it gets or loses it.
 
-A standby asks for the lock once a second.  When the holder shows no sign of life for `SILENCE` seconds, it ends the holder's
-connection.  A sign of life is any request on that connection, as PostgreSQL's own list of connections shows it.
+A standby tries the lock once a second.  If the holder shows no sign of life for `SILENCE` seconds, the standby ends the holder's
+connection.  A sign of life is any request on that connection, as PostgreSQL's list of connections shows it.
 
-A lock that is found free may have been lost a moment ago by a holder that does not know it yet.  So the new one waits for a
-whole lease before it publishes or polls, unless the one before has given the lock back itself, or was silent for longer.
+A free lock may have been lost a moment ago by a holder that does not know it yet.  So the new holder waits for a full lease
+before it publishes or polls, unless the last holder released the lock itself, or was silent for longer.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 1.0
 
-# The holder's connection: its backend, what it last did, and whether the server itself is at work for it.
+# The holder's connection: its backend, its last activity, and whether the server is working for it.
 _OURS = """
 l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.classid = 0 AND l.objid = %s
 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -59,7 +59,7 @@ class Refused(Exception):
 
 
 class Candidate:
-    """Seeks the lock in a thread of its own.  `changed` is called in that thread, after `database` or `waiting_for` has changed."""
+    """Tries to get the lock in its own thread, which calls `changed` after `database` or `waiting_for` has changed."""
 
     def __init__(self, url: Callable[[], str], changed: Callable[[], None]) -> None:
         self._url = url
@@ -68,25 +68,25 @@ class Candidate:
         self._connected = False
         self._name = uuid.uuid4().hex
         self._expired: str | None = None
-        """A holder whose lease is over for sure: it was silent for longer."""
+        """A holder whose lease is certainly over, because it was silent for longer."""
         self._connection: Connection[Any] | None = None
         self._asked: float | None = None
         self._silent = _Silence()
         self._thread = threading.Thread(target=self._run, name="succession", daemon=True)
         self._watcher = threading.Thread(target=self._watch, name="succession-watch", daemon=True)
         self.database: PostgresDatabase | None = None
-        """The state, while it is ours."""
+        """The state, while this exporter holds the lock."""
         self.refused: Exception | None = None
-        """Why this program must end; nothing goes on after that."""
+        """Why this program must end; the thread stops after setting it."""
         self.waiting_for = "the database"
 
     def start(self) -> None:
-        """Begins to seek the lock."""
+        """Starts the thread."""
         self._thread.start()
         self._watcher.start()
 
     def stop(self, seconds: float = 2.0) -> None:
-        """Gives the lock back, and ends."""
+        """Releases the lock, and ends the thread."""
         self._stopped.set()
         database, connection = self.database, self._connection
         if database is not None:
@@ -110,7 +110,7 @@ class Candidate:
                 self._serve()
                 reason = ""
             except StoreError as error:
-                # Said once: the database may be away for hours.
+                # Logged once, because the database may be away for hours.
                 if str(error) != reason and not self._stopped.is_set():
                     event("warn", "waiting for the database", reason=error)
                 reason = str(error)
@@ -119,11 +119,11 @@ class Candidate:
                 if not self._connected:
                     self._refuse(error)
                     return
-                event("warn", "waiting for the database", reason=error)  # its URL is read anew for each connection
+                event("warn", "waiting for the database", reason=error)  # the URL is read again for each connection
             except Refused as error:
                 self._refuse(error)
                 return
-            except Exception:  # noqa: BLE001 (whatever it is, the next connection may do)
+            except Exception:  # noqa: BLE001 (after any error, the next connection may work)
                 failure("the state in the database could not be used")
                 self._wait_for("the database")
             self._stopped.wait(_LOOK_SECONDS)
@@ -133,7 +133,7 @@ class Candidate:
         self._changed()
 
     def _serve(self) -> None:
-        """One connection from its beginning to its end."""
+        """Uses one connection from beginning to end."""
         errors = driver().Error
         connection = self._connection = connect(self._url())
         self._connected = True
@@ -152,7 +152,7 @@ class Candidate:
                 connection.close()
 
     def _look(self, connection: Connection[Any]) -> bool:
-        """Whether the lock is ours now.  Ends the connection of a holder that has gone silent."""
+        """Tries the lock; returns whether this exporter has it.  Ends the connection of a silent holder."""
         version = version_of(connection)
         if version is not None:
             try:
@@ -163,7 +163,7 @@ class Candidate:
             return True
         row = connection.execute(statement(_HOLDER), (APPLICATION_ID,)).fetchone()
         pid, sign, working, state = row if row is not None else (None, "", True, None)
-        # Without the right to see the holder's state there is nothing to go by: it is left alone.
+        # Without the right to see the holder's activity, silence cannot be detected: the holder is left alone.
         hidden = state is None or state == "disabled"
         if self._silent.since((pid, sign), steady(), alive=bool(working) or hidden) > SILENCE:
             event("warn", "the active exporter shows no sign of life; its connection is ended", pid=pid)
@@ -193,7 +193,7 @@ class Candidate:
                 self._changed()
 
     def _await_lease(self, database: PostgresDatabase) -> bool:
-        """Waits until nobody else can be publishing; false when this exporter is to end meanwhile."""
+        """Waits until no other exporter can be publishing; returns `False` if this one must end meanwhile."""
         until = steady() + LEASE
         while holder_of(database.connection) not in (None, self._name, self._expired) and steady() < until:
             self._wait_for("the lease of the exporter before")
@@ -215,7 +215,7 @@ class Candidate:
             self._asked = None
 
     def _watch(self) -> None:
-        """Gives a standby's connection up when an answer does not come."""
+        """Closes a standby's connection if an answer does not come."""
         while not self._stopped.wait(0.5):
             asked, connection = self._asked, self._connection
             if asked is not None and connection is not None and steady() - asked > PATIENCE:
@@ -224,7 +224,7 @@ class Candidate:
 
 
 class _Silence:
-    """For how long the same sign of life has been seen: only what was watched counts, not what passed while we were paused."""
+    """How long the same sign of life has been seen; time while this process was paused does not count."""
 
     def __init__(self) -> None:
         self._sign: object = None

@@ -1,4 +1,4 @@
-"""Counters that are added to, in the state, with what their collectors remember: moments, and sessions that wait to be read."""
+"""Stores and loads the counters of adders, with their marks and the sessions that wait to be read."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from exporter.state.store import Store
 from exporter.state.tables import COUNTER, MARK, OVER, CounterRow, MarkRow
 
 _MANY = 100
-"""From this many owners on, the counters of all are read at once."""
+"""From this many owners, all counters are read with one query."""
 _decode_labels = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 class Additions:
-    """One workspace's counters as they are stored.  A read adds to `sums`, then `commit`s; everything may raise `StoreError`.
+    """One workspace's counters as stored.  A read adds to `sums`, then calls `commit`; every method may raise `StoreError`.
 
-    What cannot be stored is taken back, for it is read and added once more: `sums` never holds anything else than the state does
-    when somebody looks at it between two reads.
+    Additions that cannot be stored are dropped, because they are read and added again: between two reads `sums` always equals the
+    state.
     """
 
     def __init__(self, store: Store, workspace: str) -> None:
@@ -35,11 +35,11 @@ class Additions:
 
     @property
     def whole(self) -> bool:
-        """Whether `sums` is what the state holds: nothing else may be published."""
+        """Whether `sums` equals the state: only then it may be published."""
         return not self._stale and not self.sums.changed
 
     def begin(self) -> None:
-        """To be called before anything is looked at or added."""
+        """Must be called before reading or adding anything."""
         if not self._stale:
             return
         owners = [WORKSPACE, *self.sums.of]
@@ -51,13 +51,13 @@ class Additions:
         self._stale = False
 
     def follow(self, owners: Collection[Account]) -> None:
-        """The rooms and groups that are in use: they are held in memory, and no others."""
+        """Sets the rooms and groups in use: only these are kept in memory."""
         for owner in [owner for owner in self.sums.of if owner != WORKSPACE and owner not in owners]:
             self.sums.close(owner)
         self.open(owners)
 
     def open(self, owners: Iterable[Account]) -> None:
-        """These owners' counters come into the memory."""
+        """Loads the counters of these owners."""
         missing = dict.fromkeys(owner for owner in owners if owner not in self.sums.of)
         if missing:
             with self._store.reading() as db:
@@ -65,13 +65,13 @@ class Additions:
                     self.sums.restore(owner, counters)
 
     def waiting(self, most: int) -> dict[str, Over]:
-        """Sessions that are over and wait to be read, the earliest first, and no more than `most`."""
+        """At most `most` of the ended sessions that wait to be read, the earliest first."""
         with self._store.reading() as db:
             rows = db.select(OVER, "workspace = ? ORDER BY ended, id LIMIT ?", (self._workspace, most))
             return {row.id: Over(row.room_id, Account(row.kind, row.account), row.started, row.ended) for row in rows}
 
     def commit(self, marks: Mapping[str, int], read: Iterable[str] = ()) -> None:
-        """Makes what was added durable, whole or not at all, and these moments; the sessions `read` wait no more."""
+        """Stores the additions and these marks, completely or not at all; the sessions `read` no longer wait."""
         sums, workspace = self.sums, self._workspace
         counted = ((owner, series, sums.of[owner][series]) for owner, series in sums.changed)
         self._stale = True
@@ -85,7 +85,7 @@ class Additions:
 
 
 def _counters(db: Reading, workspace: str, owners: Mapping[Account, None]) -> dict[Account, dict[Series, Counter]]:
-    """What these owners have counted, nothing included."""
+    """The counters of these owners; an owner without any gets an empty dict."""
     if len(owners) < _MANY:
         of_one = "workspace = ? AND kind = ? AND id = ?"
         rows = [row for owner in owners for row in db.select(COUNTER, of_one, (workspace, *owner))]

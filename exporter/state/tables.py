@@ -1,6 +1,6 @@
-"""The tables of the state: one class a table. Its fields give the columns, the SQL, and how rows are read and written.
+"""The tables of the state, one class for each.  Its fields define the columns, the SQL, and how rows are read and written.
 
-A change of a table is a field here and a migration in `migrations`, which says how.
+To change a table, change a field here and add a migration; `migrations` says how.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class Table(Generic[R]):
 
     def __init__(self, name: str, row: type[R], key: int, indexes: Sequence[Index] = (), *, wide: bool = False) -> None:
         columns = tuple(Column(field, *_KINDS[kind]) for field, kind in get_type_hints(row).items())
-        self.row: Callable[[Iterable[Any]], R] = row._make  # type: ignore[attr-defined]  # R is a NamedTuple, which is no type to mypy
-        """A row from its columns in their order."""
+        self.row: Callable[[Iterable[Any]], R] = row._make  # type: ignore[attr-defined]  # R is a NamedTuple, which mypy cannot express as a bound
+        """Makes a row from its columns, in order."""
         self.shape = Shape(name, columns, tuple(column.name for column in columns[:key]), tuple(indexes), wide)
 
     @property
     def name(self) -> str:
-        """What the database calls it."""
+        """Its name in the database."""
         return self.shape.name
 
 
 class WorkspaceRow(NamedTuple):
-    """A workspace: the API's time at its last poll, and how far has been read; `lengths_from` is as `Ledger` has it."""
+    """A workspace: the API's time at its last poll, and how far has been read; `lengths_from` is as in `Ledger`."""
 
     name: str
     now: int | None
@@ -46,7 +46,7 @@ class WorkspaceRow(NamedTuple):
 
 
 class FollowedRow(NamedTuple):
-    """An entry of the configuration (`kind` "entry") or a renamed room ("room"), as `coverage` has it; lists are JSON."""
+    """An entry of the configuration (`kind` "entry") or a renamed room ("room"), as in `coverage`; lists are JSON."""
 
     workspace: str
     kind: str
@@ -62,7 +62,7 @@ class FollowedRow(NamedTuple):
 
 
 class CatchUpRow(NamedTuple):
-    """A part of the past that is still to be read; `unread` is JSON."""
+    """An unread part of the past; `unread` is JSON."""
 
     workspace: str
     number: int
@@ -72,7 +72,7 @@ class CatchUpRow(NamedTuple):
 
 
 class RoomRow(NamedTuple):
-    """What was last known of a room."""
+    """The last answer about a room."""
 
     workspace: str
     id: str
@@ -86,7 +86,7 @@ class RoomRow(NamedTuple):
 
 
 class AccountRow(NamedTuple):
-    """An account's settled sums of sessions, and what is held above the truth, 0 where nothing is; `born` as in `AccountState`."""
+    """An account's settled sums of sessions, and the values held above the truth, or 0; `born` is as in `AccountState`."""
 
     workspace: str
     kind: str
@@ -102,7 +102,7 @@ class AccountRow(NamedTuple):
 
 
 class RoleRow(NamedTuple):
-    """The same of one role of an account, with what was settled in its latest day and month."""
+    """The same for one role of an account, with the settled time of its latest day and month."""
 
     workspace: str
     kind: str
@@ -122,7 +122,7 @@ class RoleRow(NamedTuple):
 
 
 class DayRow(NamedTuple):
-    """Participant time settled in one UTC day, for reports."""
+    """Settled participant time of one UTC day, for reports."""
 
     workspace: str
     day: int
@@ -134,7 +134,7 @@ class DayRow(NamedTuple):
 
 
 class SessionLengthsRow(NamedTuple):
-    """How long the sessions of a room were that began in one UTC day and have been settled: whole seconds, rounded up, in JSON."""
+    """The lengths of a room's settled sessions that began in one UTC day: whole seconds, rounded up, in JSON."""
 
     workspace: str
     day: int
@@ -143,10 +143,10 @@ class SessionLengthsRow(NamedTuple):
 
 
 class RunningRow(NamedTuple):
-    """A session that has not been settled.
+    """An unsettled session.
 
     `kind` and `account` are NULL until its account is known, `observed` while it is read, `seen_ended` until its end has been
-    read; `measured` says whether the distributions hold it.  `read` (JSON) is as `Tracked` has it.
+    read; `measured` says whether the distributions include it.  `read` (JSON) is as in `Tracked`.
     """
 
     workspace: str
@@ -193,7 +193,7 @@ class HistogramRow(NamedTuple):
 
 
 class WebhookRow(NamedTuple):
-    """An event that has been counted, by a digest of its id; it is remembered until a moment (µs)."""
+    """A counted event, by a digest of its id, and until when to remember it (µs)."""
 
     workspace: str
     event: bytes
@@ -201,7 +201,7 @@ class WebhookRow(NamedTuple):
 
 
 class WebhookCountRow(NamedTuple):
-    """What webhooks have counted of an owner, as `counting.webhooks` has it; `born` is when the counter began (µs)."""
+    """A counter of webhooks, as in `counting.webhooks`; `born` is when it began (µs)."""
 
     workspace: str
     kind: str
@@ -213,7 +213,7 @@ class WebhookCountRow(NamedTuple):
 
 
 class CollectorRow(NamedTuple):
-    """A collector as `counting.collected` has it: times of the API, and what has been read, all of it in JSON."""
+    """A collector, as in `counting.collected`: times of the API, and its coverage as JSON."""
 
     workspace: str
     collector: str
@@ -226,7 +226,7 @@ class CollectorRow(NamedTuple):
 
 
 class CollectedRow(NamedTuple):
-    """An item of a collector that has not been settled; `memory` is a `Kept` in MessagePack."""
+    """An unsettled item of a collector; `memory` is a `Kept` in MessagePack."""
 
     workspace: str
     collector: str
@@ -235,7 +235,7 @@ class CollectedRow(NamedTuple):
 
 
 class CollectedSettledRow(NamedTuple):
-    """An item that a list may still show."""
+    """A settled item that a list may still show."""
 
     workspace: str
     collector: str
@@ -245,7 +245,7 @@ class CollectedSettledRow(NamedTuple):
 
 
 class HoldingRow(NamedTuple):
-    """What a collector has counted of an account: a `Stock` in MessagePack."""
+    """A collector's counters of an account: a `Stock` in MessagePack."""
 
     workspace: str
     collector: str
@@ -255,7 +255,7 @@ class HoldingRow(NamedTuple):
 
 
 class MeterDayRow(NamedTuple):
-    """Time of one meter settled in one UTC day, for reports and costs."""
+    """Settled time of one meter in one UTC day, for reports and costs."""
 
     workspace: str
     day: int
@@ -267,7 +267,7 @@ class MeterDayRow(NamedTuple):
 
 
 class CounterRow(NamedTuple):
-    """A counter that is added to, as `counting.sums` has it: its owner, its name, its labels as JSON, and when it began (µs)."""
+    """A counter, as in `counting.sums`: its owner, its name, its labels as JSON, and when it began (µs)."""
 
     workspace: str
     kind: str
@@ -279,7 +279,7 @@ class CounterRow(NamedTuple):
 
 
 class OverRow(NamedTuple):
-    """A session that has ended and whose client errors are still to be read."""
+    """An ended session whose client errors are still unread."""
 
     workspace: str
     id: str
@@ -291,7 +291,7 @@ class OverRow(NamedTuple):
 
 
 class MarkRow(NamedTuple):
-    """A moment that a collector remembers (µs)."""
+    """A time that a collector remembers (µs)."""
 
     workspace: str
     name: str

@@ -1,4 +1,4 @@
-"""A state file of an earlier version becomes one of the newest: each step in one transaction."""
+"""Upgrades a state file of an earlier version to the newest one, with one transaction for each step."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class SqliteBench:
         self._db = db
 
     def read(self, shape: Shape) -> Iterable[tuple[Any, ...]]:
-        """The rows of a table.  Raises `sqlite3.DatabaseError` for one that has changed on the disk."""
+        """The rows of a table.  Raises `sqlite3.DatabaseError` for a row that has changed on the disk."""
         return sound_rows(self._db, shape)
 
     def create(self, shape: Shape) -> None:
-        """Makes a table and its indexes."""
+        """Creates a table and its indexes."""
         for statement in create_sql(shape):
             self._db.execute(statement)
 
@@ -39,14 +39,14 @@ class SqliteBench:
         self._db.execute(f'DROP TABLE "{shape.name}"')
 
     def rename(self, draft: Shape, shape: Shape) -> None:
-        """Gives a table another name, and its indexes."""
+        """Renames a table and its indexes."""
         self._db.execute(f'ALTER TABLE "{draft.name}" RENAME TO "{shape.name}"')
         for statement in index_sql(shape):
             self._db.execute(statement)
 
 
 def upgrade(db: sqlite3.Connection, path: Path, schema: Schema) -> None:
-    """Takes the database, which is sound, to the newest version.  A kill leaves it as it was before a step, or after it."""
+    """Upgrades a verified database to the newest version.  A kill leaves it as it was before or after a step."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     for migration in schema.migrations(version):
         db.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""A read-only snapshot of the state of an exporter that may be running; it takes no lock."""
+"""A read-only snapshot of the state, without a lock; the exporter may be running."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _FileView:
 
 
 def look_into(storage: StorageConfig, use: Callable[[StateView], T]) -> T | None:
-    """What `use` makes of the configured state, in a file or a database; `None` when there is none yet.  Raises `StoreError`."""
+    """Applies `use` to the configured state, in a file or a database; returns `None` if there is none yet.  Raises `StoreError`."""
     url = storage.database()
     if url is not None:
         return look_into_database(url, use)
@@ -60,7 +60,7 @@ class _DatabaseView(PostgresReader):
 
 
 def look_into_database(url: str, use: Callable[[StateView], T]) -> T | None:
-    """What `use` makes of the state in a database; `None` when there is none.  Raises `StoreError`, for another version too."""
+    """Applies `use` to the state in a database; returns `None` if there is none.  Raises `StoreError`, also for another version."""
     errors = driver().Error
     connection = connect(url)
     try:
@@ -79,10 +79,10 @@ def look_into_database(url: str, use: Callable[[StateView], T]) -> T | None:
 
 
 def look(path: Path, use: Callable[[StateView], T]) -> T:
-    """What `use` makes of the state file at `path`.  Nothing is written, nobody is kept waiting.
+    """Applies `use` to the state file at `path`.  It writes nothing, and no other process has to wait for it.
 
-    A file of an earlier version is upgraded in memory.  Raises `StoreError` when there is no file, when it is of another
-    program or a newer version, or damaged.
+    A file of an earlier version is upgraded in memory.  Raises `StoreError` if there is no file, or if it belongs to another
+    program, has a newer version, or is damaged.
     """
     path = path.absolute()
     if not path.is_file():
@@ -91,7 +91,7 @@ def look(path: Path, use: Callable[[StateView], T]) -> T:
     try:
         with path.open("rb") as file:
             look_at(path, file.read(HEADER_BYTES), SCHEMA)
-        # SQLite leaves a log behind where it finds none, even when it only reads: a file that nobody has open is read as it is.
+        # Even when it only reads, SQLite creates a log if there is none: a file that no process has open is read as it is.
         if not log.exists():
             try:
                 found = _look(path, "immutable=1", use)

@@ -1,4 +1,4 @@
-"""What webhooks have counted, in the state: the counters, and the ids of events for as long as they are remembered."""
+"""Stores and loads the counters of webhooks, and the ids of events for as long as they are remembered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KEY = "workspace = ? AND kind = ? AND id = ? AND name = ? AND label = ?"
 
 
 def restore(store: Store, workspace: str) -> Heard:
-    """A workspace's counters as they were stored.  Raises `StoreError`."""
+    """Loads a workspace's counters.  Raises `StoreError`."""
     heard = Heard()
     with store.reading() as db:
         for row in db.select(WEBHOOK_COUNT, "workspace = ?", (workspace,)):
@@ -22,13 +22,13 @@ def restore(store: Store, workspace: str) -> Heard:
 
 
 def known(store: Store, workspace: str, events: Iterable[bytes]) -> set[bytes]:
-    """Those of these events that have been counted before.  Raises `StoreError`."""
+    """The events among these that were counted before.  Raises `StoreError`."""
     with store.reading() as db:
         return {row.event for event in events for row in db.select(WEBHOOK, "workspace = ? AND event = ?", (workspace, event))}
 
 
 def commit(store: Store, workspace: str, heard: Heard, now: int) -> None:
-    """Makes what has been heard durable, whole or not at all; only then may it be published.  Raises `StoreError`."""
+    """Stores the counters and events, completely or not at all; only then may they be published.  Raises `StoreError`."""
     gone = [key for key in heard.changed if key not in heard.counters]
     kept = [(key, heard.counters[key]) for key in heard.changed if key in heard.counters]
     with store.writing() as db:

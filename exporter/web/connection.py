@@ -1,4 +1,4 @@
-"""One client's connection: h11 reads its requests, the handler answers them, and every step has its limit."""
+"""One client's connection: h11 reads its requests, the handler answers them, and every step is limited."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RefusedError(Exception):
 
 
 class Connection:
-    """One client, from its handshake to its end; `since` is the loop's time of its last event, such as bytes that it took."""
+    """One client, from its handshake to its end; `since` is the loop's time of its last event, such as bytes that it accepted."""
 
     def __init__(
         self, stream: Stream, client: str, handler: Handler, tls: Tls | None, limits: Limits, refused: Refused | None = None

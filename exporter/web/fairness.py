@@ -23,7 +23,7 @@ class Shares:
         self._total = 0
 
     def take(self, address: str) -> None:
-        """Hold one more place.  Raises `BusyError` when all are held, or this address holds its share."""
+        """Take one more place.  Raises `BusyError` if all are held, or this address holds its share."""
         if self._places is not None and self._total >= self._places:
             raise BusyError
         if self._of_one is not None and self._held[address] >= self._of_one:

@@ -1,4 +1,4 @@
-"""The checks before the routes when a web configuration is given: TLS, client certificates, passwords, the rate limit, headers.
+"""The checks of a web configuration, before the routes: TLS, client certificates, passwords, the rate limit, headers.
 
 The configuration and its certificates are read again when they change on disk.  A change that cannot be used is logged once, and
 the previous configuration stays in force.  Names, passwords and headers never reach the log.

@@ -67,17 +67,17 @@ class Response:
 
 Handler = Callable[[Request], Awaitable[Response]]
 Refused = Callable[[Request, int], None]
-"""Is told of a request that was refused before a handler saw it, and with which status."""
+"""Is called with a request that was refused before a handler saw it, and with the status."""
 
 
 class Tls(Protocol):
-    """Which TLS to speak, asked again for each connection."""
+    """The TLS settings, read again for each connection."""
 
     def context(self) -> ssl.SSLContext:
         """The context for a connection that begins now."""
 
     def admits(self, certificate: Mapping[str, Any] | None) -> bool:
-        """Whether a client with this certificate, as `ssl.SSLSocket.getpeercert` gives it, may ask."""
+        """Whether a client with this certificate, as from `ssl.SSLSocket.getpeercert`, is allowed."""
 
 
 def sheltered(handler: Handler) -> Handler:
@@ -91,7 +91,7 @@ def sheltered(handler: Handler) -> Handler:
         except Exception as error:  # noqa: BLE001 - an error in one answer must not end the server
             # The error's text may hold a secret: neither the client nor the log gets it.
             where = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("a request failed: %s in %s, line %s", type(error).__name__, where.name, where.lineno)  # noqa: TRY400 - one line
+            log.error("a request failed: %s in %s, line %s", type(error).__name__, where.name, where.lineno)  # noqa: TRY400 - one line, without the error's text
             return text_response(HTTPStatus.INTERNAL_SERVER_ERROR, phrase(HTTPStatus.INTERNAL_SERVER_ERROR))
 
     return answer
@@ -103,7 +103,7 @@ def text_response(status: int, text: str, headers: Mapping[str, str] | None = No
 
 
 def phrase(status: int) -> str:
-    """The usual words for a status; none for one that is not registered."""
+    """The reason phrase of a status; empty for one that is not registered."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:

@@ -12,7 +12,7 @@ from exporter.publish.status import CollectorStatus, RoomStatus, Status, Workspa
 from exporter.times import SECOND, rfc3339
 
 STATES = {"ok": "Up to date", "failing": "Failing", "waiting": "First poll under way"}
-COLLECTOR_STATES = {"ok": "up to date", "failing": "failing", "silent": "left alone", "waiting": "not read yet"}
+COLLECTOR_STATES = {"ok": "up to date", "failing": "failing", "silent": "left alone", "waiting": "waiting"}
 UNKNOWN = "\N{EN DASH}"
 
 STYLE = files("exporter.web").joinpath("landing.css").read_text("utf-8")
@@ -125,7 +125,7 @@ def _past(progress: float | None) -> str:
 
 
 def _collectors(collectors: tuple[CollectorStatus, ...], now: float) -> str:
-    """What is collected beside sessions, a line each."""
+    """The collectors, one line each."""
     if not collectors:
         return ""
     return f'<dl class="facts">{"".join(_collector(collector, now) for collector in collectors)}</dl>'
@@ -145,7 +145,7 @@ def _moment(at: float | None, now: float) -> str:
 
 
 def _span(seconds: float) -> str:
-    """A length of time in its two largest units, as a person would say it."""
+    """A length of time in its two largest units."""
     days, rest = divmod(round(seconds), 86400)
     hours, rest = divmod(rest, 3600)
     minutes, rest = divmod(rest, 60)

@@ -86,5 +86,5 @@ def _bound(family: int, address: tuple[Any, ...], *, dualstack: bool = False) ->
 def _prepare(listener: socket.socket) -> None:
     listener.setblocking(False)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        # Inherited by its connections: otherwise the kernel buffers megabytes for each client that asks and does not read.
+        # Connections inherit this: otherwise the kernel buffers megabytes for each client that sends requests and does not read.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)

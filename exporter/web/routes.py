@@ -41,22 +41,22 @@ class Face(Protocol):
         """Whether `POST /-/reload` is allowed."""
 
     def finished(self, accept: str, accept_encoding: str) -> Page | None:
-        """The whole exposition in the form these two headers ask for, if it is ready; must not wait or compute."""
+        """The whole exposition in the form that these two headers request, if it is ready; must not wait or compute."""
 
     def metrics(self, accept: str, accept_encoding: str, names: frozenset[str]) -> Page:
-        """The exposition in the form these two headers ask for, limited to series of these names (none: all); may take a while."""
+        """The exposition in the form that these two headers request, limited to series of these names (none: all); may take a while."""
 
     def status(self) -> Status:
-        """The state of things for the landing page."""
+        """The data for the landing page."""
 
     def unhealthy(self) -> str | None:
         """Why the process does not work, None when it does."""
 
     def unready(self) -> str | None:
-        """Why there is nothing complete to show yet, None when there is."""
+        """Why the exporter is not ready, None when it is."""
 
     def reload(self) -> str | None:
-        """Read the configuration again: None when it is in force, else why it was refused."""
+        """Read the configuration again: None when it is in force, otherwise why it was refused."""
 
 
 TELEMETRY_PATH = "/metrics"
@@ -67,9 +67,9 @@ Route = tuple[frozenset[str], Callable[[Request], Awaitable[Response]]]
 def routes(face: Face, *, telemetry_path: str = TELEMETRY_PATH, clock: Callable[[], float] = time.time) -> Handler:
     """The handler of all paths.  `clock` gives the present as seconds since the epoch.
 
-    What is ready is answered in the event loop.  A thread costs more than such an answer, and while a poll computes, a thread
-    waits for the interpreter.  Threads answer what must be computed, apart by purpose and shared out by address: neither
-    thousands of filtered scrapes, nor a reload that hangs, nor a flood from one address hold up Prometheus's own scrape.
+    Finished answers are sent from the event loop: a thread costs more than such an answer, and while a poll computes, a thread
+    waits for the interpreter.  Answers that must be computed run in threads, separate for each purpose and limited by address, so
+    that neither thousands of filtered scrapes, nor a reload that hangs, nor a flood from one address delay Prometheus's own scrape.
     """
     pages = Workers("page", threads=2, waiting=512, of_one=128)
     filtered = Workers("filtered", threads=1, waiting=16, of_one=8)

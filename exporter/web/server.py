@@ -1,9 +1,9 @@
 """A small HTTP/1.1 server for a port that anybody can reach.
 
-h11 speaks the protocol, asyncio moves the bytes, one thread of its own runs both.  Everything a client can use is limited: the size of its
-requests, time, waiting bytes, and the number of connections.  When there are too many,
-those of the address that has the most give way to new ones, so that a newcomer is answered.  The server does not know what it
-serves: a handler answers requests.
+h11 speaks the protocol, asyncio moves the bytes, and one thread runs both.  Everything a client can use is limited: the size of
+its requests, time, waiting bytes, and the number of connections.  When there are too many connections, those of the address
+with the most give way to new ones, so that a newcomer is answered.  The server does not know what it serves: a handler answers
+requests.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 COMPLAINT_SECONDS = 60  # between log lines about a lack of descriptors
 STALLED_SECONDS = 2  # without an event, after which a connection gives way before newer ones
-SHED_AT_ONCE = 16  # connections at most, when descriptors ran out: if it were one, each client at the door would wait for all before it
+SHED_AT_ONCE = 16  # connections closed at most when descriptors ran out: if it were one, each waiting client would wait for all before it
 RETRY_SECONDS = 0.1  # after descriptors ran out
-SWITCH_SECONDS = 0.001  # a thread that computes lets go of the interpreter so often, at Python's usual 0.005 an answer waits longer
+SWITCH_SECONDS = 0.001  # a computing thread releases the interpreter this often; at Python's default of 0.005 an answer waits longer
 
 
 class HttpServer:
@@ -59,7 +59,7 @@ class HttpServer:
         return cls([listen(host, port)], handler, tls=tls, limits=limits)
 
     def start(self) -> None:
-        """Serve, in a thread of its own; from then on, other threads that compute let go of the interpreter more often."""
+        """Serve, in its own thread; from then on, other computing threads release the interpreter more often."""
         sys.setswitchinterval(SWITCH_SECONDS)
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
@@ -112,8 +112,8 @@ class HttpServer:
     async def _knock(self, listener: socket.socket) -> None:
         """Return when a client waits to be accepted.
 
-        Without descriptors, `accept` fails whether a client waits or not.  Waiting again each time also lets the loop turn, so
-        that a crowd at the door does not starve those inside.
+        Without descriptors, `accept` fails whether a client waits or not.  Waiting here each time also lets the loop run, so that a
+        crowd of new clients does not starve the connected ones.
         """
         loop = asyncio.get_running_loop()
         knocked = asyncio.Event()
@@ -130,7 +130,7 @@ class HttpServer:
             accepted.close()
             return
         connection = Connection(stream, client, self._handler, self._tls, self._limits, self._refused)
-        # The connection does not know its task: the two in a circle would stay in memory until the garbage collector runs.
+        # The connection does not refer to its task: a cycle would stay in memory until the garbage collector runs.
         task = self._loop.create_task(connection.run())
         self._connections[connection] = task
         self._shares.take(client)
@@ -143,7 +143,7 @@ class HttpServer:
         return task
 
     async def _find_descriptors(self, error: OSError) -> None:
-        """File descriptors ran out: some connections give up theirs, so that the clients at the door can be accepted."""
+        """Closes some connections after file descriptors ran out, so that waiting clients can be accepted."""
         now = self._loop.time()
         if now >= self._silent_until:
             self._silent_until = now + COMPLAINT_SECONDS
@@ -153,7 +153,7 @@ class HttpServer:
         await asyncio.sleep(RETRY_SECONDS)
 
     def _make_room(self, most: int) -> None:
-        """Close connections until there are fewer than `most`, always of the address that has the most.
+        """Close connections until there are fewer than `most`, always of the address with the most.
 
         Among these, the ones that have stalled go first, idle or in the middle of an answer; then the idle ones, the longest
         idle first.

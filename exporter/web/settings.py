@@ -1,8 +1,9 @@
 """The web configuration: TLS, passwords, headers and the rate limit of the HTTP face, in the file format of Prometheus's exporter toolkit.
 
-A file that is accepted here is accepted by `promtool check web-config`.  The other way round there are exceptions, each refused
-with a message that says so: certificates and keys written into the file itself, client certificates that are asked for but not
-verified, TLS before 1.2, more than one curve.  HTTP/1.1 is all that is spoken, whatever `http2` says: it only allows HTTP/2.
+Every file that is accepted here is also accepted by `promtool check web-config`.  Some files that promtool accepts are refused
+here, with a message: those with certificates and keys in the file itself, client certificates that are requested but not
+verified, TLS before 1.2, or more than one curve.  The server speaks only HTTP/1.1, whatever `http2` says: that key only allows
+HTTP/2.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from types import MappingProxyType
 
 import yaml
 
-from exporter.config.readers import boolean, choice, integer
+from exporter.config.readers import boolean, choice, integer, words
 from exporter.config.strict_yaml import ConfigError, read
 from exporter.config.value import Reader, T, Value, read_file, required, section, setting
 
@@ -44,10 +45,10 @@ CIPHER_SUITES = {
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
     "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
 }
-# Neither Go nor OpenSSL lets one choose among TLS 1.3's own suites: naming them permits TLS 1.3, no more.
+# Neither Go nor OpenSSL can select among the suites of TLS 1.3: naming one only permits TLS 1.3.
 TLS13_SUITES = frozenset({"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"})
 
-# The headers that the toolkit permits, and their permitted values where those are limited.
+# The headers that the toolkit permits, and their permitted values if those are limited.
 HEADERS: Mapping[str, tuple[str, ...]] = {
     "Content-Security-Policy": (),
     "Strict-Transport-Security": (),
@@ -56,7 +57,7 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
     "X-XSS-Protection": (),
 }
 
-# Above this cost one check takes several seconds, longer than a scrape may.
+# Above this cost one check takes several seconds, longer than a scrape may take.
 MAX_BCRYPT_COST = 16
 BCRYPT_HASH = re.compile(r"\$2[abxy]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 
@@ -81,25 +82,16 @@ def _path_for_tls(value: Value) -> Path:
 def _client_auth(value: Value) -> ssl.VerifyMode:
     if value.text("the kind of client authentication") in UNVERIFIED_CLIENT_AUTH:
         raise value.error("certificates that nobody verifies are not supported, use RequireAndVerifyClientCert")
-    return CLIENT_AUTH[choice(*CLIENT_AUTH)(value)]
+    return choice(CLIENT_AUTH)(value)
 
 
 def _names(value: Value) -> frozenset[str]:
-    names = frozenset(item.text("a name") for item in value.items("a list of names"))
-    if not names:
-        raise value.error("expected at least one name")
-    return names
-
-
-def _version(value: Value) -> ssl.TLSVersion:
-    return TLS_VERSIONS[choice(*TLS_VERSIONS)(value)]
+    return frozenset(item.text("a name") for item in value.items("a list of one or more names", some=True))
 
 
 def _ciphers(value: Value) -> tuple[str, ...]:
-    suite = choice(*CIPHER_SUITES, *sorted(TLS13_SUITES))
-    names = [suite(item) for item in value.items("a list of cipher suites")]
-    if not names:
-        raise value.error("expected at least one cipher suite")
+    suite = words(*CIPHER_SUITES, *sorted(TLS13_SUITES))
+    names = [suite(item) for item in value.items("a list of one or more cipher suites", some=True)]
     return tuple(CIPHER_SUITES[name] for name in names if name not in TLS13_SUITES)
 
 
@@ -107,7 +99,7 @@ def _curve(value: Value) -> str:
     curves = value.items("a list of one curve")
     if len(curves) != 1:
         raise value.error("expected exactly one curve")
-    return CURVES[choice(*CURVES)(curves[0])]
+    return choice(CURVES)(curves[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +111,9 @@ class TlsSettings:
     client_auth_type: ssl.VerifyMode = setting(ssl.CERT_NONE, _client_auth)
     client_ca_file: Path | None = setting(None, _path)
     client_allowed_sans: frozenset[str] = setting(frozenset(), _names)
-    """A client's certificate must have one of these names; empty: any name will do."""
-    min_version: ssl.TLSVersion = setting(ssl.TLSVersion.TLSv1_2, _version)
-    max_version: ssl.TLSVersion = setting(ssl.TLSVersion.TLSv1_3, _version)
+    """A client's certificate must have one of these names; empty means any name."""
+    min_version: ssl.TLSVersion = setting(ssl.TLSVersion.TLSv1_2, choice(TLS_VERSIONS))
+    max_version: ssl.TLSVersion = setting(ssl.TLSVersion.TLSv1_3, choice(TLS_VERSIONS))
     cipher_suites: tuple[str, ...] | None = setting(None, _ciphers)
     """For TLS 1.2, as OpenSSL names them; `None`: OpenSSL's own choice."""
     prefer_server_cipher_suites: bool = setting(True, boolean)
@@ -162,7 +154,7 @@ def _tls(value: Value) -> TlsSettings:
 
 
 def _users(value: Value) -> Mapping[str, str]:
-    """The users; messages give lines in place of names and hashes, for they end up in logs."""
+    """The users; messages give lines instead of names and hashes, because they end up in logs."""
     users: dict[str, str] = {}
     if not isinstance(value.node, yaml.MappingNode):
         raise value.unexpected("a mapping of user names to bcrypt hashes")
@@ -235,7 +227,7 @@ def _rate_limit(value: Value) -> RateLimit | None:
 
 
 def _unless_empty(default: T, read: Reader[T]) -> Reader[T]:
-    """Reads a section that says nothing when it is empty."""
+    """Reads a section that may be empty."""
     return lambda value: default if value.is_empty else read(value)
 
 
@@ -264,11 +256,7 @@ class WebFile:
 
 def load(path: Path) -> WebFile:
     """The configuration in a file; paths in it are relative to its folder.  Raises `ConfigError`."""
-    try:
-        text = read_file(path, MAX_FILE_BYTES)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    return parse(text, path.parent, str(path))
+    return parse(read_file(path, MAX_FILE_BYTES), path.parent, str(path))
 
 
 def parse(text: str, folder: Path, source: str) -> WebFile:
@@ -276,7 +264,7 @@ def parse(text: str, folder: Path, source: str) -> WebFile:
 
     An empty text is refused: a file that is just being written would switch off every check.
     """
-    given = _sections(Value(read(text, source), source, ""))
+    given = _sections(Value(read(text, source), source))
     tls = given.tls_server_config
     return WebFile(
         tls=None if tls is None else tls.within(folder),

@@ -1,6 +1,6 @@
-"""A connection's bytes, plain or under TLS: when `write` returns, the kernel has them, and nothing is kept here.
+"""A connection's bytes, plain or under TLS: when `write` returns, the kernel has them, and nothing is buffered here.
 
-asyncio's own TLS holds 256 KiB for each connection, idle ones included; this holds next to nothing.
+asyncio's own TLS holds 256 KiB for each connection, even an idle one; this holds next to nothing.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Stream:
 
     @property
     def certificate(self) -> Mapping[str, Any] | None:
-        """The client's certificate, verified, as `ssl.SSLSocket.getpeercert` gives it; None or empty without one."""
+        """The client's verified certificate, as from `ssl.SSLSocket.getpeercert`; None or empty without one."""
         return None
 
     async def handshake(self) -> None:
-        """What comes before the first byte."""
+        """Do what comes before the first byte: nothing, for a plain connection."""
 
     async def read(self) -> bytes:
         """The next few bytes, none when the client will send no more."""
@@ -79,7 +79,7 @@ class TlsStream(Stream):
 
     @property
     def certificate(self) -> Mapping[str, Any] | None:
-        """The client's certificate, verified, as `ssl.SSLSocket.getpeercert` gives it; None or empty without one."""
+        """The client's verified certificate, as from `ssl.SSLSocket.getpeercert`; None or empty without one."""
         return self._tls.getpeercert()
 
     async def handshake(self) -> None:
@@ -107,7 +107,7 @@ class TlsStream(Stream):
 
     async def end(self) -> None:
         """Tell the client that no more will come; what it still sends can be read."""
-        with suppress(ssl.SSLError):  # the client has not closed its side yet; nobody waits for that
+        with suppress(ssl.SSLError):  # the client has not closed its side yet, which is not waited for
             self._tls.unwrap()
         await self._flush()
         await super().end()

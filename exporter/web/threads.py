@@ -1,4 +1,4 @@
-"""A few threads beside an event loop, for calls that would hold it up."""
+"""A few threads beside an event loop, for calls that would block it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Workers:
         try:
             await self._slots.acquire()
         except BaseException:
-            self._shares.leave(client)  # gone before its turn came
+            self._shares.leave(client)  # the client went away before its turn
             raise
         # A thread cannot be stopped: a call whose client has gone still counts until it ends.
         return await asyncio.shield(asyncio.ensure_future(self._in_slot(call, client)))

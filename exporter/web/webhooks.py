@@ -34,28 +34,28 @@ class Receiver(Protocol):
         """Whether there is such a workspace."""
 
     def take(self, workspace: str, body: bytes) -> Literal["taken", "malformed", "busy"]:
-        """A webhook of this workspace, from 100ms for certain."""
+        """Takes a webhook of this workspace, whose sender has been verified."""
 
     def reject(self, workspace: str, reason: str) -> None:
-        """A request was refused."""
+        """Counts a refused request."""
 
 
 class Keys:
-    """The secrets that a webhook must show.  Files are read again at a reload, and when a request does not have what they held."""
+    """The secrets that a webhook must show.  Files are read again at a reload, and when a request does not match them."""
 
     def __init__(self, config: WebhooksConfig, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self.configure(config)
 
     def configure(self, config: WebhooksConfig) -> None:
-        """Takes over a configuration.  Raises `ConfigError` when a file cannot be read, having changed nothing."""
+        """Applies a configuration.  Raises `ConfigError` if a file cannot be read, after which nothing has changed."""
         found = _reveal(config)
         self._config = config
         self._headers, self._secret = found
         self._read_at = self._monotonic()
 
     def refuses(self, request: Request) -> Literal["secret", "signature"] | None:
-        """What is wrong with a request, if anything. It always takes the same time."""
+        """The reason to refuse a request, if any.  The check always takes the same time."""
         reason = self._check(request)
         if reason is not None and self._renewed():
             reason = self._check(request)
@@ -69,7 +69,7 @@ class Keys:
         return None if signed else "signature"
 
     def _renewed(self) -> bool:
-        """Whether the files hold something else by now."""
+        """Whether the files have changed."""
         now = self._monotonic()
         if now - self._read_at < _READ_AGAIN_SECONDS:
             return False

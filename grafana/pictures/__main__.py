@@ -146,7 +146,7 @@ def _start_company(folder: Path, processes: stack.Processes, programs: dict[str,
         "prometheus", [*stack.prometheus_command(programs["prometheus"], folder, prometheus, settings), "--storage.tsdb.retention.time=60d"]
     )
     processes.wait("prometheus", f"http://{prometheus}/-/ready")
-    time.sleep(minutes * 60)
+    time.sleep(minutes * 60)  # the time that the pictures show live
     return prometheus
 
 

@@ -80,7 +80,7 @@ def test_a_link_that_would_be_dead_in_a_message_is_refused(page: str, tmp_path: 
 
 def test_a_folder_that_cannot_be_made_and_a_file_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CommandFailed, match=r"/file: cannot be made: File exists$"):
+    with pytest.raises(CommandFailed, match=r"/file: cannot be created: File exists$"):
         assets.write("rules", tmp_path / "file")
     (tmp_path / "hms-alerts.yml").mkdir()
     with pytest.raises(CommandFailed, match=r"/hms-alerts.yml: cannot be written: Is a directory$"):
@@ -100,4 +100,4 @@ def test_the_command_says_what_has_become_of_each_file_and_fails_for_one_that_is
     assert f"{folder}/{first}: differs and is kept; --force overwrites it\n" in capsys.readouterr().out
     assert cli.main([kind, str(folder), "--force"]) == 0
     assert cli.main([kind, str(tmp_path / "new" / first)]) == 1
-    assert capsys.readouterr().err == f"hms-exporter: {folder}/{first}: cannot be made: File exists\n"
+    assert capsys.readouterr().err == f"hms-exporter: {folder}/{first}: cannot be created: File exists\n"

@@ -271,7 +271,7 @@ class TestInterruption:
             assert runs < 50
         assert runs > 2
         assert bench.output.read_bytes() == whole
-        assert "run the same command again to go on from here" in capsys.readouterr().err
+        assert "run the same command again to continue from here" in capsys.readouterr().err
         assert bench.api.calls["/sessions"] < 2 * calls + 3 * runs, "what had been read was not read again"
 
     def test_of_writing_goes_on_too(self, bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,7 +292,7 @@ class TestInterruption:
         for _ in range(3):
             assert bench.run() == 0, "stopped by a signal"
             assert not bench.output.exists()
-            assert capsys.readouterr().err.endswith("hms-exporter: interrupted; run the same command again to go on from here\n")
+            assert capsys.readouterr().err.endswith("hms-exporter: interrupted; run the same command again to continue from here\n")
         assert bench.run() == 0
         assert bench.output.read_bytes() == whole
         assert bench.api.calls["/rooms/<id>"] == len(bench.world.rooms), "nothing was asked twice"
@@ -302,7 +302,7 @@ class TestInterruption:
         assert bench.run() == 1
         capsys.readouterr()
         assert bench.run(start=START + HOUR) == 2
-        assert "past.om.work is left of another backfill" in capsys.readouterr().err
+        assert "past.om.work belongs to another backfill" in capsys.readouterr().err
 
     def test_keeps_no_user_id(self, bench: Bench) -> None:
         bench.api.faults.add(Fault(kind="status", route="/rooms", status=500), Fault(kind="status", route="/rooms/<id>", status=500))
@@ -348,7 +348,7 @@ class TestRefusals:
             (["--step", "10m"], "--step: expected a duration from 1s to 5m"),
             (["--step", "1500ms"], "--step: expected whole seconds"),
             (["--label", "job"], "--label: expected name=value"),
-            (["--label", "room=x"], "--label: expected each label once, and none of the exporter's own, found room"),
+            (["--label", "room=x"], "--label: expected each label once, and not one of the exporter's own, found room"),
             (["--label", "a=x", "--label", "a=y"], "--label: expected each label once"),
             (["--workspace", "x"], "--workspace: expected one of w"),
             (["--from", "2026-03-09"], "--from: expected a time before 2026-03-03T10:00:00Z"),

@@ -59,7 +59,7 @@ def test_the_cost_is_told_a_poll_and_an_hour(rooms: str, count: int | None) -> N
 
 def test_what_is_read_beside_sessions_is_told_with_its_cost_and_so_is_what_is_turned_off() -> None:
     text = describe(config(f"workspaces: [{WORKSPACE}}}]\ncollect: {{client_errors: true, live_streams: false, interval: 2m}}"))
-    asked, off = text.split("Beside sessions each workspace is asked for:\n")[1].split("Turned off, and what it would cost:\n")
+    asked, off = text.split("Besides sessions, each workspace is asked for:\n")[1].split("Turned off, and what it would cost:\n")
     assert [line.split(":")[0].strip() for line in asked.splitlines()] == ["recordings", "external_streams", "client_errors"]
     assert [line.split(":")[0].strip() for line in off.splitlines()] == ["live_streams", "recording_assets", "webhook_deliveries"]
     assert "recordings: one call every 2m, 30 an hour; 3 an hour when there was nothing for an hour" in asked

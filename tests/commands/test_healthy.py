@@ -93,7 +93,7 @@ def test_an_exporter_that_hangs_is_not_waited_for_longer_than_five_seconds(trick
                 connection, _ = silent.accept()
                 for _ in range(10):
                     connection.sendall(trickle)
-                    time.sleep(0.2)
+                    time.sleep(0.2)  # a trickle that never ends a header
 
             threading.Thread(target=answer, daemon=True).start()
         found = verdict(("127.0.0.1", port), seconds=0.5)
@@ -183,7 +183,7 @@ def test_a_bad_configuration_is_one_here_too(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ConfigError):
         healthy.configuration(None if environ else tmp_path / "missing.yaml", environ, {})
     with pytest.raises(ConfigError, match="port 0"):
-        healthy.door(WebConfig((ListenAddress("", 10100), ListenAddress("", 0))))
+        healthy.door(WebConfig(listen_address=(ListenAddress("", 10100), ListenAddress("", 0))))
     with pytest.raises(ConfigError, match="systemd"):
         healthy.door(WebConfig(systemd_socket=True))
     with pytest.raises(ConfigError, match=r"web\.yml"):

@@ -350,7 +350,7 @@ class TestDays:
         [
             ("2026-13", None, None, "--month: expected a month such as 2026-11"),
             ("2026-2", None, None, "--month: expected a month such as 2026-11"),
-            ("2026-02", "2026-02-01", None, "--month: expected either it, or --from and --to"),
+            ("2026-02", "2026-02-01", None, "--month: expected either this option, or --from and --to"),
             (None, "2026-02-30", None, "--from: expected a day such as 2026-11-15"),
             (None, "yesterday", None, "--from: expected a day such as 2026-11-15"),
             (None, None, "2026-02-01", "--to: expected --from beside it"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,26 +15,18 @@ from exporter.state.postgres import connect, prepare, try_lock
 from exporter.state.store import Store
 from exporter.state.tables import TABLES
 from exporter.state.view import StateView, look, look_into
-from tests.postgres import Server, server
+from tests.postgres import Server, fresh
+from tests.state.test_machine_faults import full_state
 from tests.state.test_migrations import kept
 from tests.state.test_store import contents, fill
 
 pytestmark = pytest.mark.slow  # with a PostgreSQL of its own
 
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
 
 @pytest.fixture
 def name(postgres: Server) -> str:
-    made = f"copy_{next(_numbers)}"
-    postgres.database(made)
-    return made
+    """A database of the test's own."""
+    return fresh(postgres)
 
 
 @pytest.fixture
@@ -69,6 +59,18 @@ def test_from_a_file_to_a_database_and_back_every_row_arrives(
     assert main(["state", "copy", postgres.url(name), str(back)]) == 0
     assert look(back, rows) == wanted
     assert back.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.slow
+def test_what_every_collector_has_counted_arrives_and_comes_back(postgres: Server, name: str, tmp_path: Path) -> None:
+    path = full_state(tmp_path)
+    wanted = look(path, rows)
+    assert {table: len(found) for table, found in wanted.items() if not found} == {}
+    assert main(["state", "copy", str(path), postgres.url(name)]) == 0
+    assert look_into(StorageConfig(url=Secret(postgres.url(name))), rows) == wanted
+    back = tmp_path / "back" / "state.db"
+    assert main(["state", "copy", postgres.url(name), str(back)]) == 0
+    assert look(back, rows) == wanted
 
 
 def test_a_file_of_an_earlier_version_is_copied_as_of_this_one_and_left_as_it_is(postgres: Server, name: str, tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_a_target_that_holds_a_state_is_refused_and_left_as_it_is(
     other = tmp_path / "other.db"
     fill(other).close()
     before = other.read_bytes()
-    assert "there is a file already" in refused(capsys, str(path), str(other))
+    assert "the file exists already" in refused(capsys, str(path), str(other))
     assert other.read_bytes() == before
     assert main(["state", "copy", str(path), postgres.url(name)]) == 0
     capsys.readouterr()

@@ -26,13 +26,13 @@ NAME = "expected a name of 1 to 100 printable characters"
 CREDENTIALS = "expected access_key and secret, or management_token"
 ROOM_ID = "expected a room id of 1 to 100 characters without spaces and slashes"
 ROOMS = "workspaces[0].rooms: expected a list of one or more rooms (leave the key out for every room of the workspace)"
-PATTERN = "workspaces[0].rooms[0].match: expected a regular expression"
+PATTERN = "workspaces[0].rooms[0].match: expected a regular expression of 1 to 1000 printable characters"
 TEMPLATE = "workspaces[0].rooms[0].group: expected a template of 1 to 100 printable characters, such as class-${school}"
 INTERVAL = "poll.interval: expected a duration from 1s to 1h"
 SINCE = "poll.since: expected start, a duration back from 1s to 3650d, or an RFC 3339 time such as 2026-02-01T00:00:00Z"
 PAGE_SIZE = "api.page_size: expected a whole number from 10 to 100"
 RATE = "api.max_requests_per_second: expected a number above 0, at most 1000"
-URL = "api.base_url: expected an http:// or https:// URL with a host"
+URL = "api.base_url: expected an http:// or https:// URL with a host, found something else"
 PLAIN_HTTP = "api.base_url: expected https:// (http:// shows the token to the network; api.allow_plain_http: true permits it)"
 ADDRESS = "expected host:port, :port or [IPv6]:port"
 LISTEN = f"web.listen_address: {ADDRESS}"
@@ -114,8 +114,8 @@ SUBSTITUTIONS = [
     (WORKSPACE + "storage: {path: '${TAB}'}", f"storage.path: expected the path of a file, found {ENVIRONMENT}"),
     (rooms("['${TAB}']"), f"workspaces[0].rooms[0]: {ROOM_ID}, found {ENVIRONMENT}"),
     (workspace("access_key: '${NOPE}', secret: s"), "workspaces[0].access_key: the environment variable NOPE is not set"),
-    (workspace("access_key: '${EMPTY}', secret: s"), "workspaces[0].access_key: expected printable ASCII characters"),
-    (workspace("access_key: '${TAB}', secret: s"), "workspaces[0].access_key: expected printable ASCII characters"),
+    (workspace("access_key: '${EMPTY}', secret: s"), "workspaces[0].access_key: expected one line of printable ASCII characters"),
+    (workspace("access_key: '${TAB}', secret: s"), "workspaces[0].access_key: expected one line of printable ASCII characters"),
 ]
 
 WORKSPACES = [
@@ -132,24 +132,30 @@ WORKSPACES = [
     ("workspaces: [{name: [a]}]", f"workspaces[0].name: {NAME}, found a list"),
     (
         "workspaces: [&w {name: a, access_key: k, secret: s}, *w]",
-        "workspaces[1].name: expected a name of its own, workspaces[0] has the same",
+        "workspaces[1]: expected a name of its own, workspaces[0] has the same",
     ),
     ("workspaces: [{name: a}]", f"workspaces[0]: {CREDENTIALS}, found neither"),
-    (workspace(f"access_key: {CANARY}"), "workspaces[0].secret: expected secret or secret_file beside access_key, found neither"),
-    (workspace(f"secret_file: {CANARY}"), "workspaces[0].access_key: expected access_key or access_key_file beside secret, found neither"),
-    (workspace(f"access_key: k, secret: s, management_token: {CANARY}"), f"workspaces[0]: {CREDENTIALS}, found both"),
-    (workspace(f"access_key: k, management_token_file: {CANARY}"), f"workspaces[0]: {CREDENTIALS}, found both"),
+    (workspace(f"access_key: {CANARY}"), f"workspaces[0]: {CREDENTIALS}, found access_key"),
+    (workspace(f"secret_file: {CANARY}"), f"workspaces[0]: {CREDENTIALS}, found secret"),
+    (
+        workspace(f"access_key: k, secret: s, management_token: {CANARY}"),
+        f"workspaces[0]: {CREDENTIALS}, found access_key and secret and management_token",
+    ),
+    (workspace(f"access_key: k, management_token_file: {CANARY}"), f"workspaces[0]: {CREDENTIALS}, found access_key and management_token"),
     (workspace(f"secret: {CANARY}, secret_file: {CANARY}"), "workspaces[0].secret_file: expected secret or secret_file, found both"),
-    (workspace("access_key: k, secret:"), "workspaces[0].secret: expected printable ASCII characters, found nothing"),
-    (workspace("access_key: k, secret: ''"), "workspaces[0].secret: expected printable ASCII characters"),
-    (workspace("access_key: k, secret: '  '"), "workspaces[0].secret: expected printable ASCII characters"),
-    (workspace(f"access_key: k, secret: [{CANARY}]"), "workspaces[0].secret: expected printable ASCII characters, found a list"),
+    (workspace("access_key: k, secret:"), "workspaces[0].secret: expected one line of printable ASCII characters, found nothing"),
+    (workspace("access_key: k, secret: ''"), "workspaces[0].secret: expected one line of printable ASCII characters"),
+    (workspace("access_key: k, secret: '  '"), "workspaces[0].secret: expected one line of printable ASCII characters"),
+    (
+        workspace(f"access_key: k, secret: [{CANARY}]"),
+        "workspaces[0].secret: expected one line of printable ASCII characters, found a list",
+    ),
     (
         workspace(f"access_key: k, secret: {{{CANARY}: 1, {CANARY}: 2}}"),
-        "workspaces[0].secret: expected printable ASCII characters, found a mapping",
+        "workspaces[0].secret: expected one line of printable ASCII characters, found a mapping",
     ),
-    (workspace(f'access_key: k, secret: "{CANARY}\\n"'), "workspaces[0].secret: expected printable ASCII characters"),
-    (workspace(f"access_key: k, secret: {CANARY}é"), "workspaces[0].secret: expected printable ASCII characters"),
+    (workspace(f'access_key: k, secret: "{CANARY}\\n"'), "workspaces[0].secret: expected one line of printable ASCII characters"),
+    (workspace(f"access_key: k, secret: {CANARY}é"), "workspaces[0].secret: expected one line of printable ASCII characters"),
     (workspace(f"access_key: k, secret: ${{{CANARY}"), "line 1, column 48: not YAML: expected ',' or '}'"),
     (workspace(f"access_key: k, secret: '${{-{CANARY}'"), f"workspaces[0].secret: {SUBSTITUTION}"),
     (workspace(f"access_key: k, secret: *{CANARY}"), f"line 1, column 47: {ALIAS}"),
@@ -171,10 +177,10 @@ ROOM_LISTS = [
     (rooms("[{id: [a]}]"), f"workspaces[0].rooms[0].id: {ROOM_ID}, found a list"),
     (rooms("[{}]"), "workspaces[0].rooms[0]: expected id or match, found neither"),
     (rooms("[{name: a}]"), "workspaces[0].rooms[0]: expected id or match, found neither"),
-    (rooms("[{id: a, match: b}]"), "workspaces[0].rooms[0]: expected id or match, found both"),
+    (rooms("[{id: a, match: b}]"), "workspaces[0].rooms[0]: expected id or match, found id and match"),
     (rooms("[{match: a, name: b}]"), "workspaces[0].rooms[0].name: expected group beside match, found name"),
-    (rooms("[{id: a, group: b}]"), "workspaces[0].rooms[0].group: expected group beside match only"),
-    (rooms("[{id: a, name: _other}]"), "workspaces[0].rooms[0].name: expected another name, _other is reserved"),
+    (rooms("[{id: a, group: b}]"), "workspaces[0].rooms[0].group: expected name beside id, found group"),
+    (rooms("[{id: a, name: _other}]"), f"workspaces[0].rooms[0].name: {NAME}, found '_other' (this name is reserved)"),
     (rooms("[{id: a, name: ''}]"), f"workspaces[0].rooms[0].name: {NAME}, found ''"),
     (rooms("[a, b, {id: a}]"), "workspaces[0].rooms[2]: expected an id of its own, workspaces[0].rooms[0] has the same"),
     (
@@ -182,12 +188,12 @@ ROOM_LISTS = [
         "workspaces[0].rooms[1]: expected a name of its own, workspaces[0].rooms[0] has the same",
     ),
     (rooms("[{match: a}, {match: a}]"), "workspaces[0].rooms[1]: expected a pattern of its own, workspaces[0].rooms[0] has the same"),
-    (rooms("[{match: ''}]"), f"{PATTERN} of 1 to 1000 printable characters, found ''"),
-    (rooms("[{match: [a]}]"), f"{PATTERN} of 1 to 1000 printable characters, found a list"),
+    (rooms("[{match: ''}]"), f"{PATTERN}, found ''"),
+    (rooms("[{match: [a]}]"), f"{PATTERN}, found a list"),
     (rooms("[{match: 'a('}]"), f"{PATTERN}, found 'a(' (missing ), unterminated subpattern)"),
     (rooms(f"[{{match: 'a{{{'9' * 20}}}'}}]"), f"{PATTERN}, found 'a{{{'9' * 20}}}' (the repetition number is too large)"),
     (rooms("[{match: a, group: ''}]"), f"{TEMPLATE}, found ''"),
-    (rooms("[{match: a, group: _other}]"), "workspaces[0].rooms[0].group: expected another name, _other is reserved"),
+    (rooms("[{match: a, group: _other}]"), f"{TEMPLATE}, found '_other' (this name is reserved)"),
     (rooms("[{match: a, group: 'b${'}]"), f"{TEMPLATE}, found 'b${{' (a ${{ must name a group of the pattern, $${{ stands for itself)"),
     (
         rooms("[{match: '(?P<x>a)', group: '${y}'}]"),
@@ -212,8 +218,8 @@ SETTINGS = [
     (WORKSPACE + "poll: {since: 3651d}", f"{SINCE}, found '3651d'"),
     (WORKSPACE + "poll: {since: 2026-02-01}", f"{SINCE}, found '2026-02-01'"),
     (WORKSPACE + "poll: {since: 2026-02-01T00:00:00}", f"{SINCE}, found '2026-02-01T00:00:00'"),
-    (WORKSPACE + "poll: {since: 2026-02-30T00:00:00Z}", f"{SINCE}, found '2026-02-30T00:00:00Z'"),
-    (WORKSPACE + "poll: {since: 0001-01-01T00:00:00+05:00}", f"{SINCE}, found '0001-01-01T00:00:00+05:00'"),
+    (WORKSPACE + "poll: {since: 2026-02-30T00:00:00Z}", f"{SINCE}, found '2026-02-30T00:00:00Z' (day is out of range for month)"),
+    (WORKSPACE + "poll: {since: 0001-01-01T00:00:00+05:00}", f"{SINCE}, found '0001-01-01T00:00:00+05:00' (date value out of range)"),
     (WORKSPACE + "api: {timeout: 0s}", "api.timeout: expected a duration from 1ms to 10m, found '0s'"),
     (WORKSPACE + "api: {page_size: 9}", f"{PAGE_SIZE}, found '9'"),
     (WORKSPACE + "api: {page_size: 101}", f"{PAGE_SIZE}, found '101'"),
@@ -233,8 +239,8 @@ SETTINGS = [
     (WORKSPACE + "api: {base_url: 'https://a b'}", URL),
     (WORKSPACE + "api: {base_url: 'https://a:99999'}", URL),
     (WORKSPACE + "api: {base_url: 'https://[::1'}", URL),
-    (WORKSPACE + f"api: {{base_url: 'https://me:{CANARY}@a'}}", f"{URL}, without a user name or password"),
-    (WORKSPACE + f"api: {{base_url: 'https://a?token={CANARY}'}}", f"{URL}, without a query or fragment"),
+    (WORKSPACE + f"api: {{base_url: 'https://me:{CANARY}@a'}}", f"{URL} (leave out user name and password)"),
+    (WORKSPACE + f"api: {{base_url: 'https://a?token={CANARY}'}}", f"{URL} (leave out query and fragment)"),
     (WORKSPACE + "api: {base_url: http://api.100ms.live/v2}", PLAIN_HTTP),
     (WORKSPACE + "api: {base_url: http://127.0.0.1.example.com}", PLAIN_HTTP),
     (WORKSPACE + "storage: {path: ''}", "storage.path: expected the path of a file, found ''"),
@@ -242,7 +248,7 @@ SETTINGS = [
     (WORKSPACE + "storage: {path: ':memory:'}", "storage.path: expected the path of a file, found ':memory:'"),
     (WORKSPACE + "web: {listen_address: 10100}", f"{LISTEN}, found '10100' {PORT}"),
     (WORKSPACE + "web: {listen_address: ':65536'}", f"{LISTEN}, found ':65536' {PORT}"),
-    (WORKSPACE + "web: {listen_address: []}", "web.listen_address: expected at least one address"),
+    (WORKSPACE + "web: {listen_address: []}", f"{LISTEN}, or a list of these, found an empty one"),
     (WORKSPACE + "web: {listen_address: {a: b}}", f"{LISTEN}, or a list of these, found a mapping"),
     (
         WORKSPACE + "web: {listen_address: [':1', '1']}",
@@ -269,9 +275,12 @@ SETTINGS = [
     (WORKSPACE + "webhooks: {headers: {}}", HEADERS),
     (WORKSPACE + f"webhooks: {{headers: {{'{CANARY} x': a}}}}", HEADERS),
     (WORKSPACE + "webhooks: {headers: {A: b, a: c}}", HEADERS),
-    (WORKSPACE + "webhooks: {headers: {a: ''}}", "webhooks.headers.a: expected printable ASCII characters"),
+    (WORKSPACE + "webhooks: {headers: {a: ''}}", "webhooks.headers.a: expected one line of printable ASCII characters"),
     (WORKSPACE + "webhooks: {headers: {a: b}, headers_file: c}", "webhooks.headers_file: expected headers or headers_file, found both"),
-    (WORKSPACE + "webhooks: {signature_secret: }", "webhooks.signature_secret: expected printable ASCII characters, found nothing"),
+    (
+        WORKSPACE + "webhooks: {signature_secret: }",
+        "webhooks.signature_secret: expected one line of printable ASCII characters, found nothing",
+    ),
     (WORKSPACE + "web: {listen_address: '::1:80'}", f"{LISTEN}, found '::1:80'"),
     (WORKSPACE + "web: {listen_address: 22:22}", f"{LISTEN}, found '22:22'"),
     (WORKSPACE + "web: {listen_address: '[1.2.3.4]:80'}", f"{LISTEN}, found '[1.2.3.4]:80'"),

@@ -70,7 +70,7 @@ def test_nothing_said_is_nothing_planned(text: str) -> None:
         ("budgets: [{name: a, period: day, peer_minutes: 1, room: x}]", "budgets[0].room: unknown key, did you mean rooms?"),
         (
             "budgets: [{name: a, period: day, peer_minutes: 1, rooms: []}]",
-            "budgets[0].rooms: expected at least one name; leave the key out for all of them",
+            "budgets[0].rooms: expected a list of one or more names (leave the key out for all of them), found an empty one",
         ),
         (
             "budgets: [{name: a, period: day, peer_minutes: 1, workspace: x}]",
@@ -78,11 +78,11 @@ def test_nothing_said_is_nothing_planned(text: str) -> None:
         ),
         (
             "budgets: [{name: a, period: day, peer_minutes: 1}, {name: a, period: month, peer_minutes: 1}]",
-            "budgets[1].name: expected a name of its own, budgets[0] has the same",
+            "budgets[1]: expected a name of its own, budgets[0] has the same",
         ),
         (
             "budgets: [{name: a, period: day, peer_minutes: 1, recording_minutes: 1}]",
-            f"budgets[0]: {METER}, found several",
+            f"budgets[0]: {METER}, found peer_minutes and recording_minutes",
         ),
         (
             "budgets: [{name: a, period: day, live_stream_minutes: 1, roles: [host]}]",

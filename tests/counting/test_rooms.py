@@ -21,7 +21,7 @@ UNGROUPED = RoomsByName(re.compile("team-.*"))
 def rooms(*entries: RoomById | RoomsByName, max_rooms: int = 5000, expiry: float = 86400.0) -> Rooms:
     """The rooms that these entries of a configuration ask for; without entries it is every room."""
     workspace = WorkspaceConfig("w", KeyPair(Secret("k"), Secret("s" * 32)), entries or None)
-    return Rooms(Scope(workspace), LimitsConfig(max_rooms, expiry))
+    return Rooms(Scope(workspace), LimitsConfig(max_rooms=max_rooms, room_idle_expiry=expiry))
 
 
 def answer(room_id: str, name: str = "", fetched_at: int = T0) -> KnownRoom:

@@ -278,8 +278,8 @@ def test_the_exporter_is_scraped_once_by_annotation_or_by_the_operator(tmp_path:
 
 def test_a_take_over_keeps_one_series(tmp_path: Path) -> None:
     endpoint = one(template(tmp_path, EVERYTHING), "ServiceMonitor")["spec"]["endpoints"][0]
-    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "hms-exporter"}]
-    of_workspaces = {"sourceLabels": ["workspace"], "regex": ".+"}
+    assert endpoint["relabelings"] == [{"action": "replace", "targetLabel": "job", "replacement": "hms-exporter"}]
+    of_workspaces = {"action": "replace", "sourceLabels": ["workspace"], "regex": ".+"}
     assert endpoint["metricRelabelings"] == [
         {**of_workspaces, "targetLabel": "instance", "replacement": "hms-exporter"},
         {**of_workspaces, "targetLabel": "pod", "replacement": ""},
@@ -336,7 +336,10 @@ def test_webhooks_have_a_port_and_a_service_of_their_own(tmp_path: Path) -> None
 
 def test_the_network_policy_lets_in_what_scrapes_and_delivers_and_out_what_is_asked(tmp_path: Path) -> None:
     policy = one(template(tmp_path, EVERYTHING), "NetworkPolicy")["spec"]
-    assert policy["ingress"] == [{"ports": [{"port": "metrics"}], "from": [{"podSelector": {}}]}, {"ports": [{"port": "webhooks"}]}]
+    assert policy["ingress"] == [
+        {"ports": [{"port": "metrics", "protocol": "TCP"}], "from": [{"podSelector": {}}]},
+        {"ports": [{"port": "webhooks", "protocol": "TCP"}]},
+    ]
     assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {53, 443, 5432}
 
 

@@ -147,7 +147,7 @@ def test_labels_ports_and_volumes_fit_together() -> None:
     assert monitor["spec"]["endpoints"][0]["port"] == port["name"]
     policy = one(OPERATOR, "NetworkPolicy")["spec"]
     assert policy["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
-    assert policy["ingress"][0]["ports"] == [{"port": port["name"]}]
+    assert policy["ingress"][0]["ports"] == [{"port": port["name"], "protocol": "TCP"}]
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in template["spec"]["volumes"]}
 
 
@@ -169,6 +169,14 @@ def test_the_counters_series_outlive_their_pod() -> None:
     changed = {rule["targetLabel"]: rule["replacement"] for rule in relabelings}
     assert changed == {"instance": "hms-exporter", "pod": ""}
     assert all(rule["sourceLabels"] == ["workspace"] and rule["regex"] == ".+" for rule in relabelings)
+
+
+def test_a_second_apply_changes_nothing() -> None:
+    """What Kubernetes would fill in within lists that `kubectl apply` compares as a whole is written out."""
+    policy = one(OPERATOR, "NetworkPolicy")["spec"]
+    assert all("protocol" in port for rule in (*policy["ingress"], *policy["egress"]) for port in rule["ports"])
+    (endpoint,) = one(OPERATOR, "ServiceMonitor")["spec"]["endpoints"]
+    assert all("action" in rule for rule in endpoint["metricRelabelings"])
 
 
 def test_grafanas_sidecar_finds_every_dashboard_as_it_is() -> None:

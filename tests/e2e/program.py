@@ -294,13 +294,15 @@ def busy(world: World, rooms: Sequence[Room], begin: int, end: int, seed: int = 
             at = over + moment(0, SECOND)
 
 
-def expected(world: World, now: int, rooms: Sequence[Room], *, besides: Collection[Session] = ()) -> dict[Series, int]:
+def expected(
+    world: World, now: int, rooms: Sequence[Room], *, besides: Collection[Session] = (), workspace: str = "default"
+) -> dict[Series, int]:
     """What the counters must say at `now`, if all sessions count besides these: whole numbers, and times in milliseconds."""
     truth = truth_of([session for session in world.sessions if session not in besides], now)
     found = {}
 
     def enter(name: str, value: int, **labels: str) -> None:
-        found[series(name, workspace="default", **labels)] = value // 1000 if unit(name) == SECOND else value
+        found[series(name, workspace=workspace, **labels)] = value // 1000 if unit(name) == SECOND else value
 
     for room in rooms:
         labels = {"room_id": room.id, "room": room.name_at(now)}

@@ -1,4 +1,4 @@
-"""The configuration of the real program is edited fifty times while a real Prometheus scrapes it."""
+"""The configuration of the real program is edited: fifty times before a real Prometheus, and the workspace is renamed during calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from exporter.simulator import SimulatedApi, World
 from exporter.times import SECOND
 from lab.counters import RISING
-from tests.e2e.program import busy, comes_to, configure, expected, present, running, total, wait_until, workspace
+from tests.e2e.program import Scraper, busy, comes_to, configure, expected, present, running, total, wait_until, workspace
 from tests.e2e.prometheus import scraping
 
 EDITS = 50
@@ -51,3 +51,30 @@ def test_prometheus_sees_no_reset_through_fifty_edits(tmp_path: Path, world: Wor
         names = [name for name in sorted(RISING) if prometheus.ask(f"count({name})") > 0]
         assert len(names) > 10
         assert {name: prometheus.ask(f"sum(resets({name}[10m]))") for name in names} == dict.fromkeys(names, 0)
+
+
+@pytest.mark.slow
+def test_a_workspace_is_renamed_and_named_back_during_calls(tmp_path: Path, world: World, api: SimulatedApi) -> None:
+    rooms = [world.room(name=f"class-{number}") for number in range(3)]
+    begin = present()
+    end = begin + 14 * SECOND
+    busy(world, rooms, begin, end, seed=9)
+
+    def named(*names: str) -> Path:
+        return configure(tmp_path, api, *(workspace(name) for name in names), web={"enable_lifecycle": True}, poll={"since": "1h"})
+
+    def reloaded(*names: str) -> None:
+        named(*names)
+        assert program.get("/-/reload", "POST").status_code == 200
+
+    with running(tmp_path, f"--config.file={named('default')}") as program, Scraper(program) as scraper:
+        program.polled(2)
+        reloaded("another")
+        program.polled(3, "another")
+        assert not [key for key in program.metrics() if ("workspace", "default") in key.labels]
+        reloaded("default")
+        program.polled(2)
+        reloaded("another", "default")
+        wait_until(lambda: api.clock() > end, 60)
+        comes_to(program, expected(world, end, rooms) | expected(world, end, rooms, workspace="another"))
+        assert scraper.falls == []

@@ -120,9 +120,9 @@ def test_killed_at_random_moments_it_counts_every_job_once(
             jobs = scripted(world, rooms, begin)
         try:
             while api.clock() < begin + LASTS * SECOND:
-                time.sleep(chance.uniform(0.2, 2.5))
+                time.sleep(chance.uniform(0.2, 2.5))  # killed at any moment, of a poll or between two
                 scraper.program.kill()
-                time.sleep(chance.choice((0, 0, 2)))
+                time.sleep(chance.choice((0, 0, 2)))  # sometimes down for a while
                 scraper.program = Program(tmp_path, f"--config.file={config}")
             wanted = truth(jobs, begin + (LASTS + 30) * SECOND)
             wait_until(lambda: counted(scraper.program.metrics()) == wanted, 60, "the jobs are not what they truly were")

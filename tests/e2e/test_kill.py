@@ -88,7 +88,7 @@ def test_a_suspended_process_goes_on_where_time_is_and_makes_up_for_no_poll(tmp_
         before = polls(scraper)
         exporter.signal(signal.SIGSTOP)
         stopped = time.monotonic()
-        time.sleep(4)
+        time.sleep(4)  # several polls are missed
         exporter.signal(signal.SIGCONT)
         until(lambda: polls(scraper) >= before + 2)
         lasted = time.monotonic() - stopped
@@ -106,7 +106,7 @@ def test_without_file_descriptors_polls_fail_and_recover_once_there_are_some(tmp
         resource.prlimit(exporter.pid, resource.RLIMIT_NOFILE, (3, hard))
         api.faults.add(Fault(kind="reset", times=1, route="/sessions"))
         until(lambda: "poll failed" in exporter.log.read_text())
-        time.sleep(3)
+        time.sleep(3)  # several polls find no descriptor
         resource.prlimit(exporter.pid, resource.RLIMIT_NOFILE, (soft, hard))
         pages = scraper.watcher.pages
         until(lambda: scraper.watcher.pages > pages and scraper.latest['hms_up{workspace="w"}'] == 1)
@@ -200,4 +200,4 @@ def test_a_state_file_removed_from_under_the_program_is_back_before_a_kill(tmp_p
         exporter.kill()
         exporter.start()
         finish(found)
-        assert "state file was removed while in use and has been written anew" in exporter.log.read_text()
+        assert "state file was removed while in use and has been written again" in exporter.log.read_text()

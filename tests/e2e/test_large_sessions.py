@@ -120,7 +120,7 @@ def test_thirty_one_sessions_of_20000_peers_are_counted_within_400_mib(tmp_path:
             assert program.get("/metrics", **{"Accept-Encoding": "gzip"}).status_code == 200
             halls.left = rfc3339(real_clock(), 3).encode()
             wait_until(lambda: sums_to(program, "hms_peers_left_total", everybody // 2), 150)
-            time.sleep(0.1)
+            time.sleep(0.1)  # they end a moment after they left
             halls.ended_at = real_clock()
             wait_until(lambda: sums_to(program, "hms_sessions_ended_total", SESSIONS), 150)
             assert sums_to(program, "hms_peers_joined_total", everybody)

@@ -35,12 +35,6 @@ TAKE_OVER = 15.0
 """Seconds within which a standby must have taken over."""
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
-
 class Pair:
     """Two programs, each with a line of its own to the database; what both publish is watched all the time."""
 
@@ -226,7 +220,7 @@ def test_a_webhook_that_reaches_a_standby_is_answered_503_and_counts_once_it_has
             assert other.send(found).status_code == 200
         page = made.programs[1 - active].metrics
         wait_until(lambda: program.total(page(), "hms_peer_leaves_total", room_id=room.id, reason="peer kicked") == 3)
-        time.sleep(1)
+        time.sleep(1)  # time in which it could be counted twice
         assert program.total(page(), "hms_peer_leaves_total", room_id=room.id, reason="peer kicked") == 3
         made.replace(active)
         assert made.programs[active].address
@@ -246,7 +240,7 @@ def test_of_several_that_start_at_once_on_an_empty_database_one_becomes_active(
             path.write_text(json.dumps({**json.loads(path.read_text()), "storage": {"url": postgres.url(f"at_once_{round_}")}}))
             started.append(stack.enter_context(program.running(home)))
         wait_until(lambda: sorted(one.get("/-/ready").status_code for one in started) == [200, 503, 503])
-        time.sleep(3)
+        time.sleep(3)  # time in which a second one could become active
         pages = [one.get("/metrics").text for one in started]
         assert sorted("hms_exporter_active 1.0" in page for page in pages) == [False, False, True]
         assert sorted("workspace=" in page for page in pages) == [False, False, True]
@@ -266,8 +260,8 @@ def test_whatever_happens_to_the_active_one_nothing_is_lost_and_no_counter_falls
     with pair(tmp_path, postgres, "failover", api) as made:
         for what in ("stop", "kill", "pause", "stall", "cut", "kill"):
             active = made.wait_active()
-            wait_until(lambda active=active: "another exporter" in made.programs[1 - active].get("/-/ready").text)  # type: ignore[misc]
-            time.sleep(1.5)
+            wait_until(lambda active=active: "another exporter" in made.programs[1 - active].get("/-/ready").text)  # type: ignore[misc]  # now
+            time.sleep(1.5)  # a few polls of the active one
             began = time.monotonic()
             victim = made.programs[active]
             if what == "stop":
@@ -302,13 +296,13 @@ def test_while_the_database_is_down_nobody_publishes_and_then_all_goes_on(tmp_pa
     calls, api = busy
     with server() as own, pair(tmp_path, own, "state", api) as made:
         made.wait_active()
-        time.sleep(2)
+        time.sleep(2)  # a few polls
         own.kill()
         for one in made.programs:
-            wait_until(lambda one=one: "workspace=" not in one.get("/metrics").text, 10)  # type: ignore[misc]
-            wait_until(lambda one=one: "waiting for the database" in one.get("/-/ready").text, 20)  # type: ignore[misc]
+            wait_until(lambda one=one: "workspace=" not in one.get("/metrics").text, 10)  # type: ignore[misc]  # bound now
+            wait_until(lambda one=one: "waiting for the database" in one.get("/-/ready").text, 20)  # type: ignore[misc]  # bound now
             assert one.get("/-/healthy").status_code == 200
-        time.sleep(5)
+        time.sleep(5)  # time for several attempts to connect
         assert all(one.log.count('msg="waiting for the database"') <= 2 for one in made.programs)
         own.start()
         all_is_counted(made, calls)
@@ -374,7 +368,7 @@ def test_a_reload_in_the_midst_of_a_take_over_is_applied_or_refused_whole(
             config["poll"]["interval"] = "2s" if asked % 2 else "1s"
             path.write_text(json.dumps(config))
             other.send(signal.SIGHUP)
-            time.sleep(0.02)
+            time.sleep(0.02)  # while reloads follow one another
             assert asked < 2000
         told = re.compile(r'msg="configuration (reloaded|not reloaded)"(?: reason="([^"]*)")?')
         found = set(told.findall(other.log))
@@ -404,12 +398,12 @@ def test_a_prometheus_that_scrapes_both_sees_one_series_without_a_reset(
         prometheus = stack.enter_context(scraping_both(tmp_path / "prometheus", targets, "1s"))
         for _ in range(2):
             active = made.wait_active()
-            time.sleep(3)
+            time.sleep(3)  # a few polls and scrapes
             made.programs[active].send(signal.SIGSTOP)
             made.wait_active(but=active)
             made.programs[active].send(signal.SIGCONT)
         all_is_counted(made, calls)
-        time.sleep(2.5)
+        time.sleep(2.5)  # two more scrapes
         assert prometheus.ask("sum(resets(hms_peers_joined_total[10m]))") == 0
         assert prometheus.ask("sum(resets(hms_peer_seconds_total[10m]))") == 0
         assert prometheus.ask("max(count by (room_id, role, workspace) (last_over_time(hms_peers_joined_total[10m])))") == 1

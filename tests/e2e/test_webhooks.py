@@ -174,7 +174,7 @@ def test_an_event_is_counted_once_however_often_and_late_it_is_sent_restarts_inc
         wait_until(lambda: counted(sender)["failures"] == 1 and counted(sender)["peer kicked"] == 1)
         first = counted(sender)
         assert {key: first[key] for key in wanted} == wanted
-        time.sleep(2.5)
+        time.sleep(2.5)  # time for an early poll, which must change nothing
         assert counted(sender) == first
         # Answered with 200: a second later it is in the state, whatever happens then.
         assert sender.send(event("peer.leave.success", room.id, "six", reason="websocket closed")).status_code == 200
@@ -189,7 +189,7 @@ def test_an_event_is_counted_once_however_often_and_late_it_is_sent_restarts_inc
             {**event("peer.leave.success", room.id, "old", reason="peer kicked"), "is_replay": True, "timestamp": "2020-01-01T00:00:00Z"}
         )
         wait_until(lambda: total(program.metrics(), "hms_peer_leaves_total", reason="websocket closed") == 1)
-        time.sleep(2.5)
+        time.sleep(2.5)  # time for an early poll, which must change nothing
         found = counted(sender)
         assert found == {**first, "peer.leave.success": 4}
     with closing(sqlite3.connect(tmp_path / "state.db")) as db:
@@ -202,14 +202,14 @@ def test_an_event_is_answered_within_a_tenth_of_a_second_while_polls_hang_and_it
     room = world.room(name="r")
     with exporter(tmp_path, api, api={"timeout": "30s"}) as sender:
         api.faults.add(Fault(kind="stall", seconds=20))
-        time.sleep(1.2)
+        time.sleep(1.2)  # a poll has begun, and hangs
         took = []
         for _ in range(5):
             began = time.monotonic()
             assert sender.send(event("peer.leave.success", room.id, reason="peer kicked")).status_code == 200
             took.append(time.monotonic() - began)
         assert sorted(took)[2] < 0.1
-        time.sleep(1)
+        time.sleep(1)  # what was answered is stored within a second
         sender.program.kill()
     with closing(sqlite3.connect(tmp_path / "state.db")) as db:
         assert db.execute("SELECT SUM(value) FROM webhook_count WHERE name = 'leave'").fetchone() == (5,)

@@ -75,7 +75,7 @@ def nginx(folder: Path, target: str) -> Iterator[str]:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break
             except OSError:
-                time.sleep(0.05)
+                time.sleep(0.05)  # until it listens
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -123,5 +123,5 @@ def test_the_pages_curl_is_answered_200_and_counted_once(tmp_path: Path, api: Si
             ran = subprocess.run(["sh", "-euc", command], env=env, capture_output=True, text=True, timeout=20, check=True)
             assert ran.stdout.startswith("HTTP/1.1 200 OK\n")
         wait_until(lambda: total(program.metrics(), "hms_webhooks_received_total", type="room.end.success") == 1)
-        time.sleep(1)
+        time.sleep(1)  # time in which it could be counted twice
         assert total(program.metrics(), "hms_webhooks_received_total", type="room.end.success") == 1

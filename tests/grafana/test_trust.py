@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-import _jsonnet  # type: ignore[import-untyped] # it has no types
+import _jsonnet  # type: ignore[import-untyped]  # it ships without types
 import pytest
 import yaml
 

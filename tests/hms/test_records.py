@@ -395,7 +395,7 @@ def test_a_thousand_bad_peers_cost_themselves_and_more_cost_their_session(bad: b
     assert len(found.stays) == len(rejections) == MOST_BAD_PEERS
     found, rejections = decode_session(with_peers(as_list(*[bad] * (MOST_BAD_PEERS + 1))), NOW)
     assert found is None
-    assert [(rejection.kind, rejection.reason) for rejection in rejections] == [("session", "more than 1000 of its peers make no sense")]
+    assert [(rejection.kind, rejection.reason) for rejection in rejections] == [("session", "more than 1000 of its peers are invalid")]
 
 
 def test_many_old_peers_who_joined_at_one_moment_are_read_in_no_time() -> None:

@@ -193,7 +193,7 @@ def test_a_report_of_what_was_never_collected_says_so(bill: Bill, capsys: pytest
     ("arguments", "message"),
     [
         (["--meter", "recording", "--by", "role"], "--by: expected some of workspace,room,day, each at most once"),
-        (["--meter", "peer", "--sessions-longer-than", "5m"], "--sessions-longer-than: expected either it, or --meter"),
+        (["--meter", "peer", "--sessions-longer-than", "5m"], "--sessions-longer-than: expected either this option, or --meter"),
     ],
 )
 def test_a_report_refuses_what_makes_no_sense(bill: Bill, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,29 +23,9 @@ from exporter.times import SECOND
 from lab.bench import QUICK, Bench, Rooms
 from lab.counters import sums_of
 from tests.e2e.program import ACCESS_KEY, SECRET, Program, configure, running, some, wait_until, workspace
-from tests.harness import MEMORY, at, script_totals
+from tests.harness import at, script_totals
 
 DAY_S = 86_400.0
-
-
-@pytest.fixture
-def world() -> World:
-    return World("key", "secret-of-at-least-thirty-two-bytes!")
-
-
-@pytest.fixture
-def benches(world: World) -> Iterator[Callable[..., Bench]]:
-    """Makes a bench; it is cleared away in the end."""
-    made: list[Bench] = []
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-
-        def make(rooms: Rooms = None, **options: Any) -> Bench:
-            made.append(Bench(Path(folder) / str(len(made)), world, rooms, **options))
-            return made[-1]
-
-        yield make
-        for bench in made:
-            bench.close()
 
 
 def call(world: World, room_id: str, start: float, end: float | None = None, peers: int = 1) -> Session:
@@ -75,8 +53,7 @@ def by_reload(bench: Bench, rooms: Rooms) -> None:
 
 
 def by_restart(bench: Bench, rooms: Rooms) -> None:
-    bench.workspace = replace(bench.workspace, rooms=None if rooms is None else tuple(rooms))
-    bench.config = replace(bench.config, workspaces=(bench.workspace,))
+    bench.write(rooms)
     bench.restart()
 
 
@@ -123,6 +100,60 @@ def test_1_an_entry_that_changes_its_text_counts_nothing_again(
     with closing(sqlite3.connect(bench.state_file)) as db:
         assert db.execute("SELECT SUM(started), SUM(ended), SUM(us) FROM account").fetchone() == (6, 6, 6 * 600 * SECOND)
         assert db.execute("SELECT SUM(us) FROM day").fetchone() == (6 * 600 * SECOND,)
+
+
+# -- a workspace renamed --------------------------------------------------------------------------------------------
+
+
+def rename_by_reload(bench: Bench, name: str) -> None:
+    bench.configure(bench.workspace.rooms, name=name)
+
+
+def rename_by_restart(bench: Bench, name: str) -> None:
+    bench.write(bench.workspace.rooms, name=name)
+    bench.restart()
+
+
+RENAMES = pytest.mark.parametrize("rename", [rename_by_reload, rename_by_restart])
+
+
+@RENAMES
+@pytest.mark.parametrize("rooms", [None, by_id(ROOM), by_name("class-.*")], ids=["all", "id", "pattern"])
+def test_a_workspace_under_another_name_begins_anew_and_under_its_old_one_goes_on(
+    benches: Callable[..., Bench], world: World, rooms: Rooms, rename: Callable[[Bench, str], None]
+) -> None:
+    world.room(id=ROOM, name="class-1")
+    call(world, ROOM, -900, -600)  # before it all
+    call(world, ROOM, 10, 110)  # under the old name
+    call(world, ROOM, 400, 700)  # from the old name to the new one
+    call(world, ROOM, 800, 900)  # under the new name
+    call(world, ROOM, 1000, 2000)  # from the new name to the old one
+    bench = benches(rooms)
+    for _ in range(20):
+        bench.poll(30)
+    assert bench.value("hms_peer_seconds_total", workspace="w") == 100 + 200
+
+    rename(bench, "another")
+    assert {dict(labels).get("workspace", "another") for _, labels in bench.samples()} == {"another"}
+    for _ in range(20):
+        bench.poll(30)
+    assert bench.value("hms_sessions_started_total", workspace="another") == 3
+    assert bench.value("hms_peer_seconds_total", workspace="another") == 300 + 100 + 200
+
+    rename(bench, "w")
+    assert bench.value("hms_peer_seconds_total", workspace="w") == 100 + 200, "as it stood"
+    assert bench.value("hms_peer_seconds_total", workspace="another") is None
+    for _ in range(40):
+        bench.poll(30)
+    assert bench.value("hms_exporter_catch_up_ratio") == bench.value("hms_up") == 1
+    assert bench.value("hms_sessions_started_total") == bench.value("hms_sessions_ended_total") == 4
+    assert bench.value("hms_peer_seconds_total") == 100 + 300 + 100 + 1000
+
+    rename(bench, "another")
+    for _ in range(10):
+        bench.poll(30)
+    assert bench.value("hms_sessions_started_total") == bench.value("hms_sessions_ended_total") == 3
+    assert bench.value("hms_peer_seconds_total") == 300 + 100 + 1000
 
 
 # -- 2: edited while it was down ----------------------------------------------------------------------------------

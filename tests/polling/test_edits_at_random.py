@@ -1,23 +1,26 @@
 """Edits as events, beside polls, faults and kills: what counts depends on the rooms and on `since`, and on nothing else.
 
 A configuration is edited at random (entries reordered, rewritten, added, removed, patterns that overlap, `max_rooms` up and
-down, `since` changed), by reload and by restart; rooms are renamed at 100ms; requests fail; the process is killed before,
-between and after its commits.  In the end every room is followed, everything is read, and each session must have been
-counted once if it ended after its room's counting began, and else not at all.  `Told` says when that was, from the list
-of what happened alone.
+down, `since` changed, the workspace renamed and named back), by reload, by restart, and by a reload that a kill cuts short;
+rooms are renamed at 100ms; requests fail; the process is killed before, between and after its commits.  In the end every
+room is followed, everything is read, and each session must have been counted once under each name of the workspace, if it
+ended after its room's counting began under that name, and else not at all.  `Told` says when that was, from the list of what
+happened alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import sqlite3
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -38,22 +41,44 @@ pytestmark = pytest.mark.slow
 Since = Literal["start"] | timedelta | datetime
 Entry = RoomById | RoomsByName
 
+WORKSPACES = ("w", "renamed")
+"""The names that the workspace bears in turn."""
 NAMES = ("class-1", "class-2", "class-a", "team-1", "team-class", "other")
 PATTERNS = ("class-.*", "class-[0-9]+", "team-.*", ".*-1", ".*class.*", "nothing-.*")
 
 
+class Killed(BaseException):
+    """The process is gone."""
+
+
 class Told:
-    """When each room's counting began: by the first poll in which an entry in force covered it by the name then known."""
+    """When each room's counting began under a name of the workspace: by the first poll in which an entry in force covered it by
+    the room's name then known.
+    """
 
     def __init__(self, names: dict[str, str]) -> None:
-        self.names = names
+        self.names = dict(names)
         self.begun: dict[str, int] = {}
+        self.in_force: tuple[list[Entry] | None, Since] | None = None
+        """What the last durable poll began with."""
+        self._polls: list[tuple[int, list[Entry] | None, Since]] = []
 
     def polled(self, now: int, entries: list[Entry] | None, since: Since) -> None:
         """A poll at this moment is durable."""
-        for room_id, name in self.names.items():
-            if _covers(entries, room_id, name):
-                self.begun.setdefault(room_id, _moment(since, now))
+        self._polls.append((now, entries, since))
+        for room_id in self.names:
+            self._cover(room_id, now, entries, since)
+
+    def first_heard(self, room_id: str, name: str) -> None:
+        """The room has another name before 100ms has been asked for it: only that one decides, for the polls before as well."""
+        self.names[room_id] = name
+        self.begun.pop(room_id, None)
+        for poll in self._polls:
+            self._cover(room_id, *poll)
+
+    def _cover(self, room_id: str, now: int, entries: list[Entry] | None, since: Since) -> None:
+        if _covers(entries, room_id, self.names[room_id]):
+            self.begun.setdefault(room_id, _moment(since, now))
 
     def counted(self, sessions: list[Session]) -> list[Session]:
         """The sessions that count."""
@@ -82,16 +107,20 @@ class Play:
         self.world = World("k", "s" * 32)
         for name in NAMES:
             self.world.room(name=name, created_at=T0 - 100 * HOUR)
-        self.told = Told({room.id: room.name_at(T0) for room in self.world.rooms})
+        names = {room.id: room.name_at(T0) for room in self.world.rooms}
+        self.told_of = {workspace: Told(names) for workspace in WORKSPACES}
         for room in self.world.rooms:
             for _ in range(chance.randrange(1, 8)):
                 self.script(room.id)
         self.entries: list[Entry] | None = self.draw_entries()
         self.bench = Bench(folder, self.world, self.entries, limits=FOREVER)
         self.set_since()
-        self.in_force: tuple[list[Entry] | None, Since] = self.entries, self.bench.config.poll.since
-        """What the last durable poll began with."""
         self.log: list[str] = []
+
+    @property
+    def told(self) -> Told:
+        """Of the name that the workspace has now."""
+        return self.told_of[self.bench.workspace.name]
 
     def script(self, room_id: str) -> None:
         """A call of a room, somewhere from two days before the exporter's first start to half a day after it."""
@@ -138,36 +167,79 @@ class Play:
         self.bench.poller._config = self.bench.config  # as if it had begun with it
 
     def configure(self) -> None:
-        """The edit reaches the exporter: by reload, by restart, or by a reload into which a kill comes."""
+        """The edit reaches the exporter: by reload, by restart, or by a reload that a kill cuts short."""
         chance, bench = self.chance, self.bench
         if chance.random() < 0.2:
             self.set_since()
         limits = LimitsConfig(max_rooms=chance.choice((0, 1, 3, 5000)), room_idle_expiry=1e8)
+        name = chance.choice(WORKSPACES) if chance.random() < 0.3 else bench.workspace.name
         how = chance.choice(("reload", "restart", "killed"))
-        if how != "restart":
-            bench.configure(self.entries, limits)
-        else:
-            rooms = None if self.entries is None else tuple(self.entries)
-            bench.workspace = replace(bench.workspace, rooms=rooms)
-            bench.config = replace(bench.config, workspaces=(bench.workspace,), limits=limits)
-        if how != "reload":
+        if how == "reload":
+            bench.configure(self.entries, limits, name)
+        elif how == "restart":
+            bench.write(self.entries, limits, name)
             bench.restart()
-        self.log.append(f"{how} {self.entries} {bench.config.poll.since} {limits.max_rooms}")
+        else:
+            steps = self.configure_and_die(limits, name, chance.randrange(8))
+            how = f"killed after {steps} steps of a reload"
+            bench.restart()
+        self.log.append(f"{how} {name} {self.entries} {bench.config.poll.since} {limits.max_rooms}")
+
+    def configure_and_die(self, limits: LimitsConfig, name: str, steps: int) -> int:
+        """A reload of a process that dies when it has read, stored or published so often, at the latest when all is done."""
+        bench, taken = self.bench, 0
+
+        def dying(step: Callable[..., Any]) -> Callable[..., Any]:
+            def taking(*arguments: Any, **named: Any) -> Any:
+                nonlocal taken
+                if taken == steps:
+                    raise Killed
+                taken += 1
+                return step(*arguments, **named)
+
+            return taking
+
+        dies = {**dict.fromkeys(("accounts", "rooms", "restore", "commit"), bench.store), "publish": bench.exposition}
+        for step, of in dies.items():
+            setattr(of, step, dying(getattr(of, step)))
+        with contextlib.suppress(Killed):
+            bench.configure(self.entries, limits, name)
+        for step, of in dies.items():
+            delattr(of, step)
+        return taken
 
     def rename(self) -> None:
         """100ms tells another name for a room that the exporter knows; also between a reload and the next poll."""
-        if self.bench.poller._poll is None:
+        bench = self.bench
+        if bench.poller._poll is None:
             return  # names are read after a poll
         room = self.chance.choice(self.world.rooms)
-        known = self.bench.poller.rooms.known.get(room.id) or self.bench.store.rooms("w", [room.id]).get(room.id)
-        if known is None or not known.answered:
+        if not self.knows(room.id, bench.workspace.name):
             return
         name = self.chance.choice((*NAMES, "elsewhere"))
-        room.rename(name, at=self.bench.now)
-        self.told.names[room.id] = name
-        self.bench.poller.learn([KnownRoom.of(Room(room.id, name), self.bench.now)])
-        self.log.append(f"{self.bench.now - T0} rename {room.id} {name}")
-        self.told.polled(self.bench.now, *self.in_force)
+        room.rename(name, at=bench.now)
+        for workspace, told in self.told_of.items():
+            if told is not self.told and not self.knows(room.id, workspace):
+                told.first_heard(room.id, name)
+        self.log.append(f"{bench.now - T0} rename {room.id} {name}")
+        self.learn()
+
+    def knows(self, room_id: str, workspace: str) -> bool:
+        """Whether 100ms has told the name of the room, under this name of the workspace."""
+        in_memory = self.bench.poller.rooms.known.get(room_id) if workspace == self.bench.workspace.name else None
+        known = in_memory or self.bench.store.rooms(workspace, [room_id]).get(room_id)
+        return known is not None and known.answered
+
+    def learn(self) -> None:
+        """Names are read again: those of the rooms that were renamed, perhaps under another name of the workspace."""
+        told = self.told
+        news = {room.id: name for room in self.world.rooms if (name := room.name_at(self.bench.now)) != told.names[room.id]}
+        if not news:
+            return
+        told.names.update(news)
+        self.bench.poller.learn([KnownRoom.of(Room(room_id, name), self.bench.now) for room_id, name in news.items()])
+        if told.in_force is not None:
+            told.polled(self.bench.now, *told.in_force)
 
     # -- polls ----------------------------------------------------------------------------------------------------
 
@@ -190,13 +262,15 @@ class Play:
         bench.poll(seconds)
         self.log.append(f"{bench.now - T0} poll {bench.up()}")
         self.durable()
+        if bench.poller._poll is not None:
+            self.learn()
 
     def durable(self) -> None:
         """The poll of this moment has been stored, and with it from when things count, if 100ms answered at all."""
         if not any(request.status == 200 for request in self.bench.server.requests):
             return
-        self.in_force = self.entries, self.bench.config.poll.since
-        self.told.polled(self.bench.now, *self.in_force)
+        self.told.in_force = self.entries, self.bench.config.poll.since
+        self.told.polled(self.bench.now, *self.told.in_force)
 
     def poll_and_die(self, dies_at: int) -> int:
         """A poll of a process that dies at its commit of this number; how many it made."""
@@ -214,11 +288,11 @@ class Play:
         self.bench.poller.poll()
         return made
 
-    def finish(self) -> None:
-        """All rooms are followed, everything ends, and is read."""
+    def finish(self, workspace: str) -> None:
+        """All rooms are followed under this name of the workspace, everything ends, and is read."""
         self.entries = None
         self.bench.server.faults.clear()  # else the next poll may not begin
-        self.bench.configure(None, FOREVER)
+        self.bench.configure(None, FOREVER, workspace)
         self.told.polled(self.bench.now + 30 * SECOND, None, self.bench.config.poll.since)
         self.bench.poll(30)
         self.bench.finish()
@@ -226,19 +300,21 @@ class Play:
         self.bench.finish()
 
 
-def check(play: Play) -> None:
+def check(play: Play, workspace: str) -> None:
     """What the state file holds is the truth of the sessions that count, by room and to the microsecond."""
-    counted = play.told.counted(play.world.sessions)
+    counted = play.told_of[workspace].counted(play.world.sessions)
     expected: dict[str, int] = {}
     for call in counted:
         assert call.closed_at is not None
         for one in call.peers:
             left = call.closed_at if one.left_at is None else one.left_at
             expected[call.room_id] = expected.get(call.room_id, 0) + left - one.joined_at
+    of = (workspace,)
     with closing(sqlite3.connect(play.bench.state_file)) as db:
-        found = dict(db.execute("SELECT room_id, SUM(us) FROM day GROUP BY room_id").fetchall())
-        started, ended, seconds = db.execute("SELECT SUM(started), SUM(ended), SUM(us) FROM account").fetchone()
-    story = "\n".join(play.log)
+        found = dict(db.execute("SELECT room_id, SUM(us) FROM day WHERE workspace = ? GROUP BY room_id", of).fetchall())
+        sums = "SELECT SUM(started), SUM(ended), SUM(us) FROM account WHERE workspace = ?"
+        started, ended, seconds = db.execute(sums, of).fetchone()
+    story = "\n".join([workspace, *play.log])
     assert {room_id: us for room_id, us in found.items() if us} == {room_id: us for room_id, us in expected.items() if us}, story
     assert (started or 0, ended or 0) == (len(counted), len(counted)), story
     assert (seconds or 0) == sum((call.closed_at or 0) - call.created_at for call in counted), story
@@ -260,8 +336,10 @@ def run(chance: random.Random, trouble: float) -> None:
                     play.bench.restart()
                 if chance.random() < 0.15:
                     play.rename()
-            play.finish()
-            check(play)
+            for workspace in WORKSPACES:
+                play.finish(workspace)
+            for workspace in WORKSPACES:
+                check(play, workspace)
         finally:
             play.bench.close()
 

@@ -345,12 +345,12 @@ def refused(bench: Bench) -> Callable[[], None]:
 
 
 def no_such_host(bench: Bench) -> Callable[[], None]:
-    bench.use(ApiConfig("http://no-such-host.invalid/v2", timeout=2.0, max_retries=0))
+    bench.use(ApiConfig(base_url="http://no-such-host.invalid/v2", timeout=2.0, max_retries=0))
     return lambda: bench.use(bench.ask_here())
 
 
 def no_tls(bench: Bench) -> Callable[[], None]:
-    bench.use(ApiConfig(bench.server.base_url.replace("http:", "https:"), timeout=2.0, max_retries=0))
+    bench.use(ApiConfig(base_url=bench.server.base_url.replace("http:", "https:"), timeout=2.0, max_retries=0))
     return lambda: bench.use(bench.ask_here())
 
 

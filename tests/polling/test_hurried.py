@@ -36,11 +36,6 @@ class HurriedBench(Bench):
 
 
 @pytest.fixture
-def world() -> World:
-    return World("key", "secret-of-at-least-thirty-two-bytes!")
-
-
-@pytest.fixture
 def bench(tmp_path: Path, world: World) -> Iterator[HurriedBench]:
     made = HurriedBench(tmp_path, world)
     yield made

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +16,10 @@ from exporter.hms.jobs import ACTIVE
 from exporter.simulator import Fault, World
 from exporter.simulator.jobs import Kind
 from exporter.simulator.seeds import MARK
+from exporter.state.tables import COLLECTOR, CollectorRow
 from exporter.times import DAY, SECOND
 from lab.beside import BesideBench
-from tests.harness import MEMORY, at
+from tests.harness import at, places_of
 
 METRICS: dict[Kind, tuple[str, str]] = {
     "recording": ("recording", "recordings"),
@@ -29,25 +29,9 @@ METRICS: dict[Kind, tuple[str, str]] = {
 
 
 @pytest.fixture
-def world() -> World:
-    return World("key", "secret-of-at-least-thirty-two-bytes!")
-
-
-@pytest.fixture
-def benches(world: World) -> Iterator[Any]:
-    """Makes a bench that reads jobs with each poll; it is cleared away in the end."""
-    made: list[BesideBench] = []
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-
-        def make(rooms: Any = None, **options: Any) -> BesideBench:
-            own = Path(folder) / str(len(made))
-            own.mkdir()
-            made.append(BesideBench(own, options.pop("world", world), rooms, **options))
-            return made[-1]
-
-        yield make
-        for bench in made:
-            bench.close()
+def benches(beside_benches: Callable[..., BesideBench]) -> Callable[..., BesideBench]:
+    """Makes a bench that reads jobs with each poll."""
+    return beside_benches
 
 
 def test_a_recording_is_counted_from_being_asked_for_to_its_end(benches: Any, world: World) -> None:
@@ -77,6 +61,7 @@ def calls(bench: BesideBench) -> dict[str, int]:
     return found
 
 
+METRIC_KINDS = ("recordings", "live_streams", "external_streams")
 ONE_EACH = {"/recordings": 1, "/live-streams": 1, "/external-streams": 1}
 
 
@@ -456,6 +441,55 @@ def test_rooms_that_are_not_asked_for_do_not_count_and_those_that_match_do(bench
     assert bench.value("hms_external_stream_seconds_total", room="y") == pytest.approx(125, abs=31)
 
 
+def test_what_is_followed_is_stored_when_it_changes_and_not_with_each_read(benches: Any, world: World) -> None:
+    """It is large where many rooms are named, and all else that a read without news stores is small."""
+    rooms = [RoomById(world.room(name=f"r{number}").id) for number in range(1000)]
+    bench = benches(rooms)
+
+    def stored() -> dict[str, CollectorRow]:
+        with bench.store.reading() as db:
+            return {row.collector: row for row in db.select(COLLECTOR)}
+
+    bench.poll()
+    assert all(len(stored()[f"{name}.followed"].followed) > 100_000 for name in METRIC_KINDS)
+    assert all(len(b"".join(field for field in stored()[name] if isinstance(field, bytes))) < 1000 for name in METRIC_KINDS)
+    written: list[int] = []
+    bench.store.database.file.db.set_trace_callback(lambda sql: written.append(len(sql)))
+    for _ in range(3):
+        bench.poll(600)
+    bench.store.database.file.db.set_trace_callback(None)
+    assert written
+    assert max(written) < 2000
+    bench.configure([*rooms, RoomById(world.room(name="new").id)])
+    bench.poll(60)
+    assert len(_followed(stored()["recordings.followed"])) == 1001
+
+
+def test_a_state_that_holds_what_is_followed_with_the_rest_is_read_and_stored_anew(benches: Any, world: World) -> None:
+    room = world.room(name="r")
+    world.record(room, at(-50)).start(at(-40)).stop(at(100)).complete(at(110))
+    bench = benches([RoomById(room.id)])
+    for seconds in (0, 120):
+        bench.poll(seconds)
+    with bench.store.writing() as db:
+        rows = {row.collector: row for row in db.select(COLLECTOR)}
+        for name in METRIC_KINDS:
+            db.put(COLLECTOR, [rows[name]._replace(followed=rows[f"{name}.followed"].followed)])
+            db.delete(COLLECTOR, "collector = ?", [(f"{name}.followed",)])
+    for _ in range(2):
+        bench.restart()
+        bench.poll(60)
+        assert bench.value("hms_recordings_completed_total", room="r") == 1
+        with bench.store.reading() as db:
+            after = {row.collector: row for row in db.select(COLLECTOR)}
+        assert {name: row.followed for name, row in after.items()} == {name: row.followed for name, row in rows.items()}
+
+
+def _followed(row: CollectorRow) -> dict[str, Any]:
+    entries: dict[str, Any] = json.loads(row.followed)["entries"]
+    return entries
+
+
 # -- secrets, and what is not known -------------------------------------------------------------------------------
 
 
@@ -471,11 +505,7 @@ def test_no_secret_of_a_job_is_logged_published_or_stored(benches: Any, world: W
     for seconds in (0, 60, 300):
         bench.poll(seconds)
     assert bench.value("hms_recordings_requested_total") == 2
-    assert MARK not in bench.page()
-    assert MARK not in str(bench.poller.status)
-    assert MARK not in caplog.text + "".join(str(vars(found)) for found in caplog.records)
-    for file in bench.state_file.parent.iterdir():
-        assert MARK.encode() not in file.read_bytes()
+    assert places_of(MARK, bench, caplog) == []
 
 
 def test_an_unknown_status_is_told_once_and_counts_by_its_times(benches: Any, world: World, caplog: pytest.LogCaptureFixture) -> None:

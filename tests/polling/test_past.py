@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,20 +13,9 @@ import pytest
 from exporter.simulator import Fault, World
 from exporter.times import SECOND
 from lab.bench import QUICK, Bench
-from tests.harness import MEMORY, at, script_totals
+from tests.harness import at, script_totals
 
 DAY_S = 86_400
-
-
-@pytest.fixture
-def world() -> World:
-    return World("key", "secret-of-at-least-thirty-two-bytes!")
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=MEMORY) as made:
-        yield Path(made)
 
 
 def past_calls(world: World, count: int, days: int, rooms: int = 5) -> None:

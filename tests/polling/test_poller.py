@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import random
 import re
-import tempfile
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
@@ -25,34 +24,8 @@ from exporter.simulator import Fault, Manners, Session, World
 from exporter.times import DAY, HOUR, SECOND
 from lab.bench import FOREVER, QUICK, Bench, Rooms
 from lab.counters import RISING, Sums, added, settled, sums_of
-from tests.harness import MEMORY, T0, at, script_totals
+from tests.harness import T0, at, script_totals
 from tests.marks import first_quick
-
-
-@pytest.fixture
-def world() -> World:
-    return World("key", "secret-of-at-least-thirty-two-bytes!")
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=MEMORY) as made:
-        yield Path(made)
-
-
-@pytest.fixture
-def benches(folder: Path, world: World) -> Iterator[Any]:
-    """Makes a bench; it is cleared away in the end."""
-    made: list[Bench] = []
-
-    def make(rooms: Rooms = None, **options: Any) -> Bench:
-        own = folder / str(len(made))
-        made.append(Bench(own, options.pop("world", world), rooms, **options))
-        return made[-1]
-
-    yield make
-    for bench in made:
-        bench.close()
 
 
 def call(world: World, room_id: str, start: float, end: float | None = None, *people: tuple[str, float, float | None]) -> Session:
@@ -367,7 +340,7 @@ def test_an_answer_that_is_not_a_list_of_records_is_a_failed_request(benches: An
     call(world, room.id, -10, None, ("host", -9, None))
     bench = benches()
     bench.poll()
-    bench.server.faults.add(Fault(kind=kind))  # type: ignore[arg-type]  # one of them
+    bench.server.faults.add(Fault(kind=kind))  # type: ignore[arg-type]  # one of the kinds, as text
     bench.names = False
     bench.poll(30)
     assert not bench.up()

@@ -43,7 +43,7 @@ from exporter.publish.added import CLIENT_ERROR_FAMILIES, DELIVERY_FAMILIES
 from exporter.publish.beside import LISTED
 from exporter.publish.collected import CollectedText, up_sections
 from exporter.publish.collected_families import COLLECTOR_UP
-from exporter.publish.exposition import Exposition, Page, Section, Sections
+from exporter.publish.exposition import Exposition, Page, Section, Sections, deflate
 from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, UP_FAMILY, Overview, sample_names
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format
 from exporter.publish.selfmetrics import SelfMetrics
@@ -377,6 +377,32 @@ def test_a_page_is_ready_once_it_has_been_asked_for_and_stays_ready_after_each_p
 
 
 # --- live metrics ---
+
+
+def test_a_text_that_stays_the_same_from_poll_to_poll_is_compressed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sections are made anew by each poll; gauges have another expiry each time, and the counters of both formats other texts."""
+    compressed: list[bytes] = []
+
+    def noticing(text: bytes) -> bytes:
+        compressed.append(text)
+        return deflate(text)
+
+    monkeypatch.setattr("exporter.publish.exposition.deflate", noticing)
+    exposition = Exposition(nothing_live, monotonic=lambda: 0.0)
+
+    def poll(number: int) -> None:
+        joined = Section(b"hms_peers_joined_total 1\n", openmetrics=b"hms_peers_joined_total 1\nhms_peers_joined_created 2.0\n")
+        active = Section(b"hms_peers_active 5\n", expires=100.0 + number)
+        left = Section(b"hms_peers_left_total %d\n" % number)
+        exposition.publish("w", {"hms_peers_joined_total": [joined], "hms_peers_active": [active], "hms_peers_left_total": [left]})
+
+    poll(1)
+    for accept in ("", "application/openmetrics-text"):
+        exposition.page(accept, "gzip")
+    compressed.clear()
+    poll(2)
+    assert compressed == [b"hms_peers_left_total 2\n"]
+    assert gzip.decompress(b"".join(exposition.page("", "gzip").chunks)) == b"".join(exposition.page("", "").chunks)
 
 
 @pytest.mark.parametrize(("fmt", "generate"), [(TEXT, generate_latest), (OPENMETRICS, generate_openmetrics)])

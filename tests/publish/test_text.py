@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram, RoleTotals, SessionTotals
-from exporter.counting.contribution import Account, room_account
+from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram, SessionTotals
+from exporter.counting.contribution import Account, Memory, Tracked, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
 from exporter.publish.exposition import Exposition
-from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, AccountFamily, Overview, header
+from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, AccountFamily, MovingFamily, Overview, header
 from exporter.publish.family import Family
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format
 from exporter.publish.selfmetrics import SelfMetrics
-from exporter.publish.text import AccountText, account_lines, workspace_lines
+from exporter.publish.text import AccountText, Columns, account_lines, workspace_lines
+from exporter.publish.writing import time_lines
 from exporter.times import SECOND
 
 
@@ -25,6 +28,17 @@ def rendered(metrics: SelfMetrics, fmt: Format) -> bytes:
 
 ROOM = "61652b404e556e35f2179759"
 LABELS = f'workspace="w",room_id="{ROOM}",room="daily"'
+
+
+def running_session() -> Tracked:
+    return Tracked("s", ROOM, 0, None, 0, Memory({}, {}))
+
+
+def shown(text: AccountText, state: AccountState) -> dict[str, str]:
+    """The account's lines as they are published, by family."""
+    columns = Columns()
+    columns.add(text.lines("w", "daily", state, None))
+    return {family.name: line.decode() for family, line in zip(ACCOUNT_FAMILIES, columns.texts(), strict=True)}
 
 
 def lines_of(state: AccountState, known: KnownRoom | None = None) -> dict[str, str]:
@@ -131,15 +145,64 @@ def test_a_family_that_no_page_lists_is_refused() -> None:
 
 
 @pytest.mark.parametrize("family", [family for family in ACCOUNT_FAMILIES if family.kind == "counter"], ids=lambda family: family.name)
-def test_only_what_moves_is_rendered_anew_while_time_alone_goes_on(family: AccountFamily) -> None:
-    state = AccountState(room_account(ROOM))
+@pytest.mark.parametrize("runs", [False, True], ids=["idle", "running"])
+def test_only_what_moves_is_rendered_anew_while_time_alone_goes_on(runs: bool, family: AccountFamily | MovingFamily) -> None:
+    state, text = AccountState(room_account(ROOM)), AccountText()
     state.role("host")
-    at, text = ACCOUNT_FAMILIES.index(family), AccountText()
-    before = text.lines("w", "daily", state, None)[at]
+    if runs:
+        state.sessions["s"] = running_session()
+    before = shown(text, state)[family.name]
     state.totals = SessionTotals(published_started=1, published_ended=1, published_seconds=SECOND)
-    state.roles["host"] = RoleTotals(published_joined=1, published_left=1, published_seconds=SECOND)
+    host = state.roles["host"]
+    host.published_joined = host.published_left = 1
+    host.published_seconds = SECOND
     state.moved += 1
-    assert (text.lines("w", "daily", state, None)[at] != before) == family.moves == ("_seconds_" in family.name)
+    moves = shown(text, state)[family.name] != before
+    assert moves == isinstance(family, MovingFamily) == ("_seconds_" in family.name)
+
+
+def test_an_account_has_the_same_lines_before_while_and_after_a_session_runs() -> None:
+    """They are written for all accounts together only while one runs."""
+    state, text = AccountState(room_account(ROOM)), AccountText()
+    state.role("host").published_seconds = 90_061_001
+    state.role("guest").usage_month = 1_500_000
+    before = shown(text, state)
+    state.sessions["s"] = running_session()
+    assert shown(text, state) == before
+    state.roles["guest"].usage_month += SECOND
+    state.moved += 1
+    while_running = shown(text, state)
+    assert while_running == before | {"hms_usage_peer_seconds": before["hms_usage_peer_seconds"].replace(" 1.5\n", " 2.5\n")}
+    del state.sessions["s"]
+    assert shown(text, state) == while_running
+
+
+def test_accounts_together_have_the_lines_of_each() -> None:
+    """Those of idle rooms, which are kept, and those of rooms with sessions, whose times are written for all of them at once."""
+    states = {name: AccountState(room_account(name)) for name in ("idle", "runs", "begins", "rests")}
+    together = Columns()
+    for number, (name, state) in enumerate(states.items()):
+        state.role("host").published_seconds = number * SECOND
+        state.role("guest").usage_day = number
+        if name in ("runs", "begins"):
+            state.sessions["s"] = running_session()
+        together.add(AccountText().lines("w", name, state, None))
+    for at, text in enumerate(together.texts()):
+        alone = [account_lines("w", name, state, None)[at] for name, state in states.items()]
+        assert sorted(text.splitlines()) == sorted(line for of in alone for line in of.splitlines())
+
+
+@given(st.lists(st.integers(0, 1 << 50)))
+def test_times_are_written_to_the_microsecond(times: list[int]) -> None:
+    starts = [b"a%d " % number for number in range(len(times))]
+    lines = time_lines(starts, times).decode().splitlines()
+    assert [line.split(" ")[0].encode() + b" " for line in lines] == starts
+    assert [round(float(line.split(" ")[1]) * SECOND) for line in lines] == times
+    assert [float(line.split(" ")[1]) for line in lines] == [time / SECOND for time in times]
+
+
+def test_each_time_is_followed_by_the_lines_that_belong_to_it() -> None:
+    assert time_lines([b"a ", b"b "], [1_500_000, 0], [b"\n", b"\nb_created 7\n"]) == b"a 1.5\nb 0.0\nb_created 7\n"
 
 
 def test_a_histogram_is_cumulative_and_ends_with_everything() -> None:

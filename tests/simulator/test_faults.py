@@ -89,7 +89,7 @@ class TestStrikes:
         assert 30 < sum(pattern(1)) < 90
 
     def test_not_if_its_expression_is_none(self) -> None:
-        with pytest.raises(ValueError, match="no regular expression"):
+        with pytest.raises(ValueError, match="not a regular expression"):
             Fault(kind="reset", match="(")
 
 

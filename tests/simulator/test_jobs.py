@@ -73,7 +73,7 @@ class TestLife:
     def test_does_not_exist_before_it_is_asked_for(self, world: World, call: Session) -> None:
         job = world.record(call, T0 + 1)
         assert not job.exists(T0)
-        with pytest.raises(ValueError, match="was not asked for"):
+        with pytest.raises(ValueError, match="was not requested"):
             job.record(T0)
         with pytest.raises(ValueError, match="cannot change"):
             job.start(T0)

@@ -132,7 +132,7 @@ class TestPages:
     def test_say_their_last_id(self, client: Client, api: SimulatedApi, world: World, room: Room) -> None:
         only = world.open(room.id, T0).id
         for final_last, shown in (("id", only), ("empty", ""), ("absent", None)):
-            api.manners = Manners(final_last=final_last)  # type: ignore[arg-type]  # the literals, in a loop
+            api.manners = Manners(final_last=final_last)  # type: ignore[arg-type]  # one of the literals, from a loop
             assert client.get("/sessions").json().get("last") == shown
 
     def test_without_a_finding_are_null_or_empty(self, client: Client, api: SimulatedApi) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from exporter.times import HOUR, MINUTE, SECOND
 from lab import postgres
 from lab.bench import START as T0
 from lab.bench import Bench
-from lab.counters import BY_ROLE, samples
+from lab.counters import BY_ROLE, samples, sums_of
 from soak import __main__ as program
 from soak import kills
 from soak.account import Account, Findings, RoomTruth, nothing, true_distributions, true_rooms
 from soak.days import Footprint, live
+from soak.edits import OtherName
 from soak.failovers import Failovers, TakeOver, too_soon
 from soak.kills import campaign
 from soak.life import Life
@@ -296,6 +298,41 @@ def test_days_find_a_wrong_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     result = live(tmp_path, days=0.01, seed=4, meetings_an_hour=10)
     assert result.findings.wrong_distributions > 0
     assert result.findings == Findings(wrong_distributions=result.findings.wrong_distributions)
+
+
+@pytest.mark.slow
+def test_what_counts_under_another_name_is_held_against_the_truth_from_then_on(tmp_path: Path) -> None:
+    life = Life(4, T0)
+    account, right = Account(), life.truth_of_quiet
+    with Bench(tmp_path, life, runs=True) as bench:
+        for _ in range(60):
+            life.live(bench.clock())
+            bench.poll()
+            bench.clock.leap(30)
+        bench.configure(None, name="another")
+        other = OtherName("another", "start")
+        held = 0
+        for _ in range(60):
+            life.live(bench.clock())
+            found = bench.poll()
+            held += other.check(account, life, found, bench.clock())
+            bench.clock.leap(30)
+        assert held > 100
+        assert account.findings == Findings()
+        now = bench.clock()
+        wrong = {**right(now, MINUTE, now, now), "no such room": RoomTruth(sums_of(sessions_started=1), Counter(), Counter())}
+        life.truth_of_quiet = lambda *given: wrong  # type: ignore[method-assign]
+        other.check(account, life, found, now)
+        assert account.findings.wrong_counts > 1
+        assert account.findings.doubled > 0
+
+
+@pytest.mark.slow
+def test_kills_into_reloads_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    result = campaign(tmp_path, kills=8, seed=5)
+    assert result.reloads > 2
+    assert result.sessions > 2
+    assert (result.findings, result.falls) == (Findings(), [])
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gzip
-import itertools
 import json
 import queue
 import socket
@@ -18,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from exporter.counting.contribution import group_account, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
 from exporter.hms.records import Room
@@ -30,29 +28,19 @@ from exporter.state.store import Store, StoreError
 from exporter.state.succession import Candidate, Refused
 from exporter.state.tables import TABLES
 from tests.harness import Counting, at, peer, session
-from tests.postgres import Line, Server, server
+from tests.postgres import Line, Server, fresh, server
 from tests.state.test_migrations import FILES, LATER
-from tests.state.test_store import everything, fill
+from tests.state.test_store import everything, fails_half_way, fill, finds_accounts_by_their_last_activity, restored_from
 
 pytestmark = pytest.mark.slow
 
 psycopg = pytest.importorskip("psycopg")
 
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Server]:
-    with server() as running:
-        yield running
-
 
 @pytest.fixture
 def name(postgres: Server) -> str:
     """A database of the test's own."""
-    made = f"test_{next(_numbers)}"
-    postgres.database(made)
-    return made
+    return fresh(postgres)
 
 
 def opened(url: str) -> Store:
@@ -75,13 +63,7 @@ class InPostgres(Counting):
 
 def restored(url: str, workspace: str = "w") -> dict[str, Any]:
     """What a new process finds."""
-    store, ledger = opened(url), Ledger()
-    try:
-        store.restore(workspace, ledger)
-        ledger.restore(store.accounts(workspace, 0))
-        return everything(ledger)
-    finally:
-        store.close()
+    return restored_from(opened(url), workspace)
 
 
 # -- the same store ---------------------------------------------------------------------------------------------------
@@ -98,15 +80,9 @@ def test_everything_comes_back_as_it_was(postgres: Server, name: str, tmp_path: 
 
 
 def test_accounts_are_found_by_their_last_activity_and_groups_always(postgres: Server, name: str) -> None:
-    store, ledger = opened(postgres.url(name)), Ledger()
-    ledger.now = at(0)
-    for account, active in ((room_account("old"), at(0)), (room_account("new"), at(100)), (group_account("old"), at(0))):
-        ledger.open(account).last_active = active
-    store.commit("w", ledger)
-    assert {state.account for state in store.accounts("w", at(50))} == {room_account("new"), group_account("old")}
-    assert store.account("w", room_account("none")) is None
-    assert store.usage("w", at(0)) == {}
-    store.close()
+    with closing(opened(postgres.url(name))) as store:
+        finds_accounts_by_their_last_activity(store)
+        assert store.usage("w", at(0)) == {}
 
 
 def test_what_is_known_of_rooms_comes_back(postgres: Server, name: str) -> None:
@@ -147,12 +123,7 @@ def test_a_commit_that_fails_half_way_changes_nothing_and_can_be_made_again(post
     counting.assign()
     counting.now.finish(None, 0.0)
 
-    def broken() -> Iterator[KnownRoom]:
-        yield KnownRoom.missing("r", at(1))
-        raise RuntimeError("in the middle of it")
-
-    with pytest.raises(RuntimeError):
-        counting.store.commit("w", counting.ledger, broken())
+    fails_half_way(counting)
     assert postgres.sql(name, "SELECT count(*) FROM hms.settled") == [(0,)]
     counting.commit()
     counting.close()
@@ -322,7 +293,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
 
 def test_a_standby_takes_over_at_once_when_the_active_one_ends(postgres: Server, name: str) -> None:
     with pair(postgres, name) as (first, second):
-        time.sleep(2.5)
+        time.sleep(2.5)  # longer than a standby needs for two looks
         assert (first.active, second.active) == (True, False)
         first.candidate.stop()
         assert second.wait_active() < 3
@@ -363,14 +334,14 @@ def test_a_lock_that_the_active_one_lost_a_moment_ago_gives_no_right_to_publish_
             here = "database = (SELECT oid FROM pg_database WHERE datname = %s)"
             ours = f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND {here}"
             postgres.sql(name, f"SELECT pg_terminate_backend(({ours}))", (name,))
-            wait_until(lambda active=active: not active.active)  # type: ignore[misc]
+            wait_until(lambda active=active: not active.active)  # type: ignore[misc]  # bound now
             wait_until(lambda: first.active or second.active)
             assert time.monotonic() - took < 15
 
 
 def test_a_standby_waits_as_long_as_the_active_one_works(postgres: Server, name: str) -> None:
     with pair(postgres, name) as (first, second):
-        time.sleep(SILENCE + 4)
+        time.sleep(SILENCE + 4)  # longer than a holder may be silent
         assert (first.active, second.active) == (True, False)
 
 
@@ -405,7 +376,7 @@ def test_without_a_database_it_waits_and_says_so_once(caplog: pytest.LogCaptureF
         port = free.getsockname()[1]
     candidate = Candidate(lambda: f"postgresql://postgres:canary@127.0.0.1:{port}/state", lambda: None)
     candidate.start()
-    time.sleep(3)
+    time.sleep(3)  # time for several attempts
     assert candidate.waiting_for == "the database"
     candidate.stop()
     waiting = [record.getMessage() for record in caplog.records if "waiting for the database" in record.getMessage()]

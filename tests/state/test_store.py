@@ -88,7 +88,12 @@ def everything(ledger: Ledger) -> dict[str, Any]:
 
 def restored(path: Path, workspace: str = "w") -> dict[str, Any]:
     """What a new process finds."""
-    store, ledger = Store(path), Ledger()
+    return restored_from(Store(path), workspace)
+
+
+def restored_from(store: Store, workspace: str) -> dict[str, Any]:
+    """What a new process finds in this store, which is closed."""
+    ledger = Ledger()
     try:
         store.restore(workspace, ledger)
         ledger.restore(store.accounts(workspace, 0))
@@ -147,14 +152,18 @@ def test_workspaces_are_kept_apart(path: Path) -> None:
 
 
 def test_accounts_are_found_by_their_last_activity_and_groups_always(path: Path) -> None:
-    store, ledger = Store(path), Ledger()
+    with closing(Store(path)) as store:
+        finds_accounts_by_their_last_activity(store)
+
+
+def finds_accounts_by_their_last_activity(store: Store) -> None:
+    ledger = Ledger()
     ledger.now = at(0)
     for account, active in ((room_account("old"), at(0)), (room_account("new"), at(100)), (group_account("old"), at(0))):
         ledger.open(account).last_active = active
     store.commit("w", ledger)
     assert {state.account for state in store.accounts("w", at(50))} == {room_account("new"), group_account("old")}
     assert store.account("w", room_account("none")) is None
-    store.close()
 
 
 def test_what_is_known_of_rooms_comes_back(path: Path) -> None:
@@ -191,17 +200,23 @@ def test_a_commit_that_fails_half_way_changes_nothing_and_can_be_made_again(path
     counting.assign()
     counting.now.finish(None, 0.0)
 
+    fails_half_way(counting)
+    assert sqlite3.connect(path).execute("SELECT * FROM running").fetchall() == before
+    assert counting.ledger.changes.untracked == {"running"}
+    counting.commit()
+    counting.close()
+    assert restored(path) == everything(counting.ledger)
+
+
+def fails_half_way(counting: Counting) -> None:
+    """A commit that breaks off between two rows."""
+
     def broken() -> Iterator[KnownRoom]:
         yield KnownRoom.missing("r", at(1))
         raise RuntimeError("in the middle of it")
 
     with pytest.raises(RuntimeError):
         counting.store.commit("w", counting.ledger, broken())
-    assert sqlite3.connect(path).execute("SELECT * FROM running").fetchall() == before
-    assert counting.ledger.changes.untracked == {"running"}
-    counting.commit()
-    counting.close()
-    assert restored(path) == everything(counting.ledger)
 
 
 CHILD = """

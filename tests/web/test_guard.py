@@ -297,7 +297,7 @@ def test_a_scrape_that_was_admitted_once_is_quick_under_a_flood_of_wrong_passwor
         for attacker in attackers:
             attacker.start()
         try:
-            time.sleep(0.2)
+            time.sleep(0.2)  # the attack is under way
             began = time.monotonic()
             for _ in range(5):
                 assert get(server, basic("alice", PASSWORD)).status == 200
@@ -324,7 +324,7 @@ class Checks:
             self.hashes.append(hashed)
             self.most_at_once = max(self.most_at_once, 1 + self._at_once)
             self._at_once += 1
-        time.sleep(0.005)
+        time.sleep(0.005)  # a check takes time, so that others could run at once
         self._at_once -= 1
         return password == b"right"
 

@@ -321,10 +321,10 @@ def test_slow_headers_end_in_time() -> None:
 
 def test_the_time_for_a_request_begins_with_its_first_byte() -> None:
     with serving(limits=Limits(request_seconds=0.2)) as server, connect(server) as client:
-        time.sleep(0.4)
+        time.sleep(0.4)  # longer than request_seconds, before the first byte
         client.sendall(GET)
         assert status_of(read_until(client, b"hello\n")) == 200
-        time.sleep(0.4)
+        time.sleep(0.4)  # again longer than request_seconds
         client.sendall(GET)
         assert status_of(read_until(client, b"hello\n")) == 200
 
@@ -420,9 +420,9 @@ def test_a_newcomer_is_not_closed_for_the_sake_of_those_that_have_stalled(monkey
             clients.enter_context(connect(server, receive_buffer=4096)).sendall(GET.replace(b"/ ", b"/page ", 1))
         while sum(connection.busy for connection in server._connections) < 5:
             time.sleep(0.01)
-        time.sleep(0.3)
+        time.sleep(0.3)  # they stall
         newcomers = [clients.enter_context(connect(server)) for _ in range(4)]
-        time.sleep(0.05)
+        time.sleep(0.05)  # the server accepts them
         for newcomer in newcomers:
             newcomer.sendall(CLOSE)
             assert status_of(read_all(newcomer)) == 200
@@ -431,7 +431,7 @@ def test_a_newcomer_is_not_closed_for_the_sake_of_those_that_have_stalled(monkey
 def test_a_flood_from_one_address_closes_no_connection_of_another() -> None:
     with ExitStack() as clients, serving(limits=Limits(connections=20)) as server:
         quiet = clients.enter_context(connect(server))
-        time.sleep(0.05)
+        time.sleep(0.05)  # the server accepts it
         for _ in range(200):
             clients.enter_context(connect(server, source="127.0.0.2")).sendall(GET)
         quiet.sendall(CLOSE)
@@ -704,7 +704,7 @@ def test_no_more_run_at_once_than_there_are_threads_and_the_overflow_is_refused(
     def work() -> None:
         running.append(1)
         most.append(len(running))
-        time.sleep(0.02)
+        time.sleep(0.02)  # so that others could run at once
         running.pop()
 
     async def scenario() -> list[BaseException | None]:

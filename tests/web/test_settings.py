@@ -134,9 +134,11 @@ REFUSED = {
         "web.yml: tls_server_config.client_allowed_sans: expected client_auth_type to be RequireAndVerifyClientCert"
     ),
     f"tls_server_config: {{{TLS}, client_auth_type: RequireAndVerifyClientCert, client_ca_file: a, client_allowed_sans: []}}": (
-        "web.yml: tls_server_config.client_allowed_sans: expected at least one name"
+        "web.yml: tls_server_config.client_allowed_sans: expected a list of one or more names, found an empty one"
     ),
-    f"tls_server_config: {{{TLS}, cipher_suites: []}}": "web.yml: tls_server_config.cipher_suites: expected at least one cipher suite",
+    f"tls_server_config: {{{TLS}, cipher_suites: []}}": (
+        "web.yml: tls_server_config.cipher_suites: expected a list of one or more cipher suites, found an empty one"
+    ),
     f"tls_server_config: {{{TLS}, curve_preferences: [X25519, CurveP256]}}": (
         "web.yml: tls_server_config.curve_preferences: expected exactly one curve"
     ),

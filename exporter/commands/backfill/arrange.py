@@ -1,4 +1,4 @@
-"""Whose series each session and job belongs to, as the live exporter would have decided, and what begins and ends in them."""
+"""Decides which series each session and job belongs to, as the live exporter would, and sorts what begins and ends in them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from exporter.counting.scope import Scope, matches
 from exporter.times import DAY, SECOND
 
 _BATCH = 2000
-"""Sessions that are arranged in one transaction."""
+"""How many sessions are arranged in one transaction."""
 
 
 class Since(NamedTuple):
-    """From when the live counters count: sessions that ended after it.  The fields are as in `Plan`."""
+    """When live counting begins: sessions that ended later count.  The fields are as in `Plan`."""
 
     entries: Sequence[tuple[str, int]]
     rooms: Mapping[str, int]
     otherwise: int
 
     def of(self, room_id: str, name: str) -> int:
-        """From when a room's sessions count."""
+        """When the counting of a room's sessions begins."""
         own = self.rooms.get(room_id)
         if own is not None:
             return own
@@ -33,11 +33,11 @@ class Since(NamedTuple):
 
 
 Counts = Callable[[SessionRow | JobRow, str], bool]
-"""Whether the live counters count a session or job, of the room of this name."""
+"""Whether the live counters count a session or job in the room with this name."""
 
 
 class Owners:
-    """Decides whose a session or job is; told of them in order of their starts, for discovered rooms get what places there are."""
+    """Decides which account a session or job belongs to.  Call it in order of starts, because discovered rooms take the free places."""
 
     def __init__(self, scope: Scope, limits: LimitsConfig, name: Callable[[str], str]) -> None:
         self._scope = scope
@@ -48,7 +48,7 @@ class Owners:
         self._leaving: list[tuple[int, str]] = []
 
     def owner(self, session: SessionRow | JobRow) -> Account | None:
-        """The account of a session or job, `None` when the configuration does not cover it."""
+        """The account of a session or job; `None` if the configuration does not cover it."""
         room_id, scope = session.room_id, self._scope
         if room_id in scope.ids:
             return room_account(room_id)
@@ -62,7 +62,7 @@ class Owners:
         return self._discovered(session) if group is None else group_account(group)
 
     def _discovered(self, session: SessionRow | JobRow) -> Account:
-        """A room has series of its own while there are places; it keeps its place until it has been idle for long."""
+        """A room gets series of its own if a place is free; it keeps its place until it has been idle for long."""
         shown, leaving, room_id = self._shown, self._leaving, session.room_id
         while leaving and leaving[0][0] < session.started:
             until, gone = heapq.heappop(leaving)
@@ -78,7 +78,7 @@ class Owners:
 
 
 def arrange(work: Work, scope: Scope, limits: LimitsConfig, counts: Counts, grid: Grid, told: Callable[[int], None]) -> None:
-    """Lays out the work file's sessions and jobs; `told` learns how many are done."""
+    """Arranges the work file's sessions and jobs; calls `told` with how many are done."""
 
     def name(room_id: str) -> str:
         room = work.room(room_id)
@@ -110,13 +110,13 @@ def arrange(work: Work, scope: Scope, limits: LimitsConfig, counts: Counts, grid
 
 
 def _in_order(work: Work) -> Iterator[SessionRow | JobRow]:
-    """All that has been read, in order of when it began or was asked for."""
+    """All sessions and jobs, in order of when they began or were requested."""
     sources: list[Iterator[SessionRow | JobRow]] = [iter(work.sessions()), iter(work.jobs())]
     return heapq.merge(*sources, key=lambda found: found.started)
 
 
 class _Batch:
-    """The part of the arrangement of some sessions, before it is written."""
+    """The arrangement of some sessions, before it is written."""
 
     def __init__(self) -> None:
         self._owners: list[tuple[int, bool, str]] = []
@@ -126,7 +126,7 @@ class _Batch:
         self._spans: dict[int, list[tuple[int, int]]] = {}
 
     def add(self, session: SessionRow, account: int, *, counted: bool, end: int, expiry: int) -> None:
-        """A session of this account; what the live counters do not count is part of their base."""
+        """Adds a session of this account; a session that the live counters do not count is part of their base."""
         started, ended = session.started, session.ended
         self._owners.append((account, counted, session.id))
         self._thing(account, "", started, started, ended, ended, None, counted=counted, end=end)
@@ -134,11 +134,11 @@ class _Batch:
             left = stay.left
             if left is None and ended is not None:
                 left = max(stay.joined, ended)  # a ghost: its stay ends with its session
-            # Nothing of a session is seen before its start, and all of it at its end.
+            # No part of a session is seen before its start, and its end shows all of it.
             at = max(stay.joined, started) if ended is None else min(max(stay.joined, started), ended)
             over = None if left is None else max(at, left if ended is None else min(left, ended))
             begin, joins = stay.joined, 1
-            # Live, a peer joins in its first role, leaves in its last, and in between its time is credited from role to role.
+            # In live counting, a peer joins in its first role and leaves in its last; in between its time is credited role by role.
             for role, until in stay.past if counted else ():
                 stop = max(begin, until if left is None else min(until, left))
                 turn = max(at, stop) if over is None else min(max(at, stop), over)
@@ -150,7 +150,7 @@ class _Batch:
             self._spans.setdefault(account, []).append((started, last + expiry))
 
     def add_job(self, found: JobRow, account: int, *, counted: bool, end: int, expiry: int) -> None:
-        """A job of this account: its room is shown because of it, with its sessions' counters too, as if there had been none."""
+        """Adds a job of this account.  Its room is shown because of it, with counters of sessions too, even if there were none."""
         self._job_owners.append((account, counted, found.kind, found.job.id))
         series = self._series.setdefault((account, ""), [found.started, 0, 0])
         series[0] = min(series[0], found.started)
@@ -184,7 +184,7 @@ class _Batch:
                 self._events.append((account, role, over, -1, end_moment, user, ended))
 
     def put(self, work: Work) -> None:
-        """Writes it."""
+        """Writes the batch."""
         with work.transaction():
             work.belongs(self._owners)
             work.jobs_belong(self._job_owners)

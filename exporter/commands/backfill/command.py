@@ -34,16 +34,16 @@ from exporter.state.soundness import StoreError
 from exporter.times import HOUR, rfc3339
 
 _HEAD = 3 * HOUR
-"""promtool's documentation: the last three hours may overlap with the head block, which Prometheus is still writing."""
+"""The last three hours may overlap with the head block, which Prometheus is still writing (promtool's documentation)."""
 _SAMPLES_A_SECOND = 1_500_000
 _BLOCKS = (2, 6, 18, 54, 162, 486)
-"""Hours that a block can span: Prometheus's own ranges."""
+"""The possible lengths of a block in hours, which are Prometheus's own ranges."""
 _MOST_BLOCKS = 16
-"""promtool reads the whole file once for each block."""
+"""The limit on blocks: promtool reads the whole file once for each."""
 
 
 class BackfillError(CommandFailed):
-    """The backfill could not be finished; the message says why, and that the same command goes on where it stopped."""
+    """The backfill could not be finished; the message says why, and that the same command continues where it stopped."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     """Writes the file."""
     config = load(options)
     set_up(config.log.level, config.log.format)
-    # From here on there is work to keep, and the error says so.
+    # From here on there is work to keep, and errors say so.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     backfill(config, Wanted(options.first, options.last, options.output, options.step, options.workspace, options.label))
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def backfill(config: Config, wanted: Wanted, out: TextIO = sys.stdout, err: TextIO = sys.stderr) -> None:
-    """Writes the file that is asked for.  Raises `ConfigError` or `BackfillError`."""
+    """Writes the requested file.  Raises `ConfigError` or `BackfillError`."""
     workspace = workspace_of(config, wanted.workspace)
     plan = make_plan(config, workspace, wanted)
     if wanted.output.exists():
@@ -97,7 +97,7 @@ def backfill(config: Config, wanted: Wanted, out: TextIO = sys.stdout, err: Text
 def _same_as_before(work: Work, plan: Plan, output: Path) -> None:
     before, now = work.noted("plan"), msgspec.json.encode(plan)
     if before and before != now:
-        raise ConfigError(f"--output: {work.path} is left of another backfill; give the same options again, or remove it")
+        raise ConfigError(f"--output: {work.path} belongs to another backfill; give the same options again, or remove it")
     if not before:
         _part(output).unlink(missing_ok=True)
         work.note(plan=now)
@@ -125,7 +125,7 @@ def _read(config: Config, workspace: WorkspaceConfig, plan: Plan, work: Work, sc
         rejected = 0
         reader = Reader(work, client, api, scope, config.storage, plan.workspace)
         for name in plan.unread:
-            event("warn", "left out, for the exporter has not read any of them yet", collector=name)
+            event("warn", "left out, because the exporter has not read any of them yet", collector=name)
         for jobs in plan.jobs:
             progress.begin(f"reading {jobs.name.replace('_', ' ')}")
             rejected += reader.leave_out(jobs, plan.start, progress.tell)
@@ -137,12 +137,12 @@ def _read(config: Config, workspace: WorkspaceConfig, plan: Plan, work: Work, sc
         client.close()
         api.stop()
     if rejected:
-        event("warn", "records that made no sense were left out", records=rejected)
+        event("warn", "invalid records were left out", records=rejected)
     work.note(read=b"1")
 
 
 def _refuse_the_last_hours(client: Client, api: Api, plan: Plan) -> None:
-    next(client.pages("/sessions", {"active": "true"}, Patience(float("inf"))), None)  # the first answer tells the API's time
+    next(client.pages("/sessions", {"active": "true"}, Patience(float("inf"))), None)  # the first answer gives the API's time
     if plan.last > api.now() - _HEAD:
         raise ConfigError(
             f"--to: expected a time more than three hours ago, found {rfc3339(plan.last, 0)}: Prometheus still writes to the last hours;"
@@ -200,8 +200,8 @@ def _part(output: Path) -> Path:
 
 @contextmanager
 def _errors(output: Path) -> Iterator[None]:
-    """The message about what went wrong and what to do. Nothing that has been read is lost."""
-    again = "run the same command again to go on from here"
+    """Turns errors into messages that say what to do.  Nothing that has been read is lost."""
+    again = "run the same command again to continue from here"
     try:
         yield
     except (ApiError, StoreError) as error:
@@ -213,7 +213,7 @@ def _errors(output: Path) -> Iterator[None]:
         reason = "another backfill uses it" if "locked" in str(error) else str(error)
         raise BackfillError(f"{output}.work: {reason}") from error
     except sqlite3.DatabaseError as error:
-        raise BackfillError(f"{output}.work: {error}; remove it to begin anew") from error
+        raise BackfillError(f"{output}.work: {error}; remove it to start over") from error
     except OSError as error:
         raise BackfillError(f"{output}: {error.strerror or error}; {again}") from error
 
@@ -222,7 +222,7 @@ def _errors(output: Path) -> Iterator[None]:
 
 
 def block_hours(micros: int) -> int:
-    """The block duration to give to promtool for a range of this length."""
+    """The block duration for promtool, for a range of this length."""
     return next((hours for hours in _BLOCKS if micros <= _MOST_BLOCKS * hours * HOUR), _BLOCKS[-1])
 
 

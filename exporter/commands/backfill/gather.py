@@ -1,4 +1,4 @@
-"""Reading the sessions of a range into the work file: page by page, so that an interrupted run goes on where it was."""
+"""Reads the sessions of a range into the work file, page by page, so that an interrupted run continues where it stopped."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from exporter.hms.records import Rejection, Room, Session, decode_room, decode_s
 from exporter.times import DAY, rfc3339
 
 FEW_ROOMS = 10
-"""Up to this many rooms are asked about one by one: a listing of the workspace would show mostly other rooms' sessions."""
+"""Up to this many rooms are listed one by one, because a listing of the workspace would show mostly other rooms' sessions."""
 _WIDE_WINDOW = DAY
 _ROOM_WINDOW = 30 * DAY
 _PATIENCE = Patience(float("inf"))
-"""A request is tried as often as `api.max_retries` says, however long all of them take."""
+"""A request is retried as often as `api.max_retries` says, for any length of time."""
 _FIRST_PAGES = 3
-"""Pages of the list of rooms that are always worth their calls, where many names are wanted."""
+"""The number of pages of the list of rooms that are always worth their calls, if many names are wanted."""
 
 
 class Span(NamedTuple):
-    """Which sessions are wanted: that started from `first` to `last`, and had not ended by `over` (µs)."""
+    """The wanted sessions: those that started from `first` to `last` and had not ended by `over` (µs)."""
 
     first: int
     last: int
@@ -37,7 +37,7 @@ class Span(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A listing to be read: of the running sessions, or of those that ended, by their start; of one room or of all."""
+    """A listing to read: running sessions, or ended ones by their start; of one room or of all."""
 
     room_id: str | None
     first: int
@@ -46,13 +46,13 @@ class Task(NamedTuple):
 
     @property
     def parameters(self) -> dict[str, str]:
-        """As the API takes it."""
+        """The query parameters for the API."""
         wanted = {"active": "true" if self.active else "false", "after": rfc3339(self.first, 3), "before": rfc3339(self.last + 999, 3)}
         return wanted if self.room_id is None else {**wanted, "room_id": self.room_id}
 
 
 class Position(msgspec.Struct):
-    """How far reading has come: tasks done, and the cursor within the one after them."""
+    """How far reading has come: the number of finished tasks, and the cursor within the next one."""
 
     task: int = 0
     cursor: str | None = None
@@ -60,9 +60,9 @@ class Position(msgspec.Struct):
 
 
 def tasks(span: Span, scope: Scope) -> list[Task]:
-    """The listings to be read, in order.
+    """The listings to read, in order.
 
-    Running sessions first: one that ends meanwhile is then found among the ended ones, and takes the place of what was read before.
+    Running sessions come first: one that ends meanwhile is found again among the ended ones, and replaces the earlier record.
     """
     by_room = scope.only_ids and len(scope.ids) <= FEW_ROOMS
     rooms: list[str | None] = [*scope.ids] if by_room else [None]
@@ -74,8 +74,9 @@ def tasks(span: Span, scope: Scope) -> list[Task]:
 
 
 def read_sessions(work: Work, client: Client, api: Api, span: Span, scope: Scope, seen: Seen, told: Callable[[int, int], None]) -> int:
-    """Reads the listings that have not been read yet; `told` learns how many are done, and of how many. Raises `ApiError`. Returns how many
-    invalid records were left out.
+    """Reads the listings that have not been read yet; returns how many invalid records were left out.
+
+    It calls `told` with how many listings are done, and how many there are.  Raises `ApiError`.
     """
     position = msgspec.json.decode(work.noted("position") or b"{}", type=Position)
     wanted = tasks(span, scope)
@@ -120,7 +121,7 @@ _decode_users = msgspec.json.Decoder(_Users).decode
 
 
 def _users(raw: bytes | msgspec.Raw) -> dict[str, str]:
-    """The user ids of a record's peers, by the ids that `decode_session` gives them; none where they make no sense."""
+    """The user ids of a record's peers, by the ids that `decode_session` gives them; empty if they are invalid."""
     try:
         peers = _decode_users(raw).peers
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -130,13 +131,13 @@ def _users(raw: bytes | msgspec.Raw) -> dict[str, str]:
 
 
 def read_rooms(work: Work, client: Client, span: Span, scope: Scope, told: Callable[[int, int], None]) -> None:
-    """Asks what the rooms of the sessions read are called; `told` learns how many of how many are known.  Raises `ApiError`."""
+    """Asks for the names of the sessions' rooms; calls `told` with how many of how many are known.  Raises `ApiError`."""
     left = dict.fromkeys([*scope.ids, *work.unnamed_rooms()])
     for room_id in [room_id for room_id in left if work.room(room_id) is not None]:
         del left[room_id]
     total = len(left)
     if total > FEW_ROOMS:
-        # A page costs a call, as a room does: pages are read until they have cost as much as is left.
+        # A page costs one call, like a room: pages are read until they have cost as much as the remaining rooms would.
         for pages, page in enumerate(client.pages("/rooms", {"before": rfc3339(span.last, 3)}, _PATIENCE), start=1):
             found = [room for raw in page.data or () if isinstance(room := decode_room(raw), Room) and room.id in left]
             with work.transaction():
@@ -157,5 +158,5 @@ def _ask(client: Client, room_id: str) -> KnownRoom:
     except NotFound:
         return KnownRoom.missing(room_id, 1)
     if isinstance(answer, Rejection):
-        return KnownRoom.missing(room_id, 1)  # it goes by its id, as one that is not there
+        return KnownRoom.missing(room_id, 1)  # it is shown by its id, like a room that does not exist
     return KnownRoom(room_id, answer.name, answer.template, answer.template_id, answer.region, answer.enabled, exists=True, fetched_at=1)

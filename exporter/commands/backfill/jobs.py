@@ -1,8 +1,8 @@
-"""The past of recordings and streams: from when the live counters count them, and their records, read into the work file.
+"""The past of recordings and streams: when their live counting begins, and their records, which are read into the work file.
 
-A job that the live counters leave out is part of the base, as a session is (see the package).  The difference is that a job may
-have ended before its record says that it is over: a recording that has stopped is composed for hours.  Live, it counts if the
-exporter's first read still saw it open.
+A job that the live counters leave out is part of the base, like a session (see the package).  But a job may have stopped long
+before its record says that it is over, because a recording is composed for hours after its stop.  The live counters count it if
+the exporter's first read still saw it open.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from exporter.state.collected import reach, remembered
 from exporter.state.view import StateView, look_into
 
 KINDS: dict[str, Kind[Job]] = {kind.name: kind for kind in (RECORDINGS, LIVE_STREAMS, EXTERNAL_STREAMS)}
-"""By their keys in `collect`."""
+"""The kinds of jobs, by their keys in `collect`."""
 _PATIENCE = Patience(float("inf"))
 
 
 class JobsPlan(msgspec.Struct, frozen=True):
-    """What is to be written of one kind, in µs: until `end`, and what the live counters count.
+    """The plan for one kind, in µs: the end of its series, and what the live counters count.
 
-    `since`, `rooms_since` and `otherwise` are as in `Plan`.  `whole` and `rooms_whole` are the reads that first had everything.
+    `since`, `rooms_since` and `otherwise` are as in `Plan`.  `whole` and `rooms_whole` are the first complete reads.
     """
 
     name: str
@@ -50,7 +50,7 @@ class JobsPlan(msgspec.Struct, frozen=True):
     rooms_whole: dict[str, int] = {}
 
     def span(self, start: int) -> Span:
-        """The jobs that have a part in the steps from `start` on, as `Plan.span` has it."""
+        """The jobs that affect the steps from `start` on, as in `Plan.span`."""
         sinces = [*(since for _, since in self.since), *self.rooms_since.values(), self.otherwise, start]
         earliest = min(sinces)
         return Span(earliest - KINDS[self.name].reach_back, max(self.end, *sinces), earliest)
@@ -62,14 +62,14 @@ class JobsPlan(msgspec.Struct, frozen=True):
         whole = Since(self.whole, self.rooms_whole, self.otherwise).of(row.room_id, name)
         overdue = job.created < whole - KINDS[self.name].reach_back
         if job.ended is None or job.ended > since:
-            # One that had been open for too long by the first read was not taken up.
+            # A job that had been open for too long by the first read was not followed.
             return not (overdue and (job.ended is None or job.ended > whole))
         # It had stopped by then; it counts if it was still open in the first read.
         return row.known if row.known is not None else job.changed > whole and not overdue
 
 
 class LiveKind(msgspec.Struct):
-    """A kind as the live exporter's state has it: `reading` tells that the past which counts has not been read yet."""
+    """A kind in the live exporter's state: `reading` says that a part of its past that counts is still unread."""
 
     entries: list[tuple[str, Followed]]
     rooms: dict[str, Followed]
@@ -77,19 +77,19 @@ class LiveKind(msgspec.Struct):
 
 
 def live_kind(view: StateView, workspace: str, name: str, shares: Callable[[str], bool]) -> LiveKind:
-    """What the state has of a kind; only of entries that may share a room with the configuration's."""
+    """A kind in the state, with only those entries that may share a room with the configuration's entries."""
     now, coverage = reach(view, workspace, KINDS[name])
     entries = sorted(coverage.entries.items(), key=lambda item: item[1].entered)
     return LiveKind([(key, of) for key, of in entries if shares(key)], coverage.rooms, now)
 
 
 def wanted_kinds(collect: CollectConfig) -> list[str]:
-    """The kinds that are read."""
+    """The kinds that the configuration collects."""
     return [name for name in KINDS if getattr(collect, name)]
 
 
 def plan_kind(name: str, live: LiveKind, end: int, otherwise: int, *, from_now_on: bool, fixed: bool) -> JobsPlan | None:
-    """The plan of one kind; `None` while the live exporter still reads its past.  `end` is final where it is `fixed`."""
+    """The plan of one kind; `None` while the live exporter still reads its past.  `end` is final if `fixed` is true."""
     if not live.entries:
         return JobsPlan(name, end, otherwise)
     whole = [of.whole for _, of in live.entries if of.whole is not None]
@@ -116,7 +116,7 @@ def _first_read(followed: Followed) -> int:
 
 
 class _Position(msgspec.Struct):
-    """How far a list has been read: the cursor, whether to the end, records that made no sense."""
+    """How far a list has been read: the cursor, whether it is finished, and the number of invalid records."""
 
     cursor: str = ""
     done: bool = False
@@ -124,14 +124,14 @@ class _Position(msgspec.Struct):
 
 
 class Reader:
-    """Reads the list of one kind into the work file, newest first; an interrupted run goes on where it was."""
+    """Reads the list of one kind into the work file, newest first; an interrupted run continues where it stopped."""
 
     def __init__(self, work: Work, client: Client, api: Api, scope: Scope, storage: StorageConfig, workspace: str) -> None:
         self._work, self._client, self._api = work, client, api
         self._scope, self._storage, self._workspace = scope, storage, workspace
 
     def read(self, plan: JobsPlan, start: int, told: Callable[[int, int], None]) -> int:
-        """Reads it; returns how many records made no sense.  `told` learns how much of the time is done.  Raises `ApiError`."""
+        """Reads the list; returns how many records were invalid.  Calls `told` with how much of the time is done.  Raises `ApiError`."""
         note = f"jobs {plan.name}"
         position = msgspec.json.decode(self._work.noted(note) or b"{}", type=_Position)
         if position.done:
@@ -141,18 +141,18 @@ class Reader:
         except (NotFound, TooMuch):
             if not position.cursor:
                 raise
-            position = _Position()  # what the cursor of an earlier run named is gone
+            position = _Position()  # the cursor of an earlier run is gone
             self._read(plan, start, position, told)
         position.done = True
         self._work.note(**{note: msgspec.json.encode(position)})
         return position.rejected
 
     def leave_out(self, plan: JobsPlan, start: int, told: Callable[[int, int], None]) -> int:
-        """As `read`; a kind that the workspace does not have is left out, and the log says so."""
+        """As `read`, but leaves out a kind that the workspace may not read, and logs that."""
         try:
             return self.read(plan, start, told)
         except (Forbidden, NotFound) as error:
-            event("warn", "left out, for it may not be read", collector=plan.name, reason=error)
+            event("warn", "left out, because the workspace may not read it", collector=plan.name, reason=error)
             return 0
 
     def _read(self, plan: JobsPlan, start: int, position: _Position, told: Callable[[int, int], None]) -> None:

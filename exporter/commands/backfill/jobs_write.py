@@ -1,7 +1,7 @@
-"""Recordings and streams, step by step: what `Kind.count` says of each record as it was at that moment.
+"""The series of recordings and streams, step by step, from `Kind.count` of each record as it was at that time.
 
-A record shows the last state of a job.  What it was before follows from its times: asked for at `created_at`, started at
-`started_at`, stopped at `stopped_at`, completed or failed when it last changed.
+A record shows the last state of a job.  Its earlier states follow from its times: requested at `created_at`, started at
+`started_at`, stopped at `stopped_at`, completed or failed at its last change.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _Timed = TypeVar("_Timed", bound=tuple[Any, ...])
 
 
 class Change(NamedTuple):
-    """From `at` on (µs) so much is added to the counters; their time grows by `rate` µs in each µs, reckoned from the epoch."""
+    """A change of the counters at `at` (µs): the amounts to add, and the growth of their time, `rate` µs in each µs since the epoch."""
 
     at: int
     added: tuple[int, ...]
@@ -42,7 +42,7 @@ class Change(NamedTuple):
 
 
 def as_of(job: Job, at: int) -> Job:
-    """A job's record as it was at a moment at which it had been asked for."""
+    """A job's record as it was at a moment after its request."""
     if job.ended is not None and at >= job.changed:
         return job
     started, stopped = (moment if moment is not None and moment <= at else None for moment in (job.started, job.stopped))
@@ -50,14 +50,14 @@ def as_of(job: Job, at: int) -> Job:
 
 
 def moments(kind: Kind[Job], job: Job) -> list[int]:
-    """When something of a job changed; one that never ends is given up in the end."""
+    """The moments at which a job changed; a job that never ends is given up at last."""
     found = {max(job.created, at) for at in (job.created, job.started, job.stopped) if at is not None}
     found.add(job.changed if job.ended is not None else job.created + kind.reach_back)
     return sorted(found)
 
 
 def value(kind: Kind[Job], job: Job, at: int) -> tuple[int, ...]:
-    """What a job added to the counters by a moment."""
+    """A job's additions to the counters by a moment."""
     if at < job.created:
         return _NOTHING
     at = min(at, job.created + kind.reach_back) if job.ended is None else at
@@ -65,7 +65,7 @@ def value(kind: Kind[Job], job: Job, at: int) -> tuple[int, ...]:
 
 
 def changes(kind: Kind[Job], job: Job) -> list[Change]:
-    """How a job changes the counters, in order of time."""
+    """A job's changes of the counters, in order of time."""
     found, before, rate_before = [], tuple(_NOTHING), 0
     for at in moments(kind, job):
         values = value(kind, job, at)
@@ -77,7 +77,7 @@ def changes(kind: Kind[Job], job: Job) -> list[Change]:
 
 
 def observations(kind: Kind[Job], name: str, job: Job) -> list[tuple[int, int]]:
-    """What a job adds to a distribution (one value at most), and when."""
+    """A job's observation in a distribution (at most one), as (moment, value)."""
     for at in moments(kind, job):
         found = kind.observe(as_of(job, at)).get(name)
         if found is not None:
@@ -86,7 +86,7 @@ def observations(kind: Kind[Job], name: str, job: Job) -> list[tuple[int, int]]:
 
 
 def in_order(jobs: Iterable[Job], of_job: Callable[[Job], Sequence[_Timed]]) -> Iterator[_Timed]:
-    """What each job gives, all in order of time; the jobs come in order of when they were asked for."""
+    """The results of all jobs in order of time; the jobs must be in order of their requests."""
     waiting: list[_Timed] = []
     for job in jobs:
         while waiting and waiting[0][0] <= job.created:
@@ -97,7 +97,7 @@ def in_order(jobs: Iterable[Job], of_job: Callable[[Job], Sequence[_Timed]]) -> 
 
 
 def sums(found: Iterable[Change], base: Sequence[int], steps: Iterable[range]) -> Iterator[tuple[range, Sequence[int], int]]:
-    """Ranges of steps with the sums of these changes, and the rate at which the time grows."""
+    """Ranges of steps, with the sums of these changes and the rate at which their time grows."""
     total, rate = [-part for part in base], 0
     upcoming = iter(found)
     change = next(upcoming, None)
@@ -114,7 +114,7 @@ def sums(found: Iterable[Change], base: Sequence[int], steps: Iterable[range]) -
 
 
 class JobsWriter:
-    """The blocks of the kinds that have been read and had something."""
+    """The blocks of the kinds that have any jobs."""
 
     def __init__(self, work: Work, naming: Naming, start: int, step: int, plans: Sequence[JobsPlan]) -> None:
         self._work, self._naming = work, naming
@@ -122,7 +122,7 @@ class JobsWriter:
         self._plans = {plan.name: plan for plan in plans}
 
     def blocks(self) -> Iterator[Block]:
-        """All of them, in the order of the families."""
+        """All blocks, in the order of the families."""
         for listed in LISTED:
             plan = self._plans.get(listed.kind.name)
             firsts = {} if plan is None else self._work.first_jobs(plan.name)

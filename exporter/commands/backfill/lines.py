@@ -1,4 +1,4 @@
-"""Pieces of the file: blocks of lines, and the names and labels that stand before their values."""
+"""Pieces of the file: blocks of lines, and the names and labels before their values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporter.publish.family import Family
 from exporter.publish.writing import escape
 
 VALUE_BYTES = 9
-"""A value's usual length: for sizes foretold."""
+"""A value's usual length, for the size forecast."""
 _CHUNK_LINES = 20_000
 
 
@@ -27,7 +27,7 @@ class Block(NamedTuple):
 
 
 class Naming:
-    """How the series of a workspace are called."""
+    """The names and labels of a workspace's series."""
 
     def __init__(self, work: Work, workspace: str, labels: Mapping[str, str], scope: Scope) -> None:
         self._work = work
@@ -36,7 +36,7 @@ class Naming:
         self._extra = "".join(f',{name}="{escape(value)}"' for name, value in labels.items())
 
     def labels(self, account: Account) -> str:
-        """Those of an account."""
+        """The labels of an account."""
         if account.kind == "group":
             return f'{self.workspace},room="{escape(account.id)}"'
         room = self._work.room(account.id)
@@ -44,23 +44,23 @@ class Naming:
         return f'{self.workspace},room_id="{escape(account.id)}",room="{escape(label)}"'
 
     def prefix(self, name: str, labels: str) -> str:
-        """What stands before a value."""
+        """The text before a value."""
         return f"{name}{{{labels}{self._extra}}} "
 
 
 def heading(family: Family) -> Iterator[bytes]:
-    """What stands before a family."""
+    """The lines before a family."""
     yield header(family, openmetrics=True)
 
 
 def same(prefix: str, value: str, run: range) -> list[str]:
-    """The lines of steps that have one value."""
+    """The lines of steps with the same value."""
     head = f"{prefix}{value} "
     return [f"{head}{step}\n" for step in run]
 
 
 def chunks(groups: Iterable[list[str]]) -> Iterator[bytes]:
-    """Lines joined to chunks of a size that is worth writing."""
+    """Joins lines to chunks large enough to write."""
     lines: list[str] = []
     for group in groups:
         lines += group

@@ -1,4 +1,4 @@
-"""The plan of a backfill from its flags: range, steps, labels, and from when the live counters count."""
+"""The plan of a backfill from its flags: range, steps, labels, and when the live counting begins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from exporter.state.view import StateView, look_into
 from exporter.times import micros, rfc3339
 
 _LONGEST_STEP = 300
-"""Seconds: Prometheus considers a series gone when it has had no sample for five minutes."""
+"""Prometheus's staleness limit in seconds: a series without a sample for five minutes is gone."""
 _OWN_LABELS = frozenset({"workspace", "room_id", "room", "role", "le", "template", "template_id", "region", "enabled"})
 
 
@@ -41,11 +41,11 @@ class Wanted:
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What is to be done, in µs; `step` in seconds.  Two runs of the same plan continue one another.
+    """The plan, in µs; `step` is in seconds.  A second run with the same plan continues the first.
 
-    The live counters count what ended after `since`: that of a room's first entry, in the order in which entries came into force,
-    whatever the configuration looks like now; `rooms_since` that of rooms renamed since; `otherwise` that of all others.
-    `jobs` are the kinds of recordings and streams, `unread` those that the exporter has never read: nothing says where they join.
+    The live counters count sessions that ended after the `since` of a room's first entry, in the order in which entries came into
+    force, whatever the configuration is now; `rooms_since` is for rooms renamed since then, `otherwise` for all others.  `jobs` are
+    the kinds of recordings and streams; `unread` are those that the exporter has never read, for which the junction is unknown.
     """
 
     workspace: str
@@ -65,17 +65,17 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def last(self) -> int:
-        """Where the last series ends: recordings and streams may have begun to be counted later than sessions."""
+        """Where the last series ends: the counting of recordings and streams may have begun later than that of sessions."""
         return max([self.end, *(of.end for of in self.jobs)])
 
     @property
     def grid(self) -> Grid:
-        """The steps that are written of sessions."""
+        """The steps of the sessions' series."""
         return Grid(self.start, self.end, self.step)
 
     @property
     def span(self) -> Span:
-        """The sessions that have a part in those steps, including those whose end only the live counters know."""
+        """The sessions that affect those steps, including those whose end only the live counters know."""
         sinces = [*(since for _, since in self.since), *self.rooms_since.values(), self.otherwise, self.start]
         earliest = min(sinces)
         return Span(earliest - REACH_BACK, max(self.end, *sinces), earliest)
@@ -93,7 +93,7 @@ def workspace_of(config: Config, name: str | None) -> WorkspaceConfig:
 
 
 def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Plan:
-    """The plan of a backfill: it ends where the live series go on, and counts from where they count.  Raises `ConfigError`."""
+    """The plan of a backfill, which ends where the live series begin and has the same zero.  Raises `ConfigError`."""
     start = moment("--from", wanted.start)
     keys = Scope(workspace).keys
     names = wanted_kinds(config.collect)
@@ -111,7 +111,7 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
     entries = [row for row in followed if row.kind == "entry" and shares(row.key)]
     rooms_since = {row.key: row.since for row in followed if row.kind == "room" and row.since != NOT_BEGUN}
     from_now_on = config.poll.since == "start"
-    # Counters that catch up with the past rise by it: the present's curve begins where they have.
+    # While live counters catch up with the past, they rise by it; their curve begins when they have finished.
     joins = [row.since for row in entries] if from_now_on else [row.whole for row in entries if row.whole is not None]
     if entries and not joins:
         raise ConfigError("--to: the exporter still reads the past; try again once hms_exporter_catch_up_ratio is 1")
@@ -125,7 +125,7 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
     if end <= start:
         raise ConfigError(f"--from: expected a time before {rfc3339(end, 0)}, where it ends")
     step = _step(wanted.step) if wanted.step is not None else min(_LONGEST_STEP, max(1, round(config.poll.interval)))
-    # Nothing has been counted yet: as an exporter that starts to count there.
+    # Nothing has been counted yet: the plan is that of an exporter that starts counting there.
     otherwise = micros(config.poll.since) if isinstance(config.poll.since, datetime) else start
     unread = [name for name, of in kinds.items() if entries and of.now is None]
     jobs = []
@@ -154,7 +154,7 @@ def make_plan(config: Config, workspace: WorkspaceConfig, wanted: Wanted) -> Pla
 
 
 def _followed(view: StateView, workspace: str) -> list[FollowedRow]:
-    """All that was ever followed, first come first."""
+    """All entries and rooms that were ever followed, the earliest first."""
     return sorted(view.rows(FOLLOWED, "workspace = ?", (workspace,)), key=lambda row: row.entered)
 
 
@@ -163,7 +163,7 @@ def _may_share_a_room(one: str, other: str) -> bool:
 
 
 def moment(option: str, text: str, *, end: bool = False) -> int:
-    """A day in UTC, its end when it is an `end`, or an RFC 3339 time; in µs.  Raises `ConfigError`."""
+    """The beginning of a day in UTC, or its end if `end` is true, or an RFC 3339 time; in µs.  Raises `ConfigError`."""
     try:
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
             day = datetime.fromisoformat(text).replace(tzinfo=UTC)
@@ -190,6 +190,6 @@ def _labels(given: Sequence[str]) -> dict[str, str]:
         if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith("__") or not value:
             raise ConfigError("--label: expected name=value, such as job=hms")
         if name in labels or name in _OWN_LABELS:
-            raise ConfigError(f"--label: expected each label once, and none of the exporter's own, found {name}")
+            raise ConfigError(f"--label: expected each label once, and not one of the exporter's own, found {name}")
         labels[name] = value
     return labels

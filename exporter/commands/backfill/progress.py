@@ -1,4 +1,4 @@
-"""The progress of long work: a bar on a terminal, elsewhere a line in the log now and then."""
+"""The progress of long work: a bar on a terminal, otherwise a line in the log now and then."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOG_SECONDS = 15.0
 
 
 class Progress:
-    """One piece of work after the other; `out` is where people look."""
+    """Shows the progress of one task after another on `out`."""
 
     def __init__(self, out: TextIO, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._out = out
@@ -25,7 +25,7 @@ class Progress:
         self._from = 0
 
     def begin(self, what: str, done: int = 0) -> None:
-        """A piece of work begins; an earlier run has done this much of it."""
+        """Begins a task; an earlier run has done this much of it."""
         self._what, self._from = what, done
         self._began = self._shown = self._monotonic()
         if not self._terminal:
@@ -38,7 +38,7 @@ class Progress:
             return
         self._shown = now
         share = min(1.0, done / total) if total else 1.0
-        # The work of an earlier run says nothing about the speed of this one.
+        # The work of an earlier run does not count for the speed of this one.
         advance = (done - self._from) / (total - self._from) if total > self._from else 1.0
         left = (now - self._began) * (1 - advance) / advance if advance > 0 else None
         if self._terminal:
@@ -49,7 +49,7 @@ class Progress:
             event("info", self._what, done=f"{share:.0%}", left=_left(left))
 
     def end(self) -> None:
-        """The piece of work is done, or given up: the terminal's line is free for others."""
+        """Ends a task, finished or not, and frees the terminal's line."""
         if self._terminal:
             self._out.write("\r\x1b[K")
             self._out.flush()

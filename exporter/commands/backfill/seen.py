@@ -1,7 +1,7 @@
-"""The roles that peers held before their last one: the live exporter saw them, the records do not contain them.
+"""The earlier roles of peers, which the live exporter saw but the records do not contain.
 
-Live, a peer's time is credited to the role that it was seen to hold.  So that each role's series goes on live from where
-the past leaves it, the same is credited here, from what the state file remembers of the sessions that ran when they began.
+In live counting, a peer's time is credited to the role in which it was seen.  The backfill credits it the same way, so that the
+live series of each role continues from it: the state remembers the roles in sessions that ran when the series began.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _NONE: Past = {}
 
 
 class Seen:
-    """The earlier roles of peers, by session; encoded until they are asked for, for there may be many that never are.
+    """The earlier roles of peers, by session; decoded only when needed, because many never are.
 
-    `settled` holds those of sessions that were settled; `running` the memories of the others, and up to when they are credited.
+    `settled` holds the roles of settled sessions; `running` the memories of the others, and up to when they are credited.
     """
 
     def __init__(self, settled: Mapping[str, bytes], running: Mapping[str, tuple[bytes, int]]) -> None:
@@ -32,7 +32,7 @@ class Seen:
         self._running = running
 
     def past(self, session: Session) -> Past:
-        """The earlier roles of those of this session's peers that changed theirs, and until when each was credited."""
+        """The earlier roles of this session's peers, and until when each was credited."""
         settled = self._settled.get(session.id)
         if settled is not None:
             return _decode_past(settled)
@@ -44,13 +44,13 @@ class Seen:
         for peer, known in memory.stays.items():
             stay = session.stays.get(peer)
             if stay is not None and stay.role != known.role:
-                # Not noticed yet: the exporter has been down since, or polls this very moment.
+                # Not noticed yet: the exporter has been down since, or is polling right now.
                 past.setdefault(peer, []).append((known.role, max(observed, known.joined)))
         return past
 
 
 def roles_seen(storage: StorageConfig, workspace: str) -> Seen:
-    """What the state holds; empty without a state. Raises `StoreError`."""
+    """The roles in the state; empty without a state.  Raises `StoreError`."""
 
     def read(view: StateView) -> Seen:
         settled = {row.id: row.past for row in view.rows(ROLES_SEEN, "workspace = ?", (workspace,))}

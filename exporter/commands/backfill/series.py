@@ -1,6 +1,6 @@
-"""Turns beginnings and ends into the samples of a series, step by step. Pure.
+"""Turns beginnings and ends into the samples of a series, step by step.  Pure.
 
-Moments are microseconds, steps are whole seconds.  Values are given for *runs*: ranges of steps at which nothing changed.
+Moments are microseconds, steps are whole seconds.  Values are for *runs*: ranges of steps at which nothing changed.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from exporter.counting.accounts import Histogram
 from exporter.times import SECOND
 
 _PIECE = 5000
-"""The most steps of one range, so that a run's samples fit into memory."""
+"""The maximum number of steps in a range, so that a run's samples fit into memory."""
 
 
 class Event(NamedTuple):
-    """Something begins (`change` 1) or ends (-1): it takes effect at `at`, and time is reckoned from or to `moment`.
+    """A beginning (`change` 1) or an end (-1): it takes effect at `at`, and time counts from or to `moment`.
 
-    They differ for records that reach beyond their session.  `user` tells users apart.  `number` is 0 where one role gives way
-    to another: that is no joining and no leaving.
+    The two differ for records that reach beyond their session.  `user` distinguishes users.  `number` is 0 for a role change, which
+    is neither a join nor a leave.
     """
 
     at: int
@@ -31,7 +31,7 @@ class Event(NamedTuple):
 
 
 class Base(NamedTuple):
-    """What the live counters leave out: numbers of beginnings and ends, and time in µs."""
+    """The part that the live counters leave out: numbers of beginnings and ends, and time in µs."""
 
     number: int
     micros: int
@@ -46,7 +46,7 @@ class Tally(NamedTuple):
     active: int
 
     def at(self, step: int) -> int:
-        """The time summed up by a step, in µs."""
+        """The sum of time by a step, in µs."""
         return self.micros + self.active * step * SECOND
 
 
@@ -58,15 +58,14 @@ class Grid(NamedTuple):
     step: int
 
     def steps(self, spans: Iterable[tuple[int, int]]) -> list[range]:
-        """The steps at which something is shown that is there from each first to each last moment (µs, in order), in pieces.
+        """The steps at which a series is shown that exists from each first to each last moment (µs, in order), in pieces.
 
-        One step before it is there belongs to it: `increase()` sees a series' first value as a rise only when it has an
-        earlier one.
+        The step before its beginning is included, because `increase()` counts a series' first rise only if there is an earlier value.
         """
         low, high = self._up(-(-self.start // SECOND)), -(-self.end // SECOND)
         pieces = []
         for first, last in spans:
-            # Not twice the step that ends one span and stands before the next.
+            # A step that ends one span and precedes the next must not come twice.
             begin = max(low, (first - 1) // (self.step * SECOND) * self.step)
             end = min(high, last // SECOND + 1)
             pieces += [range(at, min(end, at + _PIECE * self.step), self.step) for at in range(begin, end, _PIECE * self.step)]
@@ -78,7 +77,7 @@ class Grid(NamedTuple):
 
 
 def tallies(events: Iterable[Event], base: Base, steps: Iterable[range]) -> Iterator[tuple[range, Tally]]:
-    """The sums of these events, which come in order of time."""
+    """The sums of these events, which must be in order of time."""
     began, ended, micros, active = -base.number, -base.number, -base.micros, 0
     upcoming = iter(events)
     event = next(upcoming, None)
@@ -102,7 +101,7 @@ def tallies(events: Iterable[Event], base: Base, steps: Iterable[range]) -> Iter
 
 
 def peaks(events: Iterable[Event], steps: Iterable[range]) -> Iterator[tuple[range, int]]:
-    """The most that there were at one moment since the step before; of what changes at one moment, ends come first."""
+    """The highest number at one moment since the previous step; at the same moment, ends come first."""
     upcoming = iter(events)
     event = next(upcoming, None)
     count = 0
@@ -127,7 +126,7 @@ def peaks(events: Iterable[Event], steps: Iterable[range]) -> Iterator[tuple[ran
 
 
 def users(events: Iterable[Event], steps: Iterable[range]) -> Iterator[tuple[range, int]]:
-    """The distinct users that were there."""
+    """The number of distinct users."""
     upcoming = iter(events)
     event = next(upcoming, None)
     there: Counter[int] = Counter()
@@ -147,7 +146,7 @@ def users(events: Iterable[Event], steps: Iterable[range]) -> Iterator[tuple[ran
 
 
 def oldest_starts(sessions: Iterable[tuple[int, int | None]], steps: Iterable[range]) -> Iterator[tuple[int, int]]:
-    """At each step at which one was running, the start of the longest-running session; they come in order of their starts."""
+    """At each step with a running session, the start of the longest-running one; the sessions must be in order of their starts."""
     upcoming = iter(sessions)
     session = next(upcoming, None)
     running: deque[tuple[int, int | None]] = deque()
@@ -166,7 +165,7 @@ def oldest_starts(sessions: Iterable[tuple[int, int | None]], steps: Iterable[ra
 def histograms(
     observations: Iterable[tuple[int, int]], start: Histogram, scale: int, steps: Iterable[range]
 ) -> Iterator[tuple[range, Sequence[int], int]]:
-    """Cumulative buckets and their sum, of (moment, value) in order of time, beginning from what `start` holds."""
+    """Cumulative buckets and their sum, of (moment, value) in order of time, beginning with the values of `start`."""
     upcoming = iter(observations)
     observation = next(upcoming, None)
     for stretch in steps:
@@ -186,5 +185,5 @@ def histograms(
 
 
 def steps_to(micros: int, step: int) -> int:
-    """The seconds to the first step that is not before a moment so far away."""
+    """The seconds to the first step that is at least `micros` away."""
     return max(0, -(-micros // (step * SECOND)) * step)

@@ -1,6 +1,6 @@
-"""The work file: what has been read so far, and in which order it is to be written.  SQLite, deleted at the end.
+"""The work file: the records read so far, and the order in which to write them.  It is a SQLite file, deleted at the end.
 
-User ids are kept as keyed hashes, to count users; the key is in the file, and gone with it.
+User ids are stored as keyed hashes, to count users; the key is in the file, and is deleted with it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _CACHE_KIB = 32 * 1024
 
 
 class StayRow(msgspec.Struct, array_like=True, gc=False):
-    """A peer's stay as it is kept here; `user` is a keyed hash, `past` are earlier roles, each with the end of its time."""
+    """A stored stay of a peer; `user` is a keyed hash, `past` are earlier roles, each with its end."""
 
     joined: int
     left: int | None
@@ -72,7 +72,7 @@ class StayRow(msgspec.Struct, array_like=True, gc=False):
 
 
 class SessionRow(msgspec.Struct, gc=False):
-    """A session as it is kept here."""
+    """A stored session."""
 
     id: str
     room_id: str
@@ -82,7 +82,7 @@ class SessionRow(msgspec.Struct, gc=False):
 
 
 class JobRow(msgspec.Struct, gc=False):
-    """A recording or stream as it is kept here; `known` tells whether the live state has it, `None` that it does not tell."""
+    """A stored recording or stream; `known` says whether the live state has it, `None` if the state does not show that."""
 
     kind: str
     job: Job
@@ -90,22 +90,22 @@ class JobRow(msgspec.Struct, gc=False):
 
     @property
     def room_id(self) -> str:
-        """The room that it is of."""
+        """The id of its room."""
         return self.job.room_id
 
     @property
     def started(self) -> int:
-        """From when on there is something of it (µs): when it was asked for."""
+        """When it was requested (µs)."""
         return self.job.created
 
     @property
     def ended(self) -> int | None:
-        """When its record became the last one (µs); `None` while it is open."""
+        """When its record last changed (µs); `None` while it is open."""
         return None if self.job.ended is None else self.job.changed
 
 
 class Series(msgspec.Struct, gc=False):
-    """A set of counters: of an account's sessions (`role` is empty), or of its peers in one role; there since `first` (µs)."""
+    """A set of counters, which begins at `first` (µs): of an account's sessions (`role` is empty), or of its peers in one role."""
 
     role: str
     first: int
@@ -119,13 +119,13 @@ _decode_spans = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
 
 
 class Work:
-    """A work file, new or of an earlier run.  Raises `sqlite3.Error` where it cannot be used, or another run uses it."""
+    """A work file, new or from an earlier run.  Raises `sqlite3.Error` if it cannot be used, or another run uses it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         new = not path.exists()
         if new:
-            # Before SQLite comes: what is in it is nobody else's business.
+            # Created before SQLite opens it, so that only its owner may read it.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -138,18 +138,18 @@ class Work:
         self._key = self.noted("key")
 
     def close(self) -> None:
-        """Closes it; it may be opened again."""
+        """Closes the file, which may be opened again."""
         self._db.close()
 
     def remove(self) -> None:
-        """Closes it for good."""
+        """Closes and deletes the file."""
         self.close()
         for name in (self.path, Path(f"{self.path}-wal"), Path(f"{self.path}-shm")):
             name.unlink(missing_ok=True)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All of what is done within, or nothing."""
+        """A transaction."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -160,18 +160,18 @@ class Work:
             raise
 
     def note(self, **values: bytes) -> None:
-        """Keeps some values under their names."""
+        """Stores values by name."""
         self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
 
     def noted(self, name: str) -> bytes:
-        """A value that was kept; empty when none was."""
+        """A stored value; empty if there is none."""
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return bytes(row[0]) if row is not None else b""
 
-    # -- what is read -------------------------------------------------------------------------------------------------
+    # -- records ------------------------------------------------------------------------------------------------------
 
     def put_sessions(self, sessions: Iterable[tuple[Session, Mapping[str, str], Past]]) -> None:
-        """Sessions with their peers' user ids and earlier roles, by peer; one that is there already is replaced."""
+        """Stores sessions with their peers' user ids and earlier roles, by peer; replaces existing ones."""
         self._db.executemany(
             "INSERT OR REPLACE INTO session (id, room, started, ended, stays) VALUES (?, ?, ?, ?, ?)",
             ((found.id, found.room_id, found.started, found.ended, self._stays(found, users, past)) for found, users, past in sessions),
@@ -195,21 +195,21 @@ class Work:
         return int(self._db.execute("SELECT (SELECT count(*) FROM session) + (SELECT count(*) FROM job)").fetchone()[0])
 
     def unnamed_rooms(self) -> list[str]:
-        """Rooms that have sessions or jobs and are not known yet."""
+        """Rooms with sessions or jobs whose names are not known yet."""
         rows = self._db.execute(
             "SELECT room FROM (SELECT room FROM session UNION SELECT room FROM job) WHERE room NOT IN (SELECT id FROM room)"
         )
         return [row[0] for row in rows]
 
     def put_rooms(self, rooms: Iterable[KnownRoom]) -> None:
-        """What 100ms says of rooms."""
+        """Stores 100ms's answers about rooms."""
         self._db.executemany(
             "INSERT OR REPLACE INTO room VALUES (?, ?, ?, ?, ?, ?, ?)",
             ((room.id, room.name, room.template, room.template_id, room.region, room.enabled, room.exists) for room in rooms),
         )
 
     def room(self, room_id: str) -> KnownRoom | None:
-        """What is known of a room."""
+        """The stored answer about a room."""
         columns = "id, name, template, template_id, region, enabled, exists_there"
         row = self._db.execute(f"SELECT {columns} FROM room WHERE id = ?", (room_id,)).fetchone()  # noqa: S608 (our own names)
         if row is None:
@@ -218,14 +218,14 @@ class Work:
         return KnownRoom(found_id, name, template, template_id, region, bool(enabled), bool(exists), 1)
 
     def put_jobs(self, rows: Iterable[JobRow]) -> None:
-        """Recordings and streams; one that is there already is replaced."""
+        """Stores recordings and streams; replaces existing ones."""
         self._db.executemany(
             "INSERT OR REPLACE INTO job (kind, id, room, created, record, known) VALUES (?, ?, ?, ?, ?, ?)",
             ((row.kind, row.job.id, row.room_id, row.started, _encode_stays(row.job), row.known) for row in rows),
         )
 
     def jobs(self) -> Iterator[JobRow]:
-        """All recordings and streams, in order of when they were asked for."""
+        """All recordings and streams, in order of their requests."""
         for kind, record, known in self._db.execute("SELECT kind, record, known FROM job ORDER BY created"):
             yield JobRow(kind, _decode_job(record), None if known is None else bool(known))
 
@@ -233,41 +233,41 @@ class Work:
         """All sessions, in order of their starts."""
         return self._sessions("1 ORDER BY started")
 
-    # -- how it is arranged -------------------------------------------------------------------------------------------
+    # -- the arrangement ----------------------------------------------------------------------------------------------
 
     def begin_arrangement(self) -> None:
         """Forgets an earlier arrangement."""
         self._db.executescript(_ARRANGED)
 
     def end_arrangement(self) -> None:
-        """Puts everything that has been arranged in order."""
+        """Creates the indexes that sort the arrangement."""
         for index in _INDEXES:
             self._db.execute(index)
 
     def account_number(self, account: Account) -> int:
-        """The number of an account, which it is given when it is first asked for."""
+        """The number of an account, assigned at the first call."""
         self._db.execute("INSERT OR IGNORE INTO account (kind, name) VALUES (?, ?)", account)
         return int(self._db.execute("SELECT id FROM account WHERE kind = ? AND name = ?", account).fetchone()[0])
 
     def accounts(self) -> Iterator[tuple[int, Account]]:
-        """Every account with its number, in an order that stays the same."""
+        """Every account with its number, always in the same order."""
         for number, kind, name in self._db.execute("SELECT id, kind, name FROM account ORDER BY kind, name").fetchall():
             yield number, Account(kind, name)
 
     def belongs(self, owners: Iterable[tuple[int, bool, str]]) -> None:
-        """Sessions (their ids last) belong to these accounts; whether the live counters count them."""
+        """Assigns sessions (ids last) to accounts, and stores whether the live counters count them."""
         self._db.executemany("UPDATE session SET account = ?, counted = ? WHERE id = ?", owners)
 
     def jobs_belong(self, owners: Iterable[tuple[int, bool, str, str]]) -> None:
-        """Jobs (their kinds and ids last) belong to these accounts; whether the live counters count them."""
+        """Assigns jobs (kinds and ids last) to accounts, and stores whether the live counters count them."""
         self._db.executemany("UPDATE job SET account = ?, counted = ? WHERE kind = ? AND id = ?", owners)
 
     def put_events(self, rows: Iterable[tuple[int, str, int, int, int, int | None, int]]) -> None:
-        """Events, each with its account and role before it."""
+        """Stores events, each after its account and role."""
         self._db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def add_series(self, rows: Iterable[tuple[int, str, int, int, int]]) -> None:
-        """Series: account, role, since when, and what is to be added to their base."""
+        """Stores series: account, role, beginning, and what to add to their base."""
         self._db.executemany(
             "INSERT INTO series VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
             " first = min(first, excluded.first), count = count + excluded.count, micros = micros + excluded.micros",
@@ -275,7 +275,7 @@ class Work:
         )
 
     def put_spans(self, rows: Iterable[tuple[int, list[tuple[int, int]]]]) -> None:
-        """When each account's series are shown: added to what there is, in order of time."""
+        """Adds the times at which each account's series are shown, in order of time."""
         for account, added in rows:
             spans: list[tuple[int, int]] = []
             for first, last in self.spans(account) + added:
@@ -296,32 +296,32 @@ class Work:
         return [Series(role, first, Base(count, micros)) for role, first, count, micros in rows]
 
     def events(self, account: int, role: str) -> Iterator[Event]:
-        """What begins and ends in a series, in order of time, ends first."""
+        """The beginnings and ends in a series, in order of time; at the same moment, ends come first."""
         query = "SELECT at, change, moment, user, number FROM event WHERE account = ? AND role = ? ORDER BY at, change"
         return map(Event._make, self._db.execute(query, (account, role)))
 
     def first_jobs(self, kind: str) -> dict[int, int]:
-        """When the first job of a kind was asked for (µs), by account."""
+        """When the first job of a kind was requested (µs), by account."""
         query = "SELECT account, min(created) FROM job WHERE kind = ? AND account IS NOT NULL GROUP BY account"
         return dict(self._db.execute(query, (kind,)))
 
     def jobs_of(self, kind: str, account: int | None = None, *, counted: bool = True) -> Iterator[Job]:
-        """An account's jobs of a kind, or those of all accounts, in order of time: all, or those that the live counters leave out."""
+        """The jobs of a kind of one account, or of all, in order of time: all of them, or those that the live counters leave out."""
         whose, values = ("account IS NOT NULL", (kind,)) if account is None else ("account = ?", (kind, account))
         only = "" if counted else " AND counted = 0"
         query = f"SELECT record FROM job WHERE kind = ? AND {whose}{only} ORDER BY created"  # noqa: S608 (our own words)
         return (_decode_job(record) for (record,) in self._db.execute(query, values))
 
     def stretches(self, account: int) -> Iterator[tuple[int, int | None]]:
-        """An account's sessions: from when to when, in order of their starts."""
+        """The starts and ends of an account's sessions, in order of their starts."""
         return iter(self._db.execute("SELECT started, ended FROM session WHERE account = ? ORDER BY started", (account,)))
 
     def firsts(self) -> dict[str, int]:
-        """Since when there is anything in each role (µs); under the empty one, any session."""
+        """The beginning of the first series of each role (µs); the empty role stands for sessions."""
         return dict(self._db.execute("SELECT role, min(first) FROM series GROUP BY role ORDER BY role"))
 
     def ended(self, *, counted: bool = True) -> Iterator[SessionRow]:
-        """Sessions that are some account's and have ended, in order of their ends: all, or those that the live counters leave out."""
+        """Ended sessions that have an account, in order of their ends: all, or those that the live counters leave out."""
         only = "" if counted else " AND counted = 0"
         return self._sessions(f"account IS NOT NULL AND ended IS NOT NULL{only} ORDER BY ended")
 

@@ -1,4 +1,4 @@
-"""The work file as OpenMetrics: each family at one place, each series in order of time, whatever its length."""
+"""Writes the work file as OpenMetrics: each family in one place, each series in order of time, whatever its length."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from exporter.times import SECOND
 
 _END = b"# EOF\n"
 _KEEP_EVERY = 32 * 1024 * 1024
-"""Bytes after which it is noted how far writing has come."""
+"""The progress is saved each time this many bytes have been written."""
 
 _Count = Callable[[Iterable[Event], Iterable[range]], Iterator[tuple[range, int]]]
 _Reading = Callable[[Tally, int], str]
@@ -60,11 +60,11 @@ FAMILIES = tuple(
     for family in ACCOUNT_FAMILIES + WORKSPACE_FAMILIES
     if family.name in {*_SESSION_COUNTERS, *_ROLE_COUNTERS, _START, _PEAK, _USERS, _INFO, *_HISTOGRAMS}
 )
-"""What is written: what follows from the sessions' records, but for sums that start over with the calendar."""
+"""The families that are written: those that follow from the sessions' records, except sums that start over with the calendar."""
 
 
 class Forecast(NamedTuple):
-    """What writing will come to: series, samples, bytes."""
+    """The forecast numbers of series, samples and bytes."""
 
     series: int
     samples: int
@@ -72,14 +72,14 @@ class Forecast(NamedTuple):
 
 
 class Written(msgspec.Struct):
-    """How much of the file is there: whole blocks, and their bytes."""
+    """How much of the file is written: complete blocks, and their bytes."""
 
     blocks: int = 0
     size: int = 0
 
 
 class Writer:
-    """Writes what a work file holds of a workspace, as it is planned."""
+    """Writes a work file's data of a workspace, according to a plan."""
 
     def __init__(self, work: Work, plan: Plan, scope: Scope) -> None:
         self._work = work
@@ -91,7 +91,7 @@ class Writer:
         self._jobs = JobsWriter(work, self._naming, plan.start, plan.step, plan.jobs)
 
     def forecast(self) -> Forecast:
-        """What it will come to, without writing it."""
+        """The forecast, without writing anything."""
         series = samples = size = 0
         for block in self._blocks():
             series += block.series
@@ -100,7 +100,7 @@ class Writer:
         return Forecast(series, samples, size)
 
     def write(self, path: Path, told: Callable[[int], None]) -> None:
-        """Writes the file, from where an interrupted run has come to; `told` learns of its size.  Raises `OSError`."""
+        """Writes the file, continuing an interrupted run; calls `told` with its size.  Raises `OSError`."""
         work = self._work
         done = msgspec.json.decode(work.noted("written") or b"{}", type=Written)
         with path.open("r+b" if done.size else "wb") as out:
@@ -121,7 +121,7 @@ class Writer:
             out.write(_END)
             _make_durable(out.fileno(), out.flush)
 
-    # -- what is written, in which order ------------------------------------------------------------------------------
+    # -- the order of the blocks --------------------------------------------------------------------------------------
 
     def _blocks(self) -> Iterator[Block]:
         for family in FAMILIES:
@@ -180,10 +180,10 @@ class Writer:
         return chunks([f"{prefix}{seconds(started)} {step}\n"] for step, started in found)
 
     def _together(self, prefix: str, number: int, steps: list[range], count: _Count) -> Iterator[bytes]:
-        """What is counted over all roles of people."""
+        """The values that are counted over all roles of people."""
         people = (series.role for series in self._work.series(number) if series.role and series.role not in self._bots)
         roles = (self._work.events(number, role) for role in people)
-        events = merge(*roles, key=itemgetter(0, 1))  # not by more: a user may be unknown
+        events = merge(*roles, key=itemgetter(0, 1))  # not by further fields: a user may be `None`
         return chunks(same(prefix, str(value), run) for run, value in count(events, steps))
 
     def _info(self, account: Account, labels: str, steps: list[range]) -> Iterator[Block]:
@@ -231,7 +231,7 @@ class Writer:
         return chunks(lines())
 
     def _observations(self, sessions: Iterable[SessionRow], kind: str, role: str) -> Iterator[tuple[int, int]]:
-        """What is observed when sessions end, as (moment, value)."""
+        """The observations at the ends of sessions, as (moment, value)."""
         for session in sessions:
             ended = session.ended
             assert ended is not None
