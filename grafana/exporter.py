@@ -90,6 +90,7 @@ _POLLS = RowPlan(
                 "skipped": per_minute("hms_exporter_polls_skipped_total", WORKSPACE),
             },
             unit=PER_MINUTE,
+            colors={"ended": "blue", "of those incomplete": "orange", "skipped": "red"},
         ),
         lines(
             "Age of the data",
