@@ -2,7 +2,8 @@
 
 It prints its port, then answers each line of its input with a line: `cpu` with the CPU seconds used so far, `change SHARE` when
 the pages of the next poll are made, in which this share of the sessions has changed, `poll` when that poll has begun, `busy` with
-whether it still runs, `spend` with the CPU seconds of a whole poll.
+whether it still runs, `spend` with the CPU seconds of a whole poll and of compressing its page, which is a part of the poll or of the
+first scrape after it.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def main() -> None:
                 _tell(1)
             elif line == "spend\n":
                 before = time.process_time()
-                rig.poll()
+                rig.poll_and_compress()
                 _tell(time.process_time() - before)
             else:
                 _tell(int(poll.is_alive()))
