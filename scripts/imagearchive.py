@@ -1,6 +1,6 @@
 """Rewrites an image's archive (`docker save`'s form) without what differs from build to build.
 
-These are the names of the build's containers, and the time of the build: what is later than the commit gets its time.
+These are the names of the build's containers, and the time of the build: what is later than the epoch gets its time.
 A layer in which nothing is later stays as it is.  It runs with the standard library alone.
 """
 

@@ -241,6 +241,31 @@ def test_what_differs_from_commit_to_commit_comes_last_so_that_layers_stay() -> 
     assert not texts(BUILD, "ARG")
 
 
+@pytest.mark.parametrize(("changed", "later"), [("docs/a.md", False), ("exporter/b.py", True)])
+def test_a_commit_that_changes_nothing_in_the_image_leaves_its_layers_as_they_were(tmp_path: Path, changed: str, later: bool) -> None:
+    """Engines write the time that they are given into each file of a layer."""
+    program(tmp_path / "bin", "buildah", 'printf "%s\\n" "$@"')
+    folder = tmp_path / "clone"
+    for name in ("scripts/image", ".dockerignore", "Dockerfile", "exporter/__init__.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+
+    def commit_and_build(moment: int) -> tuple[str, str]:
+        author = {f"GIT_{who}_{what}": "a" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        dates = {"GIT_AUTHOR_DATE": f"{moment} +0000", "GIT_COMMITTER_DATE": f"{moment} +0000"}
+        environ = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "HOME": str(tmp_path), "IMAGE_ENGINE": "buildah", **author, **dates}
+        for command in (["git", "init", "-q"], ["git", "add", "."], ["git", "commit", "-qm", "x"]):
+            subprocess.run(command, cwd=folder, env=environ, check=True)
+        ran = subprocess.run([folder / "scripts/image"], env=environ, capture_output=True, text=True, check=True).stdout.splitlines()
+        (created,) = [line.partition("=")[2] for line in ran if line.startswith("HMS_EXPORTER_CREATED=")]
+        return ran[ran.index("--timestamp") + 1], created
+
+    assert commit_and_build(1_700_000_000) == ("1700000000", "2023-11-14T22:13:20Z")
+    (folder / changed).parent.mkdir(exist_ok=True)
+    (folder / changed).write_text("")
+    assert commit_and_build(1_700_000_060) == ("1700000060" if later else "1700000000", "2023-11-14T22:14:20Z")
+
+
 @pytest.mark.parametrize("label", ["title", "description", "licenses", "version", "revision", "source", "created"])
 def test_the_image_bears_the_usual_labels(label: str) -> None:
     assert f"org.opencontainers.image.{label}=" in " ".join(texts(FINAL, "LABEL"))
