@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
 import json
 import os
@@ -120,33 +122,80 @@ def test_checksums_are_as_sha256sum_reads_them(tmp_path: Path) -> None:
     assert checked.stdout == "a: OK\nb: OK\n"
 
 
-def test_an_images_archive_keeps_its_layers_and_loses_its_containers_names(tmp_path: Path) -> None:
-    def saved(hostname: str) -> bytes:
-        config = {
-            "config": {"Hostname": hostname, "Image": "", "User": "65532"},
-            "container": hostname,
-            "rootfs": {"diff_ids": ["sha256:1"]},
-        }
-        files = {
-            "layer.tar": b"a layer",
-            "config.json": json.dumps(config).encode(),
-            "manifest.json": json.dumps([{"Config": "config.json", "RepoTags": ["hms-exporter:1"], "Layers": ["layer.tar"]}]).encode(),
-            "repositories": hostname.encode(),
-        }
-        path = tmp_path / hostname
-        with tarfile.open(path, "w") as archive:
-            for name, content in files.items():
-                entry = tarfile.TarInfo(name)
-                entry.size = len(content)
-                archive.addfile(entry, io.BytesIO(content))
-        imagearchive.rewrite(path)
-        return path.read_bytes()
+EPOCH = 1_700_000_000
 
-    assert saved("one") == saved("two")
-    with tarfile.open(tmp_path / "one") as archive:
-        names = archive.getnames()
-        (image,) = json.load(archive.extractfile("manifest.json") or io.BytesIO())
-        assert (archive.extractfile("layer.tar") or io.BytesIO()).read() == b"a layer"
-        config = json.load(archive.extractfile(image["Config"]) or io.BytesIO())
-    assert names == ["layer.tar", image["Config"], "manifest.json"]
-    assert config == {"config": {"User": "65532"}, "rootfs": {"diff_ids": ["sha256:1"]}}
+
+def layer(time: int) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, mtime in (("old", 1), ("new", time)):
+            entry = tarfile.TarInfo(name)
+            entry.mtime, entry.size, entry.uid, entry.mode = mtime, 4, 65532, 0o640
+            archive.addfile(entry, io.BytesIO(b"text"))
+    return packed.getvalue()
+
+
+def saved(path: Path, *, hostname: str, layers: list[bytes], created: str = "2023-11-14T22:13:20Z") -> tuple[list[str], dict[str, bytes]]:
+    """The tags and files of an archive as an engine saves it, after it is rewritten."""
+    config = {
+        "config": {"Hostname": hostname, "Image": "", "User": "65532"},
+        "container": hostname,
+        "created": created,
+        "history": [{"created": "1970-01-01T00:00:00Z"}, {"created": created}],
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:1"]},
+    }
+    names = [f"{hostname}-{index}/layer.tar" for index, _ in enumerate(layers)]
+    manifest = [{"Config": "config.json", "RepoTags": ["localhost/hms-exporter:1", "hms-exporter:1"], "Layers": names}]
+    files = {
+        **dict(zip(names, layers, strict=True)),
+        "config.json": json.dumps(config).encode(),
+        "manifest.json": json.dumps(manifest).encode(),
+        "repositories": hostname.encode(),
+    }
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    imagearchive.rewrite(path, EPOCH)
+    with tarfile.open(path) as archive:
+        found = {name: (archive.extractfile(name) or io.BytesIO()).read() for name in archive.getnames()}
+    (image,) = json.loads(found["manifest.json"])
+    assert list(found) == [*image["Layers"], image["Config"], "manifest.json"]
+    config = json.loads(found[image["Config"]])
+    assert [f"{digest.removeprefix('sha256:')}.tar" for digest in config["rootfs"]["diff_ids"]] == image["Layers"]
+    return image["RepoTags"], {"config": found[image["Config"]], **{name: found[name] for name in image["Layers"]}}
+
+
+def test_an_images_archive_loses_its_containers_names_and_the_name_that_only_one_engine_gives(tmp_path: Path) -> None:
+    one = saved(tmp_path / "one", hostname="one", layers=[layer(EPOCH)])
+    assert one == saved(tmp_path / "two", hostname="two", layers=[layer(EPOCH)])
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    tags, files = one
+    assert tags == ["hms-exporter:1"]
+    assert json.loads(files["config"])["config"] == {"User": "65532"}
+    assert "container" not in json.loads(files["config"])
+
+
+def test_an_images_archive_bears_the_time_of_the_commit_and_not_of_the_build(tmp_path: Path) -> None:
+    one = saved(tmp_path / "one", hostname="one", layers=[layer(EPOCH + 5)], created="2024-01-01T08:00:00.123456789Z")
+    assert one == saved(tmp_path / "two", hostname="one", layers=[layer(EPOCH + 99)], created="2025-01-01T08:00:00.123456789Z")
+    config, text = one[1].values()
+    assert json.loads(config)["created"] == "2023-11-14T22:13:20Z"
+    assert [step["created"] for step in json.loads(config)["history"]] == ["1970-01-01T00:00:00Z", "2023-11-14T22:13:20Z"]
+    with tarfile.open(fileobj=io.BytesIO(text)) as archive:
+        assert [(entry.name, entry.mtime, entry.uid, entry.mode) for entry in archive] == [
+            ("old", 1, 65532, 0o640),
+            ("new", EPOCH, 65532, 0o640),
+        ]
+
+
+def test_a_layer_of_an_images_archive_stays_as_it_is_where_nothing_is_later(tmp_path: Path) -> None:
+    base = layer(7)
+    _, files = saved(tmp_path / "one", hostname="one", layers=[base, layer(EPOCH + 1)])
+    assert files[f"{hashlib.sha256(base).hexdigest()}.tar"] == base
+
+
+def test_a_layer_that_the_engine_compresses_is_the_same_layer(tmp_path: Path) -> None:
+    one = saved(tmp_path / "one", hostname="one", layers=[layer(7)])
+    assert one == saved(tmp_path / "two", hostname="one", layers=[gzip.compress(layer(7))])
