@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from exporter.simulator import Fault, SimulatedApi, World
+from exporter import cli
+from exporter.config.config import CollectConfig, LimitsConfig, RoomsByName
+from exporter.simulator import Fault, Room, SimulatedApi, World
 from exporter.simulator.jobs import KINDS
 from exporter.times import HOUR, MINUTE, SECOND
 from lab.beside import BesideBench
 from tests.commands.test_backfill import END, NOW, START, STEP, Bench
 from tests.polling.test_jobs import METRICS
+from tests.postgres import server
 from tests.programs import require
 
 _COUNTS = ("requested", "started", "completed", "failed")
@@ -47,16 +55,20 @@ def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
         yield Bench(tmp_path, world, api)
 
 
-def truth(world: World, now: int) -> dict[str, float]:
-    """What has truly become of all jobs by then, by series."""
+def own_series(room: Room) -> str:
+    return f'room_id="{room.id}",room="{room.name_at(NOW)}"'
+
+
+def truth(world: World, now: int, series: Callable[[Room], str] = own_series) -> dict[str, float]:
+    """What has truly become of all jobs by then, by series; `series` are a room's labels."""
     true = world.jobs_truth(now)
-    found: dict[str, float] = {}
+    found: defaultdict[str, float] = defaultdict(float)
     for kind, (one, many) in METRICS.items():
         for room in world.rooms:
-            labels = f'{{workspace="w",room_id="{room.id}",room="{room.name_at(now)}"}}'
+            labels = f'{{workspace="w",{series(room)}}}'
             for name in _COUNTS:
-                found[f"hms_{many}_{name}_total{labels}"] = getattr(true, name)[kind, room.id]
-            found[f"hms_{one}_seconds_total{labels}"] = true.us[kind, room.id] / SECOND
+                found[f"hms_{many}_{name}_total{labels}"] += getattr(true, name)[kind, room.id]
+            found[f"hms_{one}_seconds_total{labels}"] += true.us[kind, room.id] / SECOND
         for name, values in (("start_delay", true.start_delays), ("processing", true.processing)):
             found[f'hms_{one}_{name}_seconds_count{{workspace="w"}}'] = len(values.get(kind, []))
             found[f'hms_{one}_{name}_seconds_sum{{workspace="w"}}'] = sum(values.get(kind, [])) / SECOND
@@ -85,12 +97,15 @@ def test_every_step_rises_as_the_truth_does(bench: Bench) -> None:
     assert compared > 1000
 
 
-def live(bench: Bench, folder: Path, end: int) -> dict[str, float]:
-    """A live exporter that begins there: what its first poll publishes.  It goes on for a while."""
+def live(bench: Bench, folder: Path, end: int, **options: Any) -> dict[str, float]:
+    """A live exporter that begins there: what it publishes once it has read all that counts.  It goes on for a while."""
     folder.mkdir()
-    exporter = BesideBench(folder, bench.world, now=end)
+    exporter = BesideBench(folder, bench.world, now=end, **options)
     try:
-        first = exporter.poll()
+        exporter.poll()
+        for _ in range(5):
+            exporter.poll()  # what is left of the past
+        first = exporter.look()
         for _ in range(5):
             exporter.poll(300)
     finally:
@@ -99,20 +114,100 @@ def live(bench: Bench, folder: Path, end: int) -> dict[str, float]:
     return of_jobs(first)
 
 
-def test_the_live_counters_go_on_from_where_the_past_ends(bench: Bench, tmp_path: Path) -> None:
-    """Jobs are running, starting and being composed then; nothing falls, and the rise is the truth's."""
-    first = live(bench, tmp_path / "live", END)
-    assert bench.run(end=None) == 0
+def joins(bench: Bench, first: dict[str, float], series: Callable[[Room], str] = own_series) -> None:
+    """Nothing falls where the live counters go on from the past, and the rise is the truth's."""
     written = bench.samples()
     last = max(written)
     assert last == END // SECOND - STEP
-    before, after = truth(bench.world, last * SECOND), truth(bench.world, END)
+    before, after = truth(bench.world, last * SECOND, series), truth(bench.world, END, series)
     past, compared = of_jobs(written[last]), 0
     for key in past.keys() & first.keys():
         assert first[key] - past[key] == pytest.approx(after[key] - before[key], abs=1e-6), key
         compared += 1
     assert compared >= 15
     assert any(first.values())
+
+
+def test_the_live_counters_go_on_from_where_the_past_ends(bench: Bench, tmp_path: Path) -> None:
+    """Jobs are running, starting and being composed then."""
+    first = live(bench, tmp_path / "live", END)
+    assert bench.run(end=None) == 0
+    joins(bench, first)
+
+
+@pytest.mark.parametrize("since", [START - HOUR, START + HOUR], ids=["before the range", "within it"])
+def test_live_counters_that_begin_in_the_past_go_on_from_it(bench: Bench, tmp_path: Path, since: int) -> None:
+    """They have read all of it before they are scraped, and the past has their zero."""
+    begun = datetime.fromtimestamp(since / SECOND, UTC)
+    first = live(bench, tmp_path / "live", END, since=begun)
+    assert bench.run(end=None, more=f"poll: {{since: {begun:%Y-%m-%dT%H:%M:%SZ}}}") == 0
+    joins(bench, first)
+
+
+def test_the_past_of_groups_is_that_of_their_rooms(bench: Bench, tmp_path: Path) -> None:
+    first = live(bench, tmp_path / "live", END, rooms=[RoomsByName(re.compile("[ab].*"), "both")])
+    assert bench.run(end=None, rooms=', rooms: [{match: "[ab].*", group: both}]') == 0
+    joins(bench, first, lambda room: 'room="both"')
+
+
+def test_with_more_rooms_than_series_the_sum_of_all_goes_on_from_the_past(bench: Bench, tmp_path: Path) -> None:
+    """In the past the room that came first has series of its own, live the busiest: so single series need not join."""
+    first = live(bench, tmp_path / "live", END, limits=LimitsConfig(max_rooms=1))
+    assert bench.run(end=None, more="limits: {max_rooms: 1}") == 0
+    written = bench.samples()
+    last = max(written)
+    before, after = (summed(truth(bench.world, now)) for now in (last * SECOND, END))
+    past, live_sums = summed(of_jobs(written[last])), summed(first)
+    assert sum('room="_other"' in key for key in written[last]) > 0
+    assert past.keys() == after.keys() <= live_sums.keys()
+    for name in past:
+        assert live_sums[name] - past[name] == pytest.approx(after[name] - before[name], abs=1e-6), name
+
+
+def summed(sample: dict[str, float]) -> dict[str, float]:
+    """By name, over all rooms."""
+    found: defaultdict[str, float] = defaultdict(float)
+    for key, value in sample.items():
+        found[key.partition("{")[0]] += value
+    return dict(found)
+
+
+def test_a_kind_that_was_turned_on_later_has_a_longer_past(bench: Bench, tmp_path: Path) -> None:
+    """Sessions were counted for half an hour by then."""
+    folder = tmp_path / "live"
+    folder.mkdir()
+    off = CollectConfig(recordings=False, live_streams=False, external_streams=False)
+    exporter = BesideBench(folder, bench.world, now=END - 30 * MINUTE, collect=off)
+    try:
+        for _ in range(30):
+            exporter.poll(60)
+        exporter.config = replace(exporter.config, collect=CollectConfig(interval=30.0))
+        exporter.poller.configure(exporter.workspace, exporter.config, exporter.api)
+        assert exporter.now == END
+        first = of_jobs(exporter.poll())
+        exporter.poll(300)
+    finally:
+        exporter.close()
+    (folder / "state.db").rename(bench.folder / "state.db")
+    assert bench.run(end=None) == 0
+    joins(bench, first)
+
+
+@pytest.mark.slow
+def test_the_state_may_be_in_postgresql(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = live(bench, tmp_path / "live", END)
+    assert bench.run(end=None) == 0
+    wanted = bench.samples()
+    bench.output.unlink()
+    with server() as postgres:
+        url = postgres.database("backfill")
+        assert cli.main(["state", "copy", os.fspath(bench.folder / "state.db"), url]) == 0
+        written = bench.config()
+        written.write_text(written.read_text().replace(f"path: '{bench.folder}/state.db'", f"url: '{url}'"))
+        monkeypatch.setattr(bench, "config", lambda *_: written)
+        assert bench.run(end=None) == 0
+    assert bench.samples() == wanted
+    joins(bench, first)
 
 
 def test_promtool_takes_the_file(bench: Bench) -> None:
