@@ -144,9 +144,9 @@ class AccountState:
         """The published values that are held above the truth: by role (`""`: sessions), one bit for each of its three values."""
         self.touched = True
         self._steady: tuple[int, Calendar] | None = None
-        """As of when the published times were worked out, if from then on they rise in proportion to time until a record is new."""
+        """The time as of which the published times were worked out, if they grow in proportion to time until the next new record."""
         self._rising: list[tuple[RoleTotals, int]] | None = None
-        """The roles whose times rise so, and how many are connected in each; worked out when it is first needed."""
+        """The roles whose times grow that way, with the number of connected peers; worked out when first needed."""
         self.version = 0
         """Increases when a published value changes, except values that only move with time."""
         self.moved = 0
@@ -158,7 +158,7 @@ class AccountState:
         return bool(self.sessions or self.run_by)
 
     def worked_out(self, held: tuple[tuple[str, int], ...], now: int, today: Calendar) -> None:
-        """What is published is the truth of `now`, or is held above it as told."""
+        """Notes that the published values are the truth as of `now`, or the `held` values above it."""
         self.held = held
         self.touched = False
         self.moved += 1
@@ -170,9 +170,9 @@ class AccountState:
         self._rising = None
 
     def go_on(self, now: int, today: Calendar) -> bool:
-        """Moves what is published on to `now` if nothing but time has gone on, and returns whether that is so.
+        """Moves the published values on to `now` if nothing but time has changed; returns whether it could.
 
-        Then each time rises by the time that has passed, times the sessions or peers that spend it.
+        Each time then grows by the elapsed time, multiplied by the number of sessions or peers.
         """
         if self._steady is None or self.touched or self._steady[1] != today:
             return False

@@ -48,7 +48,7 @@ class CollectingPoller(WorkspacePoller):
         self._sites: dict[str, Site] = {}
         self._store = store
         self._unshown = False
-        """Whether something has been read that is not published yet."""
+        """Whether data has been read that is not published yet."""
         super().__init__(workspace, config, store, *arguments, **more)
         self._publisher.beside, self._publisher.metered = self._sections_beside, self._meters
 
@@ -82,7 +82,7 @@ class CollectingPoller(WorkspacePoller):
         self._enter_accounts()
 
     def configure(self, workspace: WorkspaceConfig, config: Config, api: Api) -> None:
-        """Takes over a configuration, between two polls; nothing counted is touched."""
+        """Applies a configuration between two polls; counters keep their values."""
         self._beside_client.close()
         super().configure(workspace, config, api)
         try:
@@ -137,18 +137,18 @@ class CollectingPoller(WorkspacePoller):
             self._read_names_beside(left.asking.until)
 
     def _at_work(self) -> list[AtWork]:
-        """The collectors, in the order in which they are read when they are due together."""
+        """The collectors, in the order in which they are read if they are due together."""
         return list(self._sites.values())
 
     def _asking(self, started: float) -> Asking:
-        """What is left of a poll for what is read beside it; one that has outlasted its interval has the rest of the next one too."""
+        """The time that a poll leaves for collectors; a poll that took longer than its interval also uses the rest of the next one."""
         interval = self._config.poll.interval
         until = started + ((self._monotonic() - started) // interval + _SHARE) * interval
         self._beside_client.end_by(time.monotonic() + until - self._monotonic())
         return Asking(self._beside_client, until, self._pause, self._monotonic)
 
     def _show_read(self) -> None:
-        """Publishes what has been read and is not shown yet."""
+        """Publishes data that has been read and is not published yet."""
         if self._unshown and not self.api.stopped.is_set():
             self._publisher.publish_beside(self.ledger, self.rooms, durable=self._durable)
         self._unshown = False
@@ -182,7 +182,7 @@ class CollectingPoller(WorkspacePoller):
         self._tell_of(work)
 
     def _read_rest(self, left: TimeLeft) -> None:
-        """Reads what is left of the past, as far as the time allows."""
+        """Reads more of the past, as far as the time allows."""
         asking, stopped = left.asking, self.api.stopped
         for site in self._sites.values():
             read = False

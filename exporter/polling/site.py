@@ -21,27 +21,27 @@ _TELL_AGAIN = 60.0
 _LEAST = 0.1
 """The part of a poll's interval that must be left for a collector to begin."""
 _ENOUGH = 0.25
-"""The part of it that a read must have had for the end of the poll's time to say anything about 100ms."""
+"""A read that is cut short by the end of the poll's time counts against 100ms only if it had at least this part of an interval."""
 
 
 class TimeLeft(NamedTuple):
-    """What a poll that began at `started` has left for collectors."""
+    """The time that a poll which began at `started` leaves for collectors."""
 
     asking: Asking
     started: float
     interval: float
 
     def suffices(self, turn: Turn) -> bool:
-        """Whether another collector may begin: what would be cut short waits for the next poll, and does not fail."""
+        """Whether another collector may begin: one that would be cut short waits for the next poll, and does not fail."""
         left = self.asking.until - self.asking.monotonic()
         return left >= _LEAST * self.interval or (left > 0 and turn.is_late(self.started))
 
     def was_little(self, begun: float) -> bool:
-        """Whether a read that began then had too little of it."""
+        """Whether a read that began at `begun` had too little time."""
         return self.asking.until - begun < _ENOUGH * self.interval
 
     def failed(self, turn: Turn, fault: str | ApiError | None, begun: float) -> None:
-        """A turn that began then did not read everything; the end of the poll's time is no fault, unless that goes on."""
+        """Notes that a turn that began at `begun` did not read everything; running out of time is a fault only if it keeps happening."""
         little = self.was_little(begun)
         if isinstance(fault, Forbidden | NotFound):
             turn.silenced(self.started, str(fault))

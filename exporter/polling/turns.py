@@ -16,9 +16,9 @@ _SHOWN_INTERVALS = 3
 _LONGEST_BACKOFF = 8
 """A failing collector is tried again after at most this many intervals."""
 _MOST_CUTS = 3
-"""Reads in a row that the end of a poll's time may cut short, though they had time enough, until that is a fault."""
+"""After this many reads in a row that had enough time and were still cut short, it is a fault."""
 _LATE_INTERVALS = 3
-"""Intervals for which one that is due may go without its turn until it is late."""
+"""A due collector is late after this many intervals without a turn."""
 NO_TIME = "polls of sessions leave it too little time"
 _SLACK = 0.05
 """The tolerance for a late poll, as a part of the poll's interval."""
@@ -54,21 +54,21 @@ class Turn:
         return started >= self.due - self._slack
 
     def is_late(self, started: float) -> bool:
-        """Whether polls have left it no time for long: then it takes what little there is."""
+        """Whether polls have left it no time for long: then it uses whatever time is left."""
         since = self._without_time_since
         return since is not None and started - since >= _LATE_INTERVALS * self._interval
 
     def waited(self, started: float) -> None:
-        """It was due, and that poll left it too little time: it stays due, so its turn comes before those of others."""
+        """It was due, but the poll left it too little time: it stays due, and goes before the others at the next poll."""
         if self._without_time_since is None:
             self._without_time_since = started
         if self.is_late(started) and self.state != "failing":
             self.state, self.reason = "waiting", NO_TIME
 
     def was_cut_short(self, *, enough: bool) -> bool:
-        """The end of a poll's time has cut it short, which says nothing about 100ms; `False` where that has gone on for too long.
+        """Notes that the end of a poll's time cut it short; returns whether that may still be chance, and not a fault.
 
-        `enough`: it had much of an interval.  With less it waits, however often that happens.
+        `enough` says that it had a large part of an interval.  With less it just waits, and that never becomes a fault.
         """
         self._cuts += enough
         return self._cuts < _MOST_CUTS

@@ -57,7 +57,7 @@ class Section:
         return self._openmetrics if self._openmetrics is not None and fmt is OPENMETRICS else self
 
     def take_over(self, before: Section) -> None:
-        """Keeps of an earlier section what was worked out for the same text."""
+        """Reuses the results of an earlier section with the same text."""
         if self.text == before.text:
             self.text, self._packed = before.text, before._packed
         if self._openmetrics is not None and before._openmetrics is not None:

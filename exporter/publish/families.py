@@ -52,9 +52,9 @@ class AccountFamily(Family):
 
 @dataclass(frozen=True, kw_only=True)
 class MovingFamily(Family):
-    """A family of times that rise while nobody comes or goes.
+    """A family of times that grow even if nobody joins or leaves.
 
-    Each line is one of `starts`, which stay the same as long as the labels do, and the time at the same place in `micros`.
+    Each line is one of `starts`, which change only with the labels, followed by the time at the same index in `micros`.
     """
 
     starts: Callable[[AccountView], list[str]]
@@ -106,7 +106,7 @@ def _room_info(of: AccountView) -> str:
 
 
 def _users_of_time(of: AccountView) -> list[tuple[str, RoleTotals]]:
-    """Labels and totals of the roles whose time is usage; none of `_other`'s, whose time is part of the workspace's own lines."""
+    """Labels and totals of the roles whose time is usage; empty for `_other`, whose time is part of the workspace's own lines."""
     return [] if of.state.account == OVERFLOW else [(labels, totals) for role, totals, labels in of.roles if role not in of.bots]
 
 

@@ -1,7 +1,7 @@
 """The lines of accounts and workspaces by family: finished bytes for the exposition.
 
 An account's lines are rendered again only when it has changed, because most of a large exposition stays the same from one poll
-to the next.  Where sessions run, time goes on in any case: the times of all such accounts are written together.
+to the next.  The times of running sessions always change: those of all accounts are rendered together.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COUNTERS = tuple((at, family) for at, family in enumerate(ACCOUNT_FAMILIES) if 
 
 
 class Moving(NamedTuple):
-    """Lines of a `MovingFamily`, as `time_lines` takes them."""
+    """Lines of a `MovingFamily`, as arguments of `time_lines`."""
 
     starts: list[bytes]
     micros: list[int]
@@ -53,9 +53,9 @@ class Columns:
         self._moving = [Moving([], [], []) for _ in _MOVING]
 
     def add(self, lines: AccountLines) -> None:
-        """An account more."""
+        """Adds an account."""
         self._texts.append(lines.texts)
-        for column, more in zip(self._moving, lines.moving, strict=False):  # nothing moves where no session runs
+        for column, more in zip(self._moving, lines.moving, strict=False):  # without a running session nothing moves
             column.starts.extend(more.starts)
             column.micros.extend(more.micros)
             column.ends.extend(more.ends)
@@ -71,7 +71,7 @@ class Columns:
 class AccountText:
     """An account's lines, cached from poll to poll; only changed families are rendered again.
 
-    In a room in which nobody came or went, only times change.  That is the usual case.
+    Usually nobody joins or leaves a room between two polls; then only times change.
     """
 
     __slots__ = ("_bots", "_created", "_key", "_moved", "_of", "_starts", "_texts", "_version")
@@ -85,10 +85,10 @@ class AccountText:
         self._version = self._moved = -1
         self._texts: Sequence[bytes] = ()
         self._starts: list[list[bytes]] = []
-        """Of the moving families, while a session runs."""
+        """The beginnings of the lines of moving families, while a session runs."""
 
     def lines(self, workspace: str, label: str, state: AccountState, known: KnownRoom | None) -> AccountLines:
-        """The lines; `label` is what the account is called."""
+        """The account's lines; `label` is its name."""
         key = (workspace, label, known, state, len(state.roles))
         if key != self._key:
             labels = account_labels(workspace, label, state.account)
@@ -111,7 +111,7 @@ class AccountText:
         return AccountLines(self._texts, [Moving(starts, family.micros(of), []) for starts, (_, family) in moving])
 
     def openmetrics(self, lines: AccountLines) -> AccountLines:
-        """These lines, the last ones, with those that tell when each counter began, which only OpenMetrics has."""
+        """The last lines, with those that show when each counter began, which only OpenMetrics has."""
         kept, created = self._created
         if kept is not self._key:
             roles = [(labels, totals.born) for _, totals, labels in self._of.roles]
@@ -127,7 +127,7 @@ class AccountText:
 
 
 def _with_moving(texts: Sequence[bytes], moving: Sequence[bytes]) -> list[bytes]:
-    """The texts with these of the moving families."""
+    """The texts, with those of the moving families replaced."""
     found = list(texts)
     for (at, _), text in zip(_MOVING, moving, strict=True):
         found[at] = text

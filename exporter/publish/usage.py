@@ -29,7 +29,7 @@ class Usage(NamedTuple):
 
 
 def usage_of(ledger: Ledger, rooms: Rooms, meters: Mapping[Meter, MeterUse], now: int, *, whole: bool) -> Usage:
-    """What a workspace has used, by what its rooms are now; only budgets and prices ask for the `whole` of it."""
+    """A workspace's usage, according to the current series of its rooms; only budgets and prices need its `whole`."""
     bots, today = ledger.bots, calendar(now)
     shown: dict[Account, AccountState] = {account: state for account, state in ledger.accounts.items() if rooms.shown(account)}
     only_ids = rooms.scope.only_ids  # everything else was counted for another configuration

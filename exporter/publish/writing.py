@@ -31,10 +31,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 def time_lines(starts: Sequence[bytes], micros: Sequence[int], ends: Sequence[bytes] = ()) -> bytes:
-    """Lines that begin with `starts` and tell these times in seconds, each followed by its own of `ends` if there are any.
+    """Lines that begin with `starts` and show these times in seconds, each followed by its entry in `ends` if there are any.
 
-    All numbers are written by one call, as JSON has them: it gives the shortest text of a float as `repr` does, in a seventh of
-    its time.  Only of times below 0.1 ms the notation differs (`7e-6`, `0.000047`).
+    One call encodes all numbers as JSON, which gives the shortest text of a float like `repr`, in a seventh of the time.  Only for
+    times below 0.1 ms the notation differs (`7e-6`, `0.000047`).
     """
     if not starts:
         return b""

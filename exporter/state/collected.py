@@ -35,7 +35,7 @@ _OF = "workspace = ? AND collector = ?"
 _ITEM = f"{_OF} AND id = ?"
 _ACCOUNT = f"{_OF} AND kind = ? AND id = ?"
 _COVERAGE = ".followed"
-"""Ends the name of a row of its own: what is followed is large where there are many rooms, and rarely changes."""
+"""The suffix of the separate row of entries and rooms, which is large if there are many rooms, and rarely changes."""
 _MANY = 100
 """From this many accounts, all accounts of a collector are read with one query."""
 
@@ -95,7 +95,7 @@ def _restore_coverage(row: CollectorRow, beside: CollectorRow | None, coverage: 
     coverage.read_until = row.read_until
     followed = _decode_followed((row.followed or b'{"entries":{},"rooms":{}}') if beside is None else beside.followed)
     coverage.entries, coverage.rooms = followed.entries, followed.rooms
-    if beside is None:  # it was stored with the rest before: it is to be written once more
+    if beside is None:  # an earlier version stored it with the rest: it must be written again
         coverage.changed = {("entry", key) for key in followed.entries} | {("room", key) for key in followed.rooms}
     coverage.tasks = {task.number: task for task in _decode_catch_ups(row.catch_ups)}
 

@@ -321,7 +321,7 @@ def test_what_counts_under_another_name_is_held_against_the_truth_from_then_on(t
         assert account.findings == Findings()
         now = bench.clock()
         wrong = {**right(now, MINUTE, now, now), "no such room": RoomTruth(sums_of(sessions_started=1), Counter(), Counter())}
-        life.truth_of_quiet = lambda *given: wrong  # type: ignore[method-assign]
+        life.truth_of_quiet = lambda *given: wrong  # type: ignore[method-assign]  # the false truth that must be noticed
         other.check(account, life, found, now)
         assert account.findings.wrong_counts > 1
         assert account.findings.doubled > 0
