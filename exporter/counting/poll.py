@@ -142,11 +142,15 @@ class Poll:
         return rooms
 
     def assign(self, room_id: str, name: str | None, account: Account | None) -> None:
-        """Assigns the room's new sessions to this account; `None` means that the room is not followed, and forgets them."""
+        """Assigns the room's new sessions to this account; `None` means that the room is not followed, and forgets them.
+
+        `name` is what 100ms has said; without it, sessions that may only count by the name wait for it.
+        """
         ledger = self.ledger
         for tracked in [tracked for tracked in ledger.unassigned.values() if tracked.room_id == room_id]:
             if account is None or not self._counts(tracked, name):
-                ledger.untrack(tracked)
+                if not ledger.coverage.is_undecided(room_id, name):
+                    ledger.untrack(tracked)  # else it may count once the room's name is known
                 continue
             ledger.assign(tracked, account)
             self._window(account).look_at(tracked.id, presences(tracked.recall(), tracked.ended, tracked.of_these(ledger.bots)))

@@ -89,7 +89,7 @@ class Accounts:
             return []
         placed = self.rooms.place(unassigned, ledger.accounts, poll.now)
         for room_id, account in placed.items():
-            name = self.name_of(room_id)
+            name = self.told_name_of(room_id)
             if account is None and ledger.coverage.has_covered(room_id, name):
                 # The room belonged to an entry that was removed before the room's name was known: its sessions count, but are not shown.
                 account = placed[room_id] = room_account(room_id)
@@ -108,6 +108,11 @@ class Accounts:
             self._load_rooms([room_id])
         return self.rooms.name(room_id)
 
+    def told_name_of(self, room_id: str) -> str | None:
+        """What decides about coverage: what 100ms has said; an id that only stands in for the name belongs to no pattern."""
+        name = self.name_of(room_id)
+        return name if name is not None and self.rooms.known[room_id].answered else None
+
     def name_polled(self) -> None:
         """A poll has ended: rooms whose name is still unknown after waiting long enough are shown by their id."""
         self._learnt += self.rooms.polled(self._seen_rooms())
@@ -116,9 +121,9 @@ class Accounts:
         """Takes answers about rooms.  A room with a new name counts under it from `since` on (µs)."""
         now = self.ledger.now
         for room in answers:
-            before = self.name_of(room.id)
+            before = self.told_name_of(room.id)
             self.rooms.learn(room)
-            after = self.name_of(room.id)
+            after = self.told_name_of(room.id)
             if since is not None and now is not None and before is not None and after is not None and before != after:
                 self.ledger.coverage.renamed(room.id, before, after, since, now)
         self._learnt += answers

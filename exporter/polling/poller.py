@@ -179,7 +179,7 @@ class WorkspacePoller:
         poll = self._poll = Poll(self.ledger, now, longest_gap)
         if not self._entered:
             self._since_in_force = self._config.poll.since
-            self.ledger.coverage.configure(self.rooms.scope, self._since(now), now, self.accounts.name_of)
+            self.ledger.coverage.configure(self.rooms.scope, self._since(now), now, self.accounts.told_name_of)
             for room_id in self.rooms.scope.ids:
                 self.accounts.open(room_account(room_id))
             self._entered = True
@@ -202,11 +202,11 @@ class WorkspacePoller:
         if session is None:
             poll.unread(record_id(raw))
         elif session.id in ledger.tracked or self.rooms.covers(session.room_id) is not False:
-            poll.see(session, self.accounts.name_of(session.room_id), None if rejections else digest)
+            poll.see(session, self.accounts.told_name_of(session.room_id), None if rejections else digest)
 
     def _end(self, poll: Poll) -> None:
         """Stores the poll, and closes accounts that have been idle for too long."""
-        self.ledger.forget(self.accounts.name_of)
+        self.ledger.forget(self.accounts.told_name_of)
         self._commit()
         self.rooms.end_poll(self.ledger.accounts, poll.now)
         for account in self.accounts.close_idle(poll.now):
@@ -252,7 +252,7 @@ class WorkspacePoller:
                 self._see(poll, raw)
             self.accounts.assign(poll)
             poll.settle()
-            self.ledger.forget(self.accounts.name_of)
+            self.ledger.forget(self.accounts.told_name_of)
             self._commit()
             if reading.faults_end_it or self.api.stopped.is_set():
                 break

@@ -226,6 +226,27 @@ def test_3_a_call_seen_running_before_its_rooms_name_was_known_counts_by_the_ent
     assert not bench.value("hms_sessions_started_total", room="team-1")
 
 
+def test_3_a_room_that_100ms_does_not_name_for_a_while_keeps_what_counts_by_its_pattern(
+    benches: Callable[..., Bench], world: World
+) -> None:
+    world.room(id=ROOM, name="class-1")
+    bench = benches(by_name("class-.*"))
+    bench.poll()
+    call(world, ROOM, 400, 600)  # by the pattern alone, for its own entry comes later
+    call(world, ROOM, 1000, 4000)
+    bench.clock.leap(1800)
+    bench.configure([*by_id(ROOM), *by_name("class-.*")])
+    bench.server.faults.add(Fault(kind="status", status=500, route="/rooms/<id>"))
+    for _ in range(4):
+        bench.poll(30)
+    assert bench.value("hms_sessions_started_total", room=ROOM) == 1, "shown by its id, with what counts by its own entry"
+    bench.server.faults.clear()
+    bench.restart()
+    bench.finish()
+    assert bench.value("hms_sessions_ended_total", room="class-1") == 2
+    assert bench.value("hms_peer_seconds_total", room="class-1") == 200 + 3000
+
+
 # -- 4: taken out while its past is being read --------------------------------------------------------------------
 
 
