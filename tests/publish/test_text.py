@@ -264,3 +264,23 @@ def test_a_workspace_that_left_takes_its_series_along_and_no_others() -> None:
     ours = [line for line in before if '"stays"' in line]
     assert [line for line in after if '"stays"' in line] == ours
     assert len(ours) > 40
+
+
+@pytest.mark.parametrize("runs", [False, True], ids=["idle", "running"])
+def test_openmetrics_tells_of_each_counter_when_it_began_right_after_it(runs: bool) -> None:
+    state, text, columns = AccountState(room_account(ROOM)), AccountText(), Columns()
+    state.born = 1_500_000
+    for number, role in enumerate(("guest", "host")):
+        state.role(role).born = (number + 2) * SECOND
+    if runs:
+        state.sessions["s"] = running_session()
+    columns.add(text.openmetrics(text.lines("w", "daily", state, None)))
+    lines = {family.name: line.decode() for family, line in zip(ACCOUNT_FAMILIES, columns.texts(), strict=True)}
+    assert lines["hms_session_seconds_total"] == (
+        f"hms_session_seconds_total{{{LABELS}}} 0.0\nhms_session_seconds_created{{{LABELS}}} 1.5\n"
+    )
+    assert lines["hms_peer_seconds_total"] == "".join(
+        f'hms_peer_seconds_total{{{LABELS},role="{role}"}} 0.0\nhms_peer_seconds_created{{{LABELS},role="{role}"}} {born}\n'
+        for role, born in (("guest", "2.0"), ("host", "3.0"))
+    )
+    assert lines["hms_usage_peer_seconds"] == lines_of(state)["hms_usage_peer_seconds"], "no counter"
