@@ -126,6 +126,8 @@ def lines(
     panel.tooltip(common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI).sort(common_models.SortOrder.DESCENDING))
     # Without it, a chart of zeros alone would run to 100.
     panel.axis_soft_max(1)
+    if unit == COUNT:
+        panel.decimals(0)  # no half peers on the axis
     if below_zero is None:
         panel.axis_soft_min(0)
     else:

@@ -143,6 +143,7 @@ def test_a_chart_is_calm(board: Json, panel: Json) -> None:
         look = panel["fieldConfig"]["defaults"]
         assert look["custom"]["axisSoftMax"] == 1, "a chart of zeros would run to 100"
         assert look["color"]["mode"] == "palette-classic-by-name", "a role has one colour everywhere"
+        assert look["unit"] != "locale" or look["decimals"] == 0, "nobody counts half peers"
 
 
 @pytest.mark.parametrize("title", ["Peers by workspace", "Sessions by workspace"])
