@@ -14,7 +14,7 @@ from exporter.simulator import Room, SimulatedApi, World
 from exporter.simulator.jobs import Job
 from exporter.simulator.jobs_truth import jobs_truth_of
 from exporter.times import SECOND
-from tests.e2e.program import Program, Samples, Scraper, configure, present, run, running, some, wait_until
+from tests.e2e.program import Program, Samples, Scraper, configure, present, run, running, some, total, wait_until, workspace
 from tests.postgres import server
 
 KINDS = ("recording", "live_stream", "external_stream")
@@ -139,3 +139,27 @@ def test_killed_at_random_moments_it_counts_every_job_once(
             scraper.program.kill()
     assert scraper.falls == []
     assert scraper.scrapes > 50
+
+
+def test_workspaces_count_their_own_jobs_though_their_rooms_have_the_same_id(tmp_path: Path) -> None:
+    """Also over a kill."""
+    worlds = {name: World(f"key-of-{name}", f"secret-of-{name}-of-more-than-thirty-two-bytes") for name in ("a", "b")}
+    with SimulatedApi(list(worlds.values())) as api:
+        spaces = [workspace(name, access_key=world.access_key, secret=world.secret) for name, world in worlds.items()]
+        config = configure(tmp_path, api, *spaces, poll={"since": "1h"}, collect={"interval": "1s"})
+        now = present()
+        for name, count in (("a", 3), ("b", 5)):
+            room = worlds[name].room(id="0123456789abcdef01234567", name="hall")
+            for number in range(count):
+                asked = now - (60 + number) * SECOND
+                worlds[name].record(room, asked).start(asked + SECOND).stop(asked + 21 * SECOND).complete(asked + 22 * SECOND)
+
+        def recorded(program: Program) -> list[float]:
+            samples = program.metrics()
+            metrics = ("hms_recordings_completed_total", "hms_recording_seconds_total")
+            return [total(samples, metric, workspace=name) for name in worlds for metric in metrics]
+
+        for _ in range(2):
+            with running(tmp_path, f"--config.file={config}") as program:
+                wait_until(lambda: recorded(program) == [3, 60, 5, 100])
+                program.kill()
