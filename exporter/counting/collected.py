@@ -161,14 +161,19 @@ class Collected(Generic[I]):
         return list(dict.fromkeys(self.kept[i].item.room_id for i in self._unassigned))
 
     def assign(self, room_id: str, name: str | None, account: Account | None) -> None:
-        """Assigns the room's new items to this account, which is open, for good; with `None` they do not count."""
+        """Assigns the room's new items to this account, which is open, for good; with `None` they do not count.
+
+        `name` is what 100ms has said; without it, items that may only count by the name wait for it.
+        """
         for kept in [self.kept[i] for i in self._unassigned if self.kept[i].item.room_id == room_id]:
             item = kept.item
-            self._unassigned.discard(item.id)
             late = kept.read is not None and item.ended is not None
             if account is None or (late and not self.coverage.counts(room_id, name, item.created, item.ended or 0, kept.read)):
-                self._drop(item.id)
+                if not self.coverage.is_undecided(room_id, name):
+                    self._unassigned.discard(item.id)
+                    self._drop(item.id)
                 continue
+            self._unassigned.discard(item.id)
             kept.account = account
             self.holdings[account].kept[item.id] = kept
             self._touch(kept)

@@ -73,7 +73,8 @@ class CollectingPoller(WorkspacePoller):
         self._sites = sites
 
     def _rooms_of_interest(self, name: str) -> RoomsOfInterest:
-        return RoomsOfInterest(lambda room_id: self.rooms.covers(room_id), self.accounts.name_of, self.rejected, partial(self._odd, name))
+        names = self.accounts.told_name_of
+        return RoomsOfInterest(lambda room_id: self.rooms.covers(room_id), names, self.rejected, partial(self._odd, name))
 
     def restore(self) -> None:
         """Publishes the stored state at once.  Raises `StoreError`."""
@@ -205,7 +206,7 @@ class CollectingPoller(WorkspacePoller):
             return
         assert self._poll is not None
         now = self._poll.now
-        site.collected.coverage.configure(self.rooms.scope, self._since(now), now, self.accounts.name_of)
+        site.collected.coverage.configure(self.rooms.scope, self._since(now), now, self.accounts.told_name_of)
         site.entered = True
 
     # -- what it has read -----------------------------------------------------------------------------------------
@@ -225,9 +226,9 @@ class CollectingPoller(WorkspacePoller):
                 self.accounts.open(account)
         self._open_holdings()
         for room_id, account in owners.items():
-            collected.assign(room_id, self.accounts.name_of(room_id), account)
+            collected.assign(room_id, self.accounts.told_name_of(room_id), account)
         if collected.now is not None:
-            collected.finish(self.accounts.name_of)
+            collected.finish(self.accounts.told_name_of)
         self._mark_accounts()
         if any(state.touched for state in self.ledger.accounts.values()):
             assert self._poll is not None
@@ -249,7 +250,7 @@ class CollectingPoller(WorkspacePoller):
         owners |= self.rooms.place(new, self.ledger.accounts, self.ledger.now or 0)
         found = {room_id: owners.get(room_id) for room_id in rooms}
         for room_id, account in found.items():
-            if account is None and coverage.has_covered(room_id, name_of(room_id)):
+            if account is None and coverage.has_covered(room_id, self.accounts.told_name_of(room_id)):
                 found[room_id] = room_account(room_id)  # its entry was removed meanwhile: it counts, but is not shown
         return found
 
@@ -289,13 +290,13 @@ class CollectingPoller(WorkspacePoller):
 
     def learn(self, answers: Sequence[KnownRoom]) -> None:
         """Takes answers about rooms: counts the items that waited for them, and publishes them under the rooms' names."""
-        before = {room.id: self.accounts.name_of(room.id) for room in answers}
+        before = {room.id: self.accounts.told_name_of(room.id) for room in answers}
         super().learn(answers)
         for site in self._sites.values():
             if self._poll is None or not site.entered:
                 continue
             for room_id, old in before.items():
-                new, now = self.accounts.name_of(room_id), self._poll.now
+                new, now = self.accounts.told_name_of(room_id), self._poll.now
                 if old is not None and new is not None and old != new:
                     site.collected.coverage.renamed(room_id, old, new, self._since(now), now)
             if set(site.collected.unassigned_rooms()) & before.keys():

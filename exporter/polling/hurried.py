@@ -163,7 +163,7 @@ class HurriedPoller(AddingPoller):
         of_sessions = {t.room_id: t.account for t in self.ledger.tracked.values() if t.account is not None}
 
         def owner_of(room_id: str) -> tuple[bool, Account | None]:
-            name = self.accounts.name_of(room_id)
+            name = self.accounts.told_name_of(room_id)
             covered = self.rooms.scope.covers(room_id, name)
             if not covered:
                 return covered is False, None

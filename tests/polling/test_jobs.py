@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -220,6 +221,26 @@ def test_a_room_that_is_taken_out_while_it_is_recorded_is_exact_when_it_comes_ba
         bench.poll(seconds)
     assert bench.value("hms_recordings_completed_total", room="r") == 1
     assert bench.value("hms_recording_seconds_total", room="r") == 540
+
+
+def test_a_room_that_100ms_does_not_name_for_a_while_keeps_what_counts_by_its_pattern(benches: Any, world: World) -> None:
+    room = world.room(name="class-1")
+    pattern = RoomsByName(re.compile("class-.*"))
+    bench = benches([pattern])
+    bench.poll()
+    for begin, end in ((400, 600), (1000, 4000)):  # the first by the pattern alone: the room's own entry comes later
+        world.record(room, at(begin)).start(at(begin)).stop(at(end)).complete(at(end + 10))
+    bench.server.faults.add(Fault(kind="status", status=500, route="/rooms/<id>"))
+    bench.poll(1800)
+    bench.configure([RoomById(room.id), pattern])
+    for _ in range(5):
+        bench.poll(30)
+    bench.server.faults.clear()
+    bench.restart()
+    for _ in range(10):
+        bench.poll(600)
+    assert bench.value("hms_recordings_completed_total", room="class-1") == 2
+    assert bench.value("hms_recording_seconds_total", room="class-1") == 200 + 3000
 
 
 def test_two_exporters_with_the_same_since_count_the_same(benches: Any, world: World) -> None:
