@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 
 from exporter.counting.accounts import AccountState
-from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, sample_names
+from exporter.publish.account_families import ACCOUNT_FAMILIES
+from exporter.publish.families import FAMILIES, sample_names
 from exporter.simulator import Truth
 from exporter.times import SECOND
 

@@ -22,7 +22,8 @@ from exporter.counting.contribution import room_account
 from exporter.hms.errors import MalformedAnswer
 from exporter.hms.pages import decode_page
 from exporter.hms.records import Session, decode_room, decode_session
-from exporter.publish.families import ACCOUNT_FAMILIES, header
+from exporter.publish.account_families import ACCOUNT_FAMILIES
+from exporter.publish.families import header
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format, choose_format, wants_gzip
 from exporter.publish.text import account_lines
 from exporter.times import DAY, SECOND

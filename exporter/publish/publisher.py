@@ -15,9 +15,10 @@ from exporter.counting.contribution import Account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import Rooms
 from exporter.counting.usage import MeterUse
+from exporter.publish.account_families import ACCOUNT_FAMILIES
 from exporter.publish.budgets import BudgetBoard
 from exporter.publish.exposition import Exposition, Section
-from exporter.publish.families import ACCOUNT_FAMILIES, COST_FAMILY, METER_FAMILY, UP_FAMILY, Overview
+from exporter.publish.families import COST_FAMILY, METER_FAMILY, UP_FAMILY, Overview
 from exporter.publish.status import MOST_ROOMS, RoomStatus, WorkspaceStatus
 from exporter.publish.text import AccountText, Columns, up_line, workspace_lines
 from exporter.publish.usage import spent_by_budget, usage_lines, usage_of

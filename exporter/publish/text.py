@@ -12,15 +12,8 @@ from typing import NamedTuple
 from exporter.counting.accounts import AccountState
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
-from exporter.publish.families import (
-    ACCOUNT_FAMILIES,
-    UP_FAMILY,
-    WORKSPACE_FAMILIES,
-    AccountView,
-    MovingFamily,
-    Overview,
-    WorkspaceView,
-)
+from exporter.publish.account_families import ACCOUNT_FAMILIES, AccountView, MovingFamily
+from exporter.publish.families import UP_FAMILY, WORKSPACE_FAMILIES, Overview, WorkspaceView
 from exporter.publish.writing import account_labels, created_line, escape, time_lines
 
 _MOVING = tuple((at, family) for at, family in enumerate(ACCOUNT_FAMILIES) if isinstance(family, MovingFamily))

@@ -11,7 +11,8 @@ from exporter.counting.contribution import OVERFLOW, Account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import Rooms
 from exporter.counting.usage import BudgetLine, MeterUse, Spent, Sums, by_role, cost, cost_of, spent, spent_of
-from exporter.publish.families import BUDGET_FAMILIES, COST_FAMILY, ELAPSED_FAMILY, METER_FAMILY, USAGE_FAMILY, period_lines
+from exporter.publish.account_families import USAGE_FAMILY, period_lines
+from exporter.publish.families import BUDGET_FAMILIES, COST_FAMILY, ELAPSED_FAMILY, METER_FAMILY
 from exporter.publish.writing import account_labels, escape
 from exporter.times import PERIODS, calendar
 

@@ -26,7 +26,8 @@ from exporter.config.config import LimitsConfig, WorkspaceConfig, parse
 from exporter.counting.accounts import Histogram
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.scope import Scope
-from exporter.publish.families import ACCOUNT_FAMILIES, Overview
+from exporter.publish.account_families import ACCOUNT_FAMILIES
+from exporter.publish.families import Overview
 from exporter.publish.text import account_lines, workspace_lines
 from exporter.simulator import Fault, SimulatedApi, World
 from exporter.times import DAY, HOUR, MINUTE, SECOND, rfc3339

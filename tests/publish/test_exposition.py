@@ -39,12 +39,13 @@ from exporter.hms.client_errors import ClientError
 from exporter.hms.jobs import Job
 from exporter.hms.records import decode_session
 from exporter.publish import checksums
+from exporter.publish.account_families import ACCOUNT_FAMILIES
 from exporter.publish.added import CLIENT_ERROR_FAMILIES, DELIVERY_FAMILIES
 from exporter.publish.beside import LISTED
 from exporter.publish.collected import CollectedText, up_sections
 from exporter.publish.collected_families import COLLECTOR_UP
 from exporter.publish.exposition import Exposition, Page, Section, Sections, deflate
-from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, UP_FAMILY, Overview, sample_names
+from exporter.publish.families import FAMILIES, UP_FAMILY, Overview, sample_names
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format
 from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.sums import SumsText

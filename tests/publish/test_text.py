@@ -12,8 +12,9 @@ from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, H
 from exporter.counting.contribution import Account, Memory, Tracked, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
+from exporter.publish.account_families import ACCOUNT_FAMILIES, AccountFamily, MovingFamily
 from exporter.publish.exposition import Exposition
-from exporter.publish.families import ACCOUNT_FAMILIES, FAMILIES, AccountFamily, MovingFamily, Overview, header
+from exporter.publish.families import FAMILIES, Overview, header
 from exporter.publish.family import Family
 from exporter.publish.negotiation import OPENMETRICS, TEXT, Format
 from exporter.publish.selfmetrics import SelfMetrics

@@ -20,7 +20,8 @@ from exporter.commands.backfill.work import Series, SessionRow, Work
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, Histogram
 from exporter.counting.contribution import Account
 from exporter.counting.scope import Scope
-from exporter.publish.families import ACCOUNT_FAMILIES, WORKSPACE_FAMILIES
+from exporter.publish.account_families import ACCOUNT_FAMILIES
+from exporter.publish.families import WORKSPACE_FAMILIES
 from exporter.publish.family import Family
 from exporter.publish.writing import escape, seconds
 from exporter.times import SECOND
