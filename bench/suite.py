@@ -8,7 +8,7 @@ from multiprocessing import get_context
 
 from bench.report import Row
 
-NAMES = ("scrape", "beside", "render", "poll", "calls", "memory", "start", "state", "catchup")
+NAMES = ("scrape", "beside", "render", "poll", "calls", "memory", "start", "state", "catchup", "jobs")
 
 
 def measure(name: str, *, quick: bool) -> list[Row]:
