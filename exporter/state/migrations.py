@@ -8,7 +8,7 @@ To change a table:
 
        Migration(3, (add_column("room", Column("large", "integer"), 0),))
 
-   `make_table`, `change_table` and `drop_table` do the rest.  A row function may read every old table, those that the same
+   `add_columns`, `make_table`, `change_table` and `drop_table` do the rest.  A row function may read every old table, those that the same
    migration drops too: `make_table(COVERAGE_3, lambda old: (... for row in old("entry")))`.  Write shapes out with `shape`,
    as below: a migration must not change when `tables` does.
 3. Before that, with the last commit of the old version, keep a file of it in `tests/state/files`.
