@@ -83,12 +83,18 @@ def _none(_: Old) -> Iterable[Row]:
 
 def add_column(table: str, column: Column, value: object) -> Change:
     """Adds a column after the others; existing rows get this `value`."""
+    return add_columns(table, {column: value})
+
+
+def add_columns(table: str, added: Mapping[Column, object]) -> Change:
+    """Adds these columns after the others; existing rows get the values beside them."""
+    values = {column.name: value for column, value in added.items()}
 
     def shape(old: Shape | None) -> Shape:
         assert old is not None, f"there is no table {table}"
-        return replace(old, columns=(*old.columns, column))
+        return replace(old, columns=(*old.columns, *added))
 
-    return Change(table, shape, lambda old: ({**row, column.name: value} for row in old(table)))
+    return Change(table, shape, lambda old: ({**row, **values} for row in old(table)))
 
 
 def make_table(new: Shape, rows: Callable[[Old], Iterable[Mapping[str, Any]]] = _none) -> Change:
@@ -122,6 +128,8 @@ class Schema:
         self._versions = {first: {shape.name: shape for shape in shapes}}
         self._migrations = migrations
         for migration in migrations:
+            touched = [change.table for change in migration.changes]
+            assert len(touched) == len(set(touched)), f"version {migration.version} changes a table twice, see add_columns: {touched}"
             tables = dict(self._versions[migration.version - 1])
             for change in migration.changes:
                 shape = change.shape(tables.pop(change.table, None))

@@ -107,7 +107,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def page(world: World, counting: Counting, now: int) -> dict[str, float]:
     """What the live exporter's own code publishes, by series."""
     rooms = {room.id: room for room in world.rooms}
-    text = b"".join(workspace_lines("w", counting.ledger, Overview(0, 0, 0, 0)).values())
+    text = b"".join(workspace_lines("w", counting.ledger, Overview(*[0] * len(Overview._fields))).values())
     for account, state in counting.ledger.accounts.items():
         room = rooms[account.id]
         known = KnownRoom(room.id, room.name_at(now), room.template, room.template_id, room.region, room.enabled, True, 1)

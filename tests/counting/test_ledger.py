@@ -10,6 +10,7 @@ import pytest
 from exporter.counting.contribution import room_account
 from exporter.counting.coverage import MARGIN, REACH_BACK
 from exporter.times import DAY, HOUR, SECOND
+from lab.counters import BY_ROOM, field
 from tests.harness import T0, Counting, Series, at, peer, published, session, settled_seconds
 
 NIGHT = T0 + 15 * HOUR + 59 * 60 * SECOND
@@ -519,9 +520,7 @@ def test_a_room_opened_without_a_session_is_at_zero(counting: Counting) -> None:
     counting.open(room_account("room"))
     counting.end()
     assert counting.gauges().sessions == 0
-    assert published(counting.ledger.accounts.values()) == dict.fromkeys(
-        [Series("room", "", n) for n in ("started", "ended", "seconds")], 0
-    )
+    assert published(counting.ledger.accounts.values()) == dict.fromkeys([Series("room", "", field(name)) for name in BY_ROOM], 0)
 
 
 def test_the_peak_is_worked_out_from_the_times_of_joining_and_leaving(counting: Counting) -> None:
