@@ -8,9 +8,9 @@ To change a table:
 
        Migration(3, (add_column("room", Column("large", "integer"), 0),))
 
-      `add_columns`, `make_table`, `change_table` and `drop_table` do the rest.  A row function may read every old table, including those that the
-      same migration drops: `make_table(COVERAGE_3, lambda old: (... for row in old("entry")))`.  Write shapes out with `shape`,
-      as below: a migration must not change when `tables` does.
+   `add_columns`, `make_table`, `change_table` and `drop_table` do the rest.  A row function may read every old table, including
+   those that the same migration drops: `make_table(COVERAGE_3, lambda old: (... for row in old("entry")))`.  Write shapes out
+   with `shape`, as below: a migration must not change when `tables` does.
 3. First, with the last commit of the old version, save a state file of that version in `tests/state/files`.
 
 The tests then check that the migrations end in the shapes of `tables`, and that every saved file is upgraded without losing
