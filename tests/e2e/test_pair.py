@@ -374,7 +374,8 @@ def test_a_reload_in_the_midst_of_a_take_over_is_applied_or_refused_whole(
         found = set(told.findall(other.log))
         assert ("reloaded", "") in found
         assert found <= {("reloaded", ""), ("not reloaded", "the state is still being read; try again when the exporter is ready")}
-        # However that went, the next one counts, and so does everything that has happened.
+        # However that went, the next one counts once the exporter is ready, and so does everything that has happened.
+        wait_until(lambda: other.get("/-/ready").status_code == 200)
         config["poll"]["interval"] = "3s"
         path.write_text(json.dumps(config))
         other.send(signal.SIGHUP)
