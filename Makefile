@@ -20,8 +20,8 @@ export HMS_TOOLS_DIR_2 ?= $(CURDIR)/.tools/prometheus-2
 # Where docs/alerts.md is published, for the links in alerts: make generate RUNBOOKS=https://wiki.example.org/hms-alerts
 RUNBOOKS ?=
 
-# One process more than there are cores: many tests wait for a program.
-TESTS := $(VENV) -m pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --maxprocesses 5 --dist worksteal
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+TESTS := $(VENV) -m pytest --maxprocesses 5 --dist worksteal
 
 # More arguments for what a target runs: make demo ARGS=--web.listen-address=:9000, make quick ARGS='-k reload'
 ARGS ?=
@@ -46,10 +46,10 @@ stack: .venv/.dev ## the demo with Prometheus and Alertmanager beside it, and Gr
 .PHONY: test quick lint bench soak
 
 test: lint .venv/.dev ## lint, types and all tests
-	$(TESTS) $(ARGS)
+	$(TESTS) -n $$(($(CORES) + 1)) $(ARGS) # one process more than there are cores: many tests wait for a program
 
 quick: .venv/.dev ## the fast tests
-	HMS_EXAMPLES=$${HMS_EXAMPLES:-20} $(TESTS) -m "not slow" $(ARGS)
+	HMS_EXAMPLES=$${HMS_EXAMPLES:-20} $(TESTS) -n $(CORES) -m "not slow" --ignore tests/e2e $(ARGS)
 
 lint: .venv/.dev ## style, format and types
 	$(VENV) -m ruff check .

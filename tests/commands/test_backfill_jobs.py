@@ -22,6 +22,7 @@ from exporter.simulator.jobs import KINDS
 from exporter.times import HOUR, MINUTE, SECOND
 from lab.beside import BesideBench
 from tests.commands.test_backfill import END, NOW, START, STEP, Bench
+from tests.marks import first_quick
 from tests.polling.test_jobs import METRICS
 from tests.postgres import server
 from tests.programs import require
@@ -47,7 +48,7 @@ def jobs(world: World, seed: int) -> None:
         _ = job.fail(now) if chance.random() < 0.3 else job.complete(now)
 
 
-@pytest.fixture(params=[1, 2, 3])
+@pytest.fixture(params=first_quick([1, 2, 3]))
 def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
     world = World("key", "secret-of-at-least-thirty-two-bytes!")
     jobs(world, request.param)

@@ -16,6 +16,7 @@ from exporter.simulator import Session, SimulatedApi, World
 from exporter.times import HOUR, MINUTE, SECOND, rfc3339
 from tests.commands.test_backfill import END, NOW, START, STEP, Bench, page, people
 from tests.harness import T0, Counting, peer, session
+from tests.marks import first_quick
 
 LAST = END - STEP * SECOND
 """The last step before the join."""
@@ -42,7 +43,7 @@ def restless(world: World, chance: random.Random) -> None:
                 one.change_role(chance.choice(("host", "guest", "stage")), chance.randrange(first, last))
 
 
-@pytest.fixture(params=[1, 2, 3])
+@pytest.fixture(params=first_quick([1, 2, 3]))
 def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
     world = World("key", "secret" * 6)
     restless(world, random.Random(request.param))
