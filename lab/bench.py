@@ -27,7 +27,7 @@ from exporter.publish.selfmetrics import SelfMetrics
 from exporter.simulator import SimulatedApi, World, real_clock
 from exporter.simulator.workspace import Workspace
 from exporter.state.store import Store
-from exporter.times import SECOND
+from exporter.times import SECOND, micros
 from lab.counters import Sums, samples, settled
 from lab.watcher import Watcher
 
@@ -39,6 +39,7 @@ QUICK = ApiConfig(timeout=2.0, max_requests_per_second=1000.0, max_retries=0)
 FOREVER = LimitsConfig(room_idle_expiry=1e8)
 
 Rooms = Sequence[RoomById | RoomsByName] | None
+Since = Literal["start"] | timedelta | datetime
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """A sample's name and labels."""
 
@@ -271,3 +272,12 @@ class Bench:
         """By account with sessions, what has been settled."""
         accounts = self.poller.ledger.accounts.items()
         return {account.id: settled(state) for account, state in accounts if state.totals.started}
+
+
+def since_moment(since: Since, now: int) -> int:
+    """`poll.since` as a time (µs), for a first poll at `now`."""
+    if since == "start":
+        return now
+    if isinstance(since, timedelta):
+        return now - since // timedelta(microseconds=1)
+    return min(now, micros(since))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from exporter.config.config import CollectConfig
 from exporter.polling.adding import AddingPoller
 from exporter.simulator import World
+from exporter.simulator.beside_truth import BesideTruth
+from exporter.times import SECOND
 from lab.bench import Bench, Rooms
 
 
@@ -32,3 +35,26 @@ class BesideBench(Bench):
         """A poll so many seconds later on both clocks, and what is published then."""
         self.uptime += seconds
         return super().poll(seconds)
+
+
+def beside_counted(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> BesideTruth:
+    """What the counters of assets, client errors and deliveries say, in the form of the truth; `samples` are names, labels and values."""
+    found = BesideTruth()
+    for name, of, value in samples:
+        room, kind = of.get("room_id", ""), of.get("type", "")
+        match name:
+            case "hms_recording_assets_total":
+                found.assets[room, kind, of["status"]] = round(value)
+            case "hms_recording_asset_seconds_total":
+                found.asset_us[room, kind] = round(value * SECOND)
+            case "hms_recording_asset_bytes_total":
+                found.asset_bytes[room, kind] = round(value)
+            case "hms_client_errors_total":
+                found.errors[room, kind, of["error_code"]] = round(value)
+            case "hms_client_errors_by_sdk_total":
+                found.errors_by_sdk[kind, of["sdk"]] = round(value)
+            case "hms_webhook_deliveries_total":
+                found.deliveries[of["status"]] = round(value)
+            case _:
+                pass
+    return found

@@ -11,11 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 from exporter.config.config import LimitsConfig, RoomById, RoomsByName
-from exporter.times import MINUTE, SECOND, micros
-from lab.bench import NAME, Bench, Rooms
+from exporter.times import MINUTE, SECOND
+from lab.bench import NAME, Bench, Rooms, Since, since_moment
 from soak.account import Account
 from soak.life import Life
 
@@ -23,7 +22,6 @@ _GOOD_POLLS = 8
 _QUIET = 10 * MINUTE
 """An ended session is looked at once more two minutes after its end."""
 _ABOUT = 15 * SECOND
-Since = Literal["start"] | timedelta | datetime
 
 _STANDING = ("standing-.*", "standing-[0-9]+", ".*ing-[0-5]", "s.*")
 _MEETINGS = ("meeting-.*", "m.*", ".*eeting-[0-9]+", "(meeting|standing)-.*")
@@ -59,19 +57,11 @@ class OtherName:
         self._last = self._last or (now if up == 1 else 0)
         if self._polls >= _GOOD_POLLS:
             before = account.rooms
-            earliest, latest = _moment(self._since, self._first - _ABOUT), _moment(self._since, self._last + _ABOUT)
+            earliest, latest = since_moment(self._since, self._first - _ABOUT), since_moment(self._since, self._last + _ABOUT)
             account.hold(found, life.truth_of_quiet(now, _QUIET, earliest, latest))
             account.hold_rooms(found, life.room_ids)
             return account.rooms - before
         return 0
-
-
-def _moment(since: Since, now: int) -> int:
-    if since == "start":
-        return now
-    if isinstance(since, timedelta):
-        return now - since // timedelta(microseconds=1)
-    return min(now, micros(since))
 
 
 class Edits:

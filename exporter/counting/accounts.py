@@ -144,7 +144,7 @@ class AccountState:
         """The published values that are held above the truth: by role (`""`: sessions), one bit for each of its three values."""
         self.touched = True
         self._steady: tuple[int, Calendar] | None = None
-        """The time as of which the published times were worked out, if they grow in proportion to time until the next new record."""
+        """When the published times were last added up, with that moment's day and month.  `None` if they do not grow steadily."""
         self._rising: list[tuple[RoleTotals, int]] | None = None
         """The roles whose times grow that way, with the number of connected peers; worked out when first needed."""
         self.version = 0

@@ -172,7 +172,7 @@ def all_hands(day: RoomDay) -> None:
 
 
 def wall_screen(day: RoomDay) -> None:
-    """Two meetings a day, each of which leaves one screen connected alone until shortly before the limit of 12 hours."""
+    """Two meetings a day.  After each, one screen stays connected alone until shortly before the limit of 12 hours."""
     for begin in (5 * HOUR + 20 * MINUTE, 17 * HOUR + 25 * MINUTE):
         opened_at = day.start + begin + day.some(0, 60)
         session = day.open(opened_at)

@@ -15,6 +15,7 @@ from exporter.simulator.beside_truth import BesideTruth
 from exporter.simulator.jobs import AssetStatus
 from exporter.times import MINUTE, SECOND
 from lab.bench import Clock
+from lab.beside import beside_counted
 from tests.e2e.program import Program, Samples, Scraper, configure, present, run, running, wait_until
 from tests.postgres import Server, server
 
@@ -58,26 +59,7 @@ def script(world: World, rooms: list[Room], begin: int, chance: random.Random) -
 
 def counted(samples: Samples) -> BesideTruth:
     """What the counters say."""
-    found = BesideTruth()
-    for key, value in samples.items():
-        of = dict(key.labels)
-        room, kind = of.get("room_id", ""), of.get("type", "")
-        match key.name:
-            case "hms_recording_assets_total":
-                found.assets[room, kind, of["status"]] = round(value)
-            case "hms_recording_asset_seconds_total":
-                found.asset_us[room, kind] = round(value * SECOND)
-            case "hms_recording_asset_bytes_total":
-                found.asset_bytes[room, kind] = round(value)
-            case "hms_client_errors_total":
-                found.errors[room, kind, of["error_code"]] = round(value)
-            case "hms_client_errors_by_sdk_total":
-                found.errors_by_sdk[kind, of["sdk"]] = round(value)
-            case "hms_webhook_deliveries_total":
-                found.deliveries[of["status"]] = round(value)
-            case _:
-                pass
-    return found
+    return beside_counted((key.name, dict(key.labels), value) for key, value in samples.items())
 
 
 @pytest.fixture(scope="module")

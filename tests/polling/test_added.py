@@ -19,7 +19,7 @@ from exporter.simulator.jobs import AssetStatus
 from exporter.simulator.seeds import MARK
 from exporter.state.store import Store, StoreError
 from exporter.times import DAY, EPOCH, HOUR, MICROSECOND, MINUTE, SECOND
-from lab.beside import BesideBench
+from lab.beside import BesideBench, beside_counted
 from tests.harness import T0, at, places_of
 from tests.marks import first_quick
 
@@ -56,24 +56,7 @@ def asked(bench: BesideBench, route: str) -> int:
 
 def shown(bench: BesideBench, since: int = T0) -> BesideTruth:
     """What is published, as the truth has it; rooms by their ids."""
-    found = BesideTruth()
-    for (name, labels), value in bench.samples().items():
-        of = dict(labels)
-        room, kind = of.get("room_id", ""), of.get("type", "")
-        match name:
-            case "hms_recording_assets_total":
-                found.assets[room, kind, of["status"]] = round(value)
-            case "hms_recording_asset_seconds_total":
-                found.asset_us[room, kind] = round(value * SECOND)
-            case "hms_recording_asset_bytes_total":
-                found.asset_bytes[room, kind] = round(value)
-            case "hms_client_errors_total":
-                found.errors[room, kind, of["error_code"]] = round(value)
-            case "hms_client_errors_by_sdk_total":
-                found.errors_by_sdk[kind, of["sdk"]] = round(value)
-            case "hms_webhook_deliveries_total":
-                found.deliveries[of["status"]] = round(value)
-    return found
+    return beside_counted((name, dict(labels), value) for (name, labels), value in bench.samples().items())
 
 
 # -- assets -----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -32,13 +32,12 @@ from exporter.counting.rooms import KnownRoom
 from exporter.hms.records import Room
 from exporter.simulator import Fault, Session, World
 from exporter.state.store import Store, StoreError
-from exporter.times import HOUR, SECOND, micros
-from lab.bench import FOREVER, Bench
+from exporter.times import HOUR, SECOND
+from lab.bench import FOREVER, Bench, Since, since_moment
 from tests.harness import MEMORY, T0, at
 
 pytestmark = pytest.mark.slow
 
-Since = Literal["start"] | timedelta | datetime
 Entry = RoomById | RoomsByName
 
 WORKSPACES = ("w", "renamed")
@@ -78,7 +77,7 @@ class Told:
 
     def _cover(self, room_id: str, now: int, entries: list[Entry] | None, since: Since) -> None:
         if _covers(entries, room_id, self.names[room_id]):
-            self.begun.setdefault(room_id, _moment(since, now))
+            self.begun.setdefault(room_id, since_moment(since, now))
 
     def counted(self, sessions: list[Session]) -> list[Session]:
         """The sessions that count."""
@@ -89,14 +88,6 @@ def _covers(entries: list[Entry] | None, room_id: str, name: str) -> bool:
     if entries is None:
         return True
     return any(entry.id == room_id if isinstance(entry, RoomById) else entry.match.fullmatch(name) for entry in entries)
-
-
-def _moment(since: Since, now: int) -> int:
-    if since == "start":
-        return now
-    if isinstance(since, timedelta):
-        return now - since // timedelta(microseconds=1)
-    return min(now, micros(since))
 
 
 class Play:
