@@ -265,6 +265,18 @@ class TestTokens:
         assert Client(api, world).get("/rooms").status_code == 200
 
 
+def test_the_date_of_the_real_clock_is_a_little_behind_its_records(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two CPUs may disagree on the time; an exporter on one that is ahead would count a call for longer than it lasted."""
+
+    def whole_second() -> int:
+        return NOW
+
+    monkeypatch.setattr("exporter.simulator.server.real_clock", whole_second)
+    with SimulatedApi([world], clock=whole_second) as api:
+        date = requests.get(api.base_url + "/rooms", timeout=5).headers["Date"]
+    assert parsedate_to_datetime(date).timestamp() * SECOND == NOW - SECOND
+
+
 class TestHttp:
     """Over HTTP ..."""
 
