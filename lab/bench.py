@@ -239,13 +239,13 @@ class Bench:
 
     def samples(self) -> dict[Key, float]:
         """The exposition's samples."""
-        families = text_string_to_metric_families(self.page())
-        return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+        return _parsed(self.page())
 
     def value(self, name: str, **labels: str) -> float | None:
         """The sum of the samples of this name with these labels among theirs; `None` when there are none."""
         wanted = set(labels.items())
-        values = [value for (of, found), value in self.samples().items() if of == name and wanted <= set(found)]
+        lines = [line for line in self.page().splitlines(keepends=True) if line.startswith((f"{name}{{", f"{name} "))]
+        values = [value for (_, found), value in _parsed("".join(lines)).items() if wanted <= set(found)]
         return sum(values) if values else None
 
     def up(self) -> bool:
@@ -272,6 +272,11 @@ class Bench:
         """By account with sessions, what has been settled."""
         accounts = self.poller.ledger.accounts.items()
         return {account.id: settled(state) for account, state in accounts if state.totals.started}
+
+
+def _parsed(page: str) -> dict[Key, float]:
+    families = text_string_to_metric_families(page)
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
 
 
 def since_moment(since: Since, now: int) -> int:

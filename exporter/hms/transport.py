@@ -7,6 +7,7 @@ that the reader takes does not count against the server.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
+from requests.utils import get_environ_proxies
 
 from exporter import __version__
 from exporter.config.readers import is_loopback
@@ -104,9 +106,12 @@ class Transport:
         self._http.mount("https://", adapter)
         self._http.mount("http://", adapter)
         self._http.headers.update({"User-Agent": f"hms-exporter/{__version__}", "Accept": "application/json", "Accept-Encoding": "gzip"})
+        # The environment is read once, for the one host that is asked: `requests` would read it for each request.
+        self._http.trust_env = False
+        self._http.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         # A request to this machine never uses a proxy, whatever the environment says: the proxy would see the token in clear text.
-        here = is_loopback(urlsplit(shared.config.base_url).hostname or "")
-        self._proxies: dict[str, str] = dict.fromkeys(("http", "https", "all"), "") if here else {}
+        if not is_loopback(urlsplit(shared.config.base_url).hostname or ""):
+            self._http.proxies = get_environ_proxies(shared.config.base_url)
         self.sent = 0
         """When the last request was sent, on the steady clock (µs)."""
         self.ends = math.inf
@@ -177,7 +182,6 @@ class Transport:
                 url,
                 params=parameters,
                 auth=_Bearer(token),
-                proxies=dict(self._proxies),
                 timeout=timeout,
                 stream=True,
                 allow_redirects=False,
