@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,16 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield parts[0], path
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    """A module's syntax."""
+    return ast.parse(path.read_text())
+
+
 def imported(path: Path) -> set[str]:
     """All that a module imports, inside functions and for types alone included, as dotted names."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -102,7 +109,7 @@ def _longest(kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> list[tuple[int,
     """Every class or function with its lines, the longest first."""
     found = []
     for _, path in modules():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             if isinstance(node, kind):
                 assert isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
                 found.append(((node.end_lineno or 0) - node.lineno + 1, f"{path.relative_to(ROOT)}: {node.name}"))

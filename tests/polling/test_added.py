@@ -207,7 +207,7 @@ def test_many_errors_of_one_call_are_read_page_by_page(benches: Any, world: Worl
     assert [bench.value("hms_client_errors_total", error_code=str(code)) for code in range(3)] == [84, 83, 83]
 
 
-@pytest.mark.parametrize("twist", ["repeated_item", "endless_pages", "repeated_cursor"])
+@pytest.mark.parametrize("twist", first_quick(["repeated_item", "endless_pages", "repeated_cursor"]))
 def test_errors_count_once_whatever_the_pages_repeat(benches: Any, world: World, twist: Any) -> None:
     session = call(world, world.room(name="hall"), -6000, -5000)
     for number in range(250):
@@ -256,7 +256,7 @@ def test_a_call_that_the_route_does_not_know_has_no_errors_in_the_end(benches: A
 # -- alone ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ROUTES)
+@pytest.mark.parametrize("name", first_quick(ROUTES))
 @pytest.mark.parametrize(
     "fault",
     first_quick([Fault(kind="status", status=500), Fault(kind="wrong_types"), Fault(kind="reset")]),
@@ -280,7 +280,7 @@ def test_each_fails_alone_and_makes_good_what_it_missed(benches: Any, world: Wor
     assert shown(bench) == world.beside_truth(T0, bench.now)
 
 
-@pytest.mark.parametrize("name", ROUTES)
+@pytest.mark.parametrize("name", first_quick(ROUTES))
 @pytest.mark.parametrize("status", first_quick([403, 404]))
 def test_one_that_the_workspace_may_not_read_is_left_alone_for_a_day(
     benches: Any, world: World, name: str, status: int, caplog: pytest.LogCaptureFixture
@@ -540,7 +540,8 @@ def _script(world: World, room: Room, rng: random.Random, begin: int, end: int) 
         world.client_event(room, session.created_at + 2)
 
 
-@pytest.mark.parametrize("seed", first_quick(range(4)))
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
 def test_totals_equal_the_truth_through_restarts_faults_and_downtime(benches: Any, world: World, seed: int) -> None:
     rng = random.Random(seed)
     rooms = [world.room(name=name) for name in ("hall", "attic")]
@@ -572,6 +573,7 @@ def test_totals_equal_the_truth_through_restarts_faults_and_downtime(benches: An
         assert +getattr(found, part) == +getattr(truth, part), part
 
 
+@pytest.mark.slow
 def test_two_with_the_same_fixed_since_publish_the_same(benches: Any, world: World) -> None:
     room = world.room(name="hall")
     _script(world, room, random.Random(5), -7200, 3600)

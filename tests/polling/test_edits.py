@@ -24,6 +24,7 @@ from lab.bench import QUICK, Bench, Rooms
 from lab.counters import sums_of
 from tests.e2e.program import ACCESS_KEY, SECRET, Program, configure, running, some, wait_until, workspace
 from tests.harness import at, script_totals
+from tests.marks import first_quick
 
 DAY_S = 86_400.0
 
@@ -118,7 +119,7 @@ RENAMES = pytest.mark.parametrize("rename", [rename_by_reload, rename_by_restart
 
 
 @RENAMES
-@pytest.mark.parametrize("rooms", [None, by_id(ROOM), by_name("class-.*")], ids=["all", "id", "pattern"])
+@pytest.mark.parametrize("rooms", first_quick([None, by_id(ROOM), by_name("class-.*")]), ids=["all", "id", "pattern"])
 def test_a_workspace_under_another_name_begins_anew_and_under_its_old_one_goes_on(
     benches: Callable[..., Bench], world: World, rooms: Rooms, rename: Callable[[Bench, str], None]
 ) -> None:
@@ -386,8 +387,8 @@ def test_7_a_busy_room_goes_before_idle_ones_that_hold_all_places(benches: Calla
 # -- 8, 9 and 10: the past comes forward --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("count", "page_size"), [(120, 10), pytest.param(1100, 100, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("everything", [True, False], ids=["everything", "by id"])
+@pytest.mark.parametrize(("count", "page_size"), first_quick([(120, 10), (1100, 100)]))
+@pytest.mark.parametrize("everything", first_quick([False, True]), ids=["by id", "everything"])
 def test_8_any_number_of_calls_that_began_in_the_same_millisecond_is_read(
     benches: Callable[..., Bench], world: World, count: int, page_size: int, everything: bool
 ) -> None:

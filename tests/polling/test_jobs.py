@@ -243,6 +243,7 @@ def test_a_room_that_100ms_does_not_name_for_a_while_keeps_what_counts_by_its_pa
     assert bench.value("hms_recording_seconds_total", room="class-1") == 200 + 3000
 
 
+@pytest.mark.slow
 def test_two_exporters_with_the_same_since_count_the_same(benches: Any, world: World) -> None:
     room = world.room(name="r")
     for number in range(200):

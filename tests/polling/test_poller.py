@@ -451,7 +451,7 @@ def test_a_session_that_the_api_no_longer_knows_is_settled_at_the_third_poll(ben
 # -- downtime -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("everything", [True, False])
+@pytest.mark.parametrize("everything", first_quick([True, False]))
 def test_a_gap_of_many_hours_is_caught_up_with_beside_the_polls(benches: Any, world: World, everything: bool) -> None:
     """While the present is published from the first poll on."""
     rooms = [world.room(name=f"r{number}").id for number in range(15)]

@@ -70,6 +70,7 @@ def test_has_life_within_ten_seconds_of_any_start(minute: int) -> None:
     assert sum(len(session.connected(start)) for session in begin) >= 5
 
 
+@pytest.mark.slow
 def test_starts_and_ends_calls_every_two_minutes_even_at_night(week: list[Session]) -> None:
     changes = sorted(moment for session in week for moment in (session.created_at, session.closed_at or 0))
     quiet = [later - earlier for earlier, later in pairwise(changes) if MONDAY - 6 * DAY < earlier < MONDAY - DAY]
