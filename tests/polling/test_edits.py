@@ -387,7 +387,7 @@ def test_7_a_busy_room_goes_before_idle_ones_that_hold_all_places(benches: Calla
 # -- 8, 9 and 10: the past comes forward --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("count", "page_size"), first_quick([(120, 10), (1100, 100)]))
+@pytest.mark.parametrize(("count", "page_size"), [(120, 10), pytest.param(1100, 100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("everything", first_quick([False, True]), ids=["by id", "everything"])
 def test_8_any_number_of_calls_that_began_in_the_same_millisecond_is_read(
     benches: Callable[..., Bench], world: World, count: int, page_size: int, everything: bool
