@@ -1,4 +1,4 @@
-"""Management tokens: what is in them, when they are renewed, and that they follow the API's clock and not this machine's."""
+"""Management tokens: their claims, their renewal, and that they follow the API's clock and not this machine's."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_machine_whose_clock_is_wrong_still_gets_in(sim: SimulatedApi, offset:
 
 
 def test_a_token_is_told_to_be_minted_or_ready_made(sim: SimulatedApi, world: World) -> None:
-    """An alert must know whether somebody has to replace it."""
+    """An alert must know whether a person has to replace the token."""
     ready_made = ManagementToken(Secret(management_token(world, real_clock())))
     for credentials, minted in ((PAIR, 1.0), (ready_made, 0.0)):
         api, metrics = build(sim, credentials)
