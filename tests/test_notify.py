@@ -1,4 +1,4 @@
-"""What a supervisor is told, over a real socket."""
+"""Messages to a supervisor, over a real socket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_state_is_one_datagram(supervisor: socket.socket, monkeypatch: pytest.
 
 def test_an_abstract_socket_is_written_with_an_at_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.bind("")  # the kernel chooses an abstract name
+        channel.bind("")  # the kernel picks an abstract name
         channel.settimeout(10)
         monkeypatch.setenv("NOTIFY_SOCKET", "@" + channel.getsockname()[1:].decode())
         notify.tell("WATCHDOG=1")
