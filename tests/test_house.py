@@ -128,7 +128,7 @@ def test_no_class_is_too_long() -> None:
 
 
 def test_no_function_is_too_long() -> None:
-    """ruff (C901) checks that none is too complex."""
+    """Ruff (C901) checks that none is too complex."""
     assert not [one for one in _longest((ast.FunctionDef, ast.AsyncFunctionDef)) if one[0] > MOST_FUNCTION_LINES]
 
 
