@@ -1,4 +1,4 @@
-"""`python -m soak`: how long it holds, and what it loses (nothing)."""
+"""`python -m soak`: runs an endurance test and reports what was lost, doubled or leaked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from soak.kills import Kills, campaign
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what is asked for; 0 when everything was the truth, nothing was seen to fall, and nothing has grown."""
+    """Runs one test; returns 0 if all counters equalled the truth, none fell, and nothing grew."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     parser.add_argument("--days", type=float, metavar="N", help="simulated days to live (default: as many as fit into --hours)")
     parser.add_argument("--hours", type=float, default=1.0, metavar="H", help="real hours it may take at most (default: 1)")
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--failovers", type=int, metavar="N", help="instead: let so many things happen to a pair on a real PostgreSQL")
     parser.add_argument("--seed", type=int, metavar="S", help="which life (default: another one each time)")
     options = parser.parse_args(arguments)
-    seed = options.seed if options.seed is not None else random.randrange(1_000_000)  # noqa: S311 (repeatable by its number)
+    seed = options.seed if options.seed is not None else random.randrange(1_000_000)  # noqa: S311 (the number makes the run repeatable)
     logs.set_up("error", "logfmt")
     _say(f"seed {seed}")
     with tempfile.TemporaryDirectory(prefix="hms-soak-") as folder:
