@@ -1,4 +1,4 @@
-"""Where a click leads: to another dashboard with the same time and data source, or to what to do about an alert."""
+"""Links: to another dashboard with the same time and data source, or to the runbook of an alert."""
 
 from __future__ import annotations
 

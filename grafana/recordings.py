@@ -1,4 +1,4 @@
-"""100ms / Recordings and streams: what was asked for beside sessions, what became of it, and what 100ms says of webhooks and joins."""
+"""100ms / Recordings and streams: jobs and their outcomes, and 100ms's data on webhooks and joins."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def main() -> int:
 
 class _Silent(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Logs nothing."""
 
 
 def _build_page(npm: str) -> None:
