@@ -63,7 +63,7 @@ def test_an_ended_record_that_comes_again_after_a_restart_counts_once(counting: 
 
 
 def test_an_answer_from_before_the_end_does_not_make_a_settled_session_run_again(counting: Counting) -> None:
-    """This holds even long after its start, when the listings of ended sessions no longer show it."""
+    """It stays settled even long after its start, when the listings of ended sessions no longer show it."""
     running = session("s", {"p": peer(at(0))})
     counting.poll(at(10), running)
     counting.poll(at(7200), session("s", {"p": peer(at(0), at(7000))}, ended=at(7000)))

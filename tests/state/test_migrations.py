@@ -188,7 +188,7 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None
 
 
 def test_a_damaged_row_of_an_old_file_stops_the_upgrade(path: Path) -> None:
-    """This includes tables that an ordinary start does not read, because the migration would seal the damaged row as valid."""
+    """A row of a table that an ordinary start does not read counts too, because the migration would seal it as valid."""
     kept(2, path)
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE day SET us = us + 1")

@@ -514,7 +514,7 @@ def test_after_the_end_nothing_is_written(path: Path) -> None:
 
 
 def test_the_file_holds_neither_user_ids_nor_names(path: Path) -> None:
-    """This holds while sessions run, after they have ended, and for the log beside it."""
+    """Neither while sessions run nor after they have ended, and the log beside it does not either."""
     counting = Counting(path)
     people = {"p": {**peer(at(1), user="canary-user"), "name": "canary-name", "metadata": "canary-data"}}
     gone = {"p": {**peer(at(1), at(2), user="canary-user"), "name": "canary-name", "metadata": "canary-data"}}
