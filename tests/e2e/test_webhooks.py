@@ -202,7 +202,7 @@ def test_an_event_is_answered_within_a_tenth_of_a_second_while_polls_hang_and_it
     room = world.room(name="r")
     with exporter(tmp_path, api, api={"timeout": "30s"}) as sender:
         api.faults.add(Fault(kind="stall", seconds=20))
-        time.sleep(1.2)  # a poll has begun, and hangs
+        wait_until(lambda: api.faults.standing()[0].struck > 0)  # a poll has begun, and hangs
         took = []
         for _ in range(5):
             began = time.monotonic()
