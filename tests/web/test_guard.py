@@ -283,13 +283,14 @@ def test_users_change_with_the_file_and_a_broken_file_changes_nothing(tmp_path: 
 
 def test_a_scrape_that_was_admitted_once_is_quick_under_a_flood_of_wrong_passwords(tmp_path: Path) -> None:
     costly = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(9)).decode()
-    stop = threading.Event()
+    refused, stop = threading.Event(), threading.Event()
 
     def flood(server: HttpServer, number: int) -> None:
         tries = 0
         while not stop.is_set():
             tries += 1
-            get(server, basic("alice", f"{number} {tries}"))
+            if get(server, basic("alice", f"{number} {tries}")).status == 401:
+                refused.set()
 
     with serving(tmp_path, f"basic_auth_users: {{alice: {costly}}}") as server:
         assert get(server, basic("alice", PASSWORD)).status == 200
@@ -297,7 +298,7 @@ def test_a_scrape_that_was_admitted_once_is_quick_under_a_flood_of_wrong_passwor
         for attacker in attackers:
             attacker.start()
         try:
-            time.sleep(0.2)  # the attack has begun
+            assert refused.wait(30)
             began = time.monotonic()
             for _ in range(5):
                 assert get(server, basic("alice", PASSWORD)).status == 200
