@@ -273,7 +273,7 @@ class TestInterruption:
         assert runs > 2
         assert bench.output.read_bytes() == whole
         assert "run the same command again to continue from here" in capsys.readouterr().err
-        assert bench.api.calls["/sessions"] < 2 * calls + 3 * runs, "what had been read was not read again"
+        assert bench.api.calls["/sessions"] < 2 * calls + 3 * runs, "sessions that had been read were not read again"
 
     def test_continues_writing_too(self, bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         assert bench.run() == 0

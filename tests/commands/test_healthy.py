@@ -127,7 +127,7 @@ def test_tls_is_spoken_with_whatever_certificate_and_version_the_exporter_has(tm
     config_file.write_text(f"tls_server_config: {{{settings}}}\n")
     with face(config_file=config_file) as port:
         assert str(verdict(("127.0.0.1", port), config_file=config_file)) == "Healthy: healthy"
-        assert not verdict(("127.0.0.1", port)).healthy, "plain HTTP is not what its configuration says"
+        assert not verdict(("127.0.0.1", port)).healthy, "without the web configuration it asks in plain HTTP"
 
 
 @pytest.mark.parametrize("version", ["TLS12", "TLS13"])

@@ -55,7 +55,7 @@ def sections() -> set[str]:
 def test_the_page_describes_every_key_once_and_no_other() -> None:
     described, known = [key for row in ROWS for key in quoted(row["key"])], known_keys()
     assert known - set(described) == set(), "docs/configuration.md lacks these keys"
-    assert set(described) - known == set(), "docs/configuration.md describes keys that are none"
+    assert set(described) - known == set(), "docs/configuration.md describes keys that do not exist"
     assert len(described) == len(known), "a key is described twice"
 
 

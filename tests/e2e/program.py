@@ -51,7 +51,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 15.0, what: str = 
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, what or "it has not come true in time"
+        assert time.monotonic() < deadline, what or "the condition was not met in time"
         time.sleep(0.02)
 
 

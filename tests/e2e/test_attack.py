@@ -180,7 +180,7 @@ def test_a_real_prometheus_gets_every_scrape_in_time_while_the_port_is_attacked(
             "basic_auth": {"username": "prometheus", "password": PASSWORD},
         }
     with running(tmp_path, *arguments) as program, scraping(tmp_path, program.address, "3s", scheme) as prometheus:
-        wait_until(lambda: prometheus.scrapes >= 2, 30, "not even in peace does it get a scrape")
+        wait_until(lambda: prometheus.scrapes >= 2, 30, "scrapes fail even before the attack")
         attackers = Attackers(int(program.address.rpartition(":")[2]), certificate)
         kinds = AT_A_LOCKED_DOOR if locked else AT_AN_OPEN_DOOR
         before = prometheus.scrapes
@@ -194,5 +194,5 @@ def test_a_real_prometheus_gets_every_scrape_in_time_while_the_port_is_attacked(
         assert slowest < 3
         assert 0 < memory < 160 * MIB
         assert attackers.surprises == []
-        assert set(attackers.done) == set(kinds), "each kind has had its turn"
+        assert set(attackers.done) == set(kinds), "a kind of attack has not run"
         assert prometheus.ask("min_over_time(hms_up[10m])") == 1

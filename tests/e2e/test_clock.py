@@ -51,7 +51,7 @@ def test_polls_keep_their_beat_and_counters_their_truth_when_the_wall_clock_is_s
             after = program.value("hms_exporter_polls_total")
             assert before is not None
             assert after is not None
-            assert after - before <= (api.clock() - begun) / SECOND + 2, "no beat is made up for"
+            assert after - before <= (api.clock() - begun) / SECOND + 2, "missed polls are not made up for"
             assert program.value("hms_up") == 1
             assert program.value("hms_exporter_clock_skew_seconds") == pytest.approx(-set_by, abs=2)
         program.kill()

@@ -124,7 +124,7 @@ def test_calls_during_downtime_are_counted_after_the_restart(tmp_path: Path, wor
     over(api, now + 2 * SECOND)
     api.stop()
     with running(tmp_path, f"--config.file={config}") as program:
-        assert counted(program.metrics()) == before, "counters are there again before the first good poll"
+        assert counted(program.metrics()) == before, "counters are published before the first good poll"
         assert program.value("hms_up") == 0
         api.start()
         comes_to(program, expected(world, now + 2 * SECOND, [room, other]))
@@ -272,7 +272,7 @@ def test_gauges_show_who_is_there_now(tmp_path: Path, world: World, api: Simulat
         assert series("hms_session_start_timestamp_seconds", **mine) not in samples
         assert samples[series("hms_rooms_configured", workspace="default")] == 3
         assert samples[series("hms_rooms_tracked", workspace="default")] == 3
-        assert some(samples, "hms_sessions_active", room="65f0000000000000deadbeef"), "a missing room goes by its id"
+        assert some(samples, "hms_sessions_active", room="65f0000000000000deadbeef"), "a missing room is shown by its id"
         session.close(present())
         wait_until(lambda: program.value("hms_sessions_active", room_id=room.id, room="daily") == 0)
         samples = program.metrics()

@@ -266,7 +266,7 @@ def test_a_reload_is_taken_over_whole_or_refused_whole_and_loses_no_count(
         found, wanted = counted(program.metrics()), expected(world, now + 8 * SECOND, rooms)
         for key in found:
             if ("room_id", rooms[0].id) in key.labels:
-                assert found[key] <= wanted[key], "what came and went while the room was not wanted need not count, all else does, once"
+                assert found[key] <= wanted[key], "a call within the time without the room need not count, all others count once"
             else:
                 assert found[key] == wanted[key], "a call that ran on while the room was not wanted counts whole"
 
@@ -426,7 +426,7 @@ def test_a_real_prometheus_reads_every_character_in_every_label_in_the_format_th
         world.open(world.room(name=name).id, present() - MINUTE).join(f"{name} role", present() - MINUTE)
     config = configure(tmp_path, api)
     with running(tmp_path, f"--config.file={config}") as program, scraping(tmp_path, program.address, "1s") as prometheus:
-        wait_until(lambda: prometheus.ask("count(hms_peers_active == 1)") == len(names), 30, "it does not take them all")
+        wait_until(lambda: prometheus.ask("count(hms_peers_active == 1)") == len(names), 30, "Prometheus does not accept all characters")
         for name in names:
             asked = "".join(f"\\U{ord(character):08x}" for character in name)
             assert prometheus.ask(f'hms_peers_active{{room="{asked}",role="{asked} role"}}') == 1

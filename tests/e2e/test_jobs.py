@@ -125,7 +125,7 @@ def test_killed_at_random_moments_it_counts_every_job_once(
                 time.sleep(chance.choice((0, 0, 2)))  # sometimes down for a while
                 scraper.program = Program(tmp_path, f"--config.file={config}")
             wanted = truth(jobs, begin + (LASTS + 30) * SECOND)
-            wait_until(lambda: counted(scraper.program.metrics()) == wanted, 60, "the jobs are not what they truly were")
+            wait_until(lambda: counted(scraper.program.metrics()) == wanted, 60, "the counters are not the truth")
             assert scraper.program.stop() == 0
             (tmp_path / "from").write_text(storage.get("url") or storage["path"])
             copied = run(tmp_path, "state", "copy", "@from", str(tmp_path / "copy.db"))

@@ -36,7 +36,7 @@ def test_killed_at_random_moments_it_loses_nothing_and_counts_nothing_twice(tmp_
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to that in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 

@@ -287,7 +287,7 @@ def test_the_shipped_configuration_in_the_real_programs(picture: Picture) -> Non
     assert arriving <= alerts.keys()
     # Polls are a second apart here, and a busy machine may skip one.
     unexpected = {name for name, _, _ in alerts} - {name for name, _, _ in arriving} - {"HmsPollSlow", "HmsCollectorDown", *_TROUBLES}
-    assert not unexpected, "an alert about something that is in order"
+    assert not unexpected, "alerts fire without a fault"
     assert "torn-down" in alerts["HmsRoomMissing", "scripted", ""]["annotations"]["description"]
     # The alert on the rejected credentials inhibits the alerts on their consequences.
     collectors = [alert for (name, _, _), alert in alerts.items() if name == "HmsCollectorDown"]

@@ -142,7 +142,7 @@ def test_a_process_that_was_suspended_goes_on_and_loses_nothing(tmp_path: Path, 
         comes_to(program, expected(world, now + 6 * SECOND, [room]))
         polls = program.value("hms_exporter_polls_total")
         assert polls is not None
-        assert polls < 12, "missed beats are not made up for"
+        assert polls < 12, "missed polls are not made up for"
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def test_assets_count_by_when_they_were_made(benches: Any, world: World) -> None
     world.asset(recording, "chat", at(-1), duration=60, size=10)
     bench = benches()
     bench.poll()
-    assert bench.value("hms_recording_assets_total") is None, "what was made before counting began"
+    assert bench.value("hms_recording_assets_total") is None, "assets made before counting began"
     world.asset(recording, "room-composite", at(10), duration=600.5, size=1000)
     world.asset(recording, "room-composite", at(11), duration=5, size=7, status="failed")
     bench.poll(30)

@@ -154,7 +154,7 @@ class TestPages:
         old = [world.open(room.id, T0 + at).id for at in range(12)]
         first = client.get("/sessions", limit=10).json()
         world.open(room.id, T0 + MINUTE)
-        assert client.ids("/sessions", limit=10, start=first["last"]) == old[1::-1], "the cursor is not shifted by what is new"
+        assert client.ids("/sessions", limit=10, start=first["last"]) == old[1::-1], "new items do not shift the cursor"
 
 
 class TestRooms:
