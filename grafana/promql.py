@@ -22,10 +22,10 @@ RAW = f'job=~"${UNRECORDED}"'
 ALERT_LABELS = "alertname, severity, workspace, room, budget"
 _EMPTY_TOO = 'job=~"$job|", instance=~"$instance|", workspace=~"$workspace|"'
 HMS_ALERTS = f'alertname=~"Hms.+", {_EMPTY_TOO}'
-"""Selects our alerts.  Several have no label `workspace`, and that of a vanished exporter no `instance`."""
+"""Selects the exporter's alerts.  Several have no label `workspace`, and that of a vanished exporter has no `instance`."""
 
 IS_EXPORTER = f"and on (job, instance) hms_exporter_build_info{{{JOB}}}"
-"""Keeps what every program publishes to the exporters alone."""
+"""Limits metrics that every program publishes to the exporters."""
 
 
 def once(expr: str) -> str:
@@ -68,7 +68,7 @@ def over_time(metric: str, level: str, by: str = "", ago: str = "") -> str:
 
 
 def per_minute(counter: str, where: str, by: str = "") -> str:
-    """How fast a counter rises."""
+    """The rate of a counter."""
     rate = f"{summed(f'rate({counter}{{{where}}}[$__rate_interval])', by)} * 60"
     return f"{rate} or {nobody()}" if by == "role" else rate
 

@@ -23,7 +23,7 @@ _EACH_ROOM = "workspace, room"
 
 FAILED: Mapping[str, str] = {"failed": "red"}
 _STATUSES: Mapping[str, str] = {"starting": "yellow", "running": "green", "stopping": "orange", "post_processing": "blue"}
-"""The colours of what is under way: of yellow there should be little."""
+"""The colours of the states of open jobs. There should be little yellow."""
 
 # A distribution of jobs is sparse: a rate over some minutes would be empty most of the time.
 _SPARSE = "15m"

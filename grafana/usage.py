@@ -31,7 +31,7 @@ _OTHERS = ', meter!~"peer|"'
 
 
 def _cost(by: str, of: str = "", ago: str = "") -> str:
-    """What this month costs so far, in all or `of` some meters."""
+    """The cost of this month so far, in all or `of` some meters."""
     offset = f" offset {ago}" if ago else ""
     return summed(of_today(f"hms_usage_cost{{{WORKSPACE}{of}}}{offset}", ago), by)
 

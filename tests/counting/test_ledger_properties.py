@@ -32,7 +32,7 @@ from tests.harness import MEMORY, T0, Counting, Series, published
 
 ROLES = ("host", "guest", "viewer")
 START = T0 + 15 * HOUR + 1800 * SECOND
-"""Half an hour before midnight: most of what is played passes it."""
+"""Half an hour before midnight: most scripts cross it."""
 
 
 # -- the expected counters ----------------------------------------------------------------------------------------
@@ -53,13 +53,13 @@ class Witness:
         self.seen: dict[str, list[Seen]] = {}
         self.vanished: dict[str, int] = {}
         self.ends: dict[str, int] = {}
-        """When a session's end was first read, by polls."""
+        """The time of the poll that first read a session's end."""
         self.final: set[str] = set()
-        """Sessions that are not looked at again."""
+        """Sessions that are not read again."""
         self.looked: set[str] = set()
-        """Sessions that have been looked at once more: with the poll's end they are final."""
+        """Sessions that were read once more.  They are final at the end of the poll."""
         self.measured: dict[str, int] = {}
-        """The peers of ended sessions as the distribution observes them: once, when the end is first read."""
+        """The peers of ended sessions as the histogram observes them: once, when the end is first read."""
         self.unknown: Counter[str] = Counter()
         self.published: dict[Series, int] = {}
 
@@ -173,7 +173,7 @@ class Play:
         self.witness = Witness(since)
         self.now = START
         self.answers: list[bytes] = []
-        """Everything that the API ever answered."""
+        """All answers of the API."""
 
     def poll(self, *, trouble: float) -> None:
         """One poll.  `trouble` is the probability of each fault."""

@@ -135,7 +135,7 @@ LIVES = {
     "two exporters": r"\btwo exporters|\bboth exporters",
     "scrape gap": r"\bgap\b",
 }
-"""What happens to exporters, as the names of tests tell it."""
+"""Events of exporters, as named in the tests of rules."""
 
 
 @pytest.mark.slow

@@ -119,10 +119,10 @@ ASSETS = (
 
 
 def items(kind: Kind[Any]) -> Collected[Any]:
-    """What a room and a group have of this kind.
+    """The items of this kind in a room and a group.
 
-    Three jobs and one: one is over, one runs, two have not started, one of them in an unknown status.  Two assets and one: one
-    has failed.
+    The room has three jobs and the group one: one is over, one runs, two have not started, one of these in an unknown status.  The
+    room has two assets and the group one: one has failed.
     """
     collected = Collected(kind)
     collected.coverage.configure(scope_of(["*"]), at(-7200), at(0), str)

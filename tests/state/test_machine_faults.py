@@ -788,7 +788,7 @@ def flipped(sound: bytes, offsets: range, mask: int, folder: Path) -> tuple[int,
 
 
 _FURTHER = 3
-"""Pages from one to the one that takes its place.  Two tables with columns of the same types would not do: seals do not name theirs."""
+"""A page is replaced by the one that follows this many pages later.  Its table must have other column types: seals name no table."""
 
 
 def test_every_page_damaged_in_turn_is_refused_or_harmless(sound: bytes, tmp_path: Path) -> None:
@@ -833,7 +833,7 @@ def test_a_state_file_cut_short_is_refused_or_begins_anew_when_nothing_is_left(s
 def test_a_log_cut_short_or_damaged_gives_an_earlier_poll_and_the_next_one_makes_it_whole(tmp_path: Path, damage: str) -> None:
     """SQLite reads the log up to its last valid frame, so an earlier state may be published before the next poll.
 
-    A log of which nothing is left is not here: without an earlier poll in the file the exporter starts anew.
+    An empty log is not tried: without an earlier poll in the file the exporter starts from nothing.
     """
     with polled(tmp_path / "a", polls=1) as bench:
         first = Path(f"{bench.state_file}-wal").stat().st_size
@@ -875,7 +875,7 @@ class Clocks:
         self.set_by = timedelta()
 
     def now(self) -> datetime:
-        return datetime(2026, 3, 29, 1, 30) + timedelta(seconds=self.steady) + self.set_by  # noqa: DTZ001 - as `schedule` has it
+        return datetime(2026, 3, 29, 1, 30) + timedelta(seconds=self.steady) + self.set_by  # noqa: DTZ001 - as `schedule` computes it
 
 
 @pytest.mark.parametrize("hours", [-24, -1, 1, 24], ids=lambda hours: f"{hours:+d} h")

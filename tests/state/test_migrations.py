@@ -145,7 +145,7 @@ LATER = Schema(
         Migration(4, (make_table(TOTAL, _totals), change_table(NEW_ENTRY, _marked), drop_table("roles_seen"))),
     ],
 )
-"""What may come: two versions that use every kind of change."""
+"""Two made-up later versions, which use every kind of change."""
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
@@ -275,7 +275,7 @@ def test_a_kill_in_the_middle_of_a_migration_leaves_the_old_file_or_a_new_one(pa
     assert left.keys() <= {2, 3, 4}
 
 
-# -- who may read it --------------------------------------------------------------------------------------------------
+# -- permissions ------------------------------------------------------------------------------------------------------
 
 
 def modes(folder: Path) -> dict[str, int]:

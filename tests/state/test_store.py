@@ -59,7 +59,7 @@ def fill(path: Path) -> Counting:
 
 
 OF_A_SESSION = ("room_id", "account", "started", "ended", "observed", "unknown", "seen_ended", "measured", "read")
-"""What is kept of a session that has not been settled, beside its memory."""
+"""The stored fields of an unsettled session, besides its memory."""
 
 
 def everything(ledger: Ledger) -> dict[str, Any]:
