@@ -73,7 +73,7 @@ class Series(NamedTuple):
 
 
 def published(accounts: Iterable[AccountState]) -> dict[Series, int]:
-    """Every published counter."""
+    """Every counter as it is published."""
     found = {}
     for state in accounts:
         owner, totals = state.account.id, state.totals
@@ -99,8 +99,8 @@ def scope_of(keys: Iterable[str]) -> Scope:
 class Counting:
     """A ledger and its state file, which tests feed with the records of polls.  Each room has an account of its own.
 
-    `keys` are the configuration's entries, in the form of `scope_of`.  A room's name is its id.  Sessions count if they end after
-    `since`.  Peers in the roles `bots` are not people.
+    `keys` are the configuration's entries, as `scope_of` has them; a room's name is its id.  Sessions count that end after `since`.
+    Peers in the roles `bots` are no people.
     """
 
     def __init__(self, path: Path, keys: Iterable[str] = ("*",), since: int = T0, bots: frozenset[str] = frozenset()) -> None:

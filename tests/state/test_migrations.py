@@ -96,7 +96,7 @@ def test_a_kept_file_comes_through_with_all_that_it_has_counted(path: Path, old:
         if before:
             shared = before[table][0].keys() & after[table][0].keys()
             assert columns(after[table], shared) == columns(before[table], shared)
-    # A stop and a kill leave the same counts, and a start finds them.
+    # Both ways of ending leave the same counts, and a start finds them.
     found = restored(path)
     # Since version 3 an ended session is kept until it has been read once more.
     ended, ended_of_second = ({"held"}, {"group-0", "group-2"}) if old > 2 else (set(), set())
