@@ -83,7 +83,7 @@ def all_per_minute(counter: str) -> str:
 def grown(counter: str, where: str = ROOM) -> str:
     """The rise of a counter in each step of a graph. It is exact, because nothing is extrapolated as `increase` does."""
     selected = f"{counter}{{{where}}}"
-    return f"sum (clamp_min({once(selected)} - {once(f'{selected} offset $__interval')}, 0))"
+    return f"sum (clamp_min({once(selected)} - {once(f'{selected} offset $__interval')}, 0)) or {zero()}"
 
 
 def increase(counter: str, where: str = ROOM, by: str = "") -> str:

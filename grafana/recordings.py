@@ -101,8 +101,8 @@ _COURSE = RowPlan(
                 name,
                 f"{name} asked for (up) and failed (down), in each step of the graph.",
                 {
-                    "asked for": f"{grown(f'hms_{kind}s_requested_total', WORKSPACE)} or {zero()}",
-                    "failed": f"{grown(f'hms_{kind}s_failed_total', WORKSPACE)} or {zero()}",
+                    "asked for": grown(f"hms_{kind}s_requested_total", WORKSPACE),
+                    "failed": grown(f"hms_{kind}s_failed_total", WORKSPACE),
                 },
                 below_zero="failed",
                 colors=FAILED,
