@@ -319,12 +319,12 @@ def check_against_the_script(play: Play) -> None:
         if room_id == "lost":
             continue
         assert sum(totals.seconds for totals in roles.values()) == truth.room_peer_us[room_id]
-        assert sum(totals.joined for totals in roles.values()) == sum(n for (room, _), n in truth.joins.items() if room == room_id)
-        assert sum(totals.left for totals in roles.values()) == sum(n for (room, _), n in truth.leaves.items() if room == room_id)
+        assert sum(totals.counts.joined for totals in roles.values()) == sum(n for (room, _), n in truth.joins.items() if room == room_id)
+        assert sum(totals.counts.left for totals in roles.values()) == sum(n for (room, _), n in truth.leaves.items() if room == room_id)
         if account is not None:
             found = account.totals
-            assert (found.started, found.ended, found.seconds) == (truth.started[room_id], truth.ended[room_id], truth.session_us[room_id])
-            assert (found.published_started, found.published_ended) == (found.started, found.ended)
+            assert (found.counts, found.seconds) == ((truth.started[room_id], truth.ended[room_id]), truth.session_us[room_id])
+            assert found.published == found.counts
         else:
             assert truth.started[room_id] == 0
         for day in range(START // DAY - 1, START // DAY + 3):
