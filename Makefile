@@ -13,17 +13,17 @@ VENV := .venv/bin/python
 LOCK := .tools/venv/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11
 PIP := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes --requirement
 
-# The programs that some tests need besides; `make tools` fetches them.
+# External programs that some tests need; `make tools` fetches them.
 export HMS_TOOLS_DIR ?= $(CURDIR)/.tools/prometheus
 export HMS_TOOLS_DIR_2 ?= $(CURDIR)/.tools/prometheus-2
 
-# Where docs/alerts.md is published, for the links in alerts: make generate RUNBOOKS=https://wiki.example.org/hms-alerts
+# The address at which docs/alerts.md is published, for the links in alerts: make generate RUNBOOKS=https://wiki.example.org/hms-alerts
 RUNBOOKS ?=
 
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 TESTS := $(VENV) -m pytest --maxprocesses 5 --dist worksteal
 
-# More arguments for what a target runs: make demo ARGS=--web.listen-address=:9000, make quick ARGS='-k reload'
+# Further arguments for the command of a target: make demo ARGS=--web.listen-address=:9000, make quick ARGS='-k reload'
 ARGS ?=
 
 ##@ Run
@@ -46,7 +46,7 @@ stack: .venv/.dev ## the demo with Prometheus and Alertmanager beside it, and Gr
 .PHONY: test quick lint bench soak
 
 test: lint .venv/.dev ## lint, types and all tests
-	$(TESTS) -n $$(($(CORES) + 1)) $(ARGS) # one process more than there are cores: many tests wait for a program
+	$(TESTS) -n $$(($(CORES) + 1)) $(ARGS) # one process more than cores, because many tests wait for a program
 
 quick: .venv/.dev ## the fast tests
 	HMS_EXAMPLES=$${HMS_EXAMPLES:-20} $(TESTS) -n $(CORES) -m "not slow" --ignore tests/e2e $(ARGS)
@@ -59,7 +59,7 @@ lint: .venv/.dev ## style, format and types
 bench: .venv/.dev ## measure speed and memory; prints one table at the end
 	$(VENV) -m bench $(ARGS)
 
-soak: .venv/.dev ## days of simulated life in an hour, with faults
+soak: .venv/.dev ## simulated days in an hour, with faults
 	$(VENV) -m soak $(ARGS)
 
 ##@ Release
@@ -98,7 +98,7 @@ help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { print "\n" substr($$0, 5) } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 .venv/bin/python:
-	@test -n "$(PYTHON)" || { echo "No usable Python found: it takes Python 3.11 or later with its venv module (Debian: apt install python3-venv)." \
+	@test -n "$(PYTHON)" || { echo "No usable Python found: this needs Python 3.11 or later with its venv module (Debian: apt install python3-venv)." \
 		"Name one with make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@echo "Setting up .venv with $(PYTHON), once"
 	@$(PYTHON) -m venv --clear .venv
@@ -108,7 +108,7 @@ help: ## this list
 	@touch $@
 
 .venv/.dev: requirements-dev.lock .venv/.run
-	@echo "Installing what the tests need, once"
+	@echo "Installing the packages of the tests, once"
 	@$(VENV) $(PIP) requirements-dev.lock
 	@touch $@
 

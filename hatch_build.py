@@ -1,7 +1,8 @@
-"""What the package index shows: the README without links that lead nowhere there, and the project's addresses.
+"""Metadata for the package index: the README without links that are dead there, and the project's addresses.
 
-The README links to files of the project.  A package index has only the README, so with HMS_REPOSITORY_URL in the environment, as
-`make dist REPOSITORY=https://...` sets it, those links go to the repository; without it, their text stays and the pictures go.
+The README links to files of the project, which a package index does not have.  With HMS_REPOSITORY_URL in the environment
+(`make dist REPOSITORY=https://...` sets it) those links lead to the repository.  Without it the links become plain text, and
+the pictures are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\((?![a-z]+:|#)([^)\s]+)
 
 
 def whole(readme: str, repository: str | None) -> str:
-    """The README as it can stand alone."""
+    """The README without relative links."""
 
     def elsewhere(link: re.Match[str]) -> str:
         picture, text, target = link.groups()

@@ -1,1 +1,1 @@
-"""What the exporter costs, measured beside what a user would write instead: `python -m bench`."""
+"""Measures the cost of the exporter, beside that of the plain exporter a user would write: `python -m bench`."""

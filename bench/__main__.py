@@ -1,4 +1,4 @@
-"""`python -m bench`: every measurement, each in a process of its own, and one table at the end."""
+"""`python -m bench`: runs every measurement in a process of its own, and prints one table at the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.suite import NAMES, measure
 
 
 def main() -> int:
-    """Measures and prints; 1 when a goal is missed."""
+    """Measures and prints; returns 1 if a goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", action="append", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}; may be repeated")
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that everything runs, reaches no size with a goal")

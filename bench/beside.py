@@ -1,6 +1,6 @@
-"""One checkout beside another, in one run: CPU of a scrape and of a poll, and how long a scrape waits while a poll computes.
+"""Compares two checkouts in one run: the CPU of a scrape and of a poll, and the latency of a scrape while a poll computes.
 
-`HMS_BENCH_BESIDE` names the other checkout's folder; without it there is only this one.
+`HMS_BENCH_BESIDE` names the folder of the other checkout.  Without it only this checkout is measured.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HERE = Path(__file__).resolve().parent
 
 
 class Kind(NamedTuple):
-    """A request, and the goals: at most these shares of the other checkout's figures."""
+    """A request and its goals: at most these shares of the other checkout's figures."""
 
     name: str
     path: str
@@ -43,7 +43,7 @@ _SMALL = (
 
 
 def run(*, quick: bool) -> list[Row]:
-    """CPU of large and small pages and of polls, then latency during polls."""
+    """The CPU of large and small pages and of polls, then the latency during polls."""
     sessions, polls, times = (20, 1, 5) if quick else (100_000 // SERIES, 5, 50)
     folder = os.environ.get(BESIDE)
     rows: list[Row] = []
@@ -70,7 +70,7 @@ def run(*, quick: bool) -> list[Row]:
 
 
 class Face:
-    """A checkout's HTTP face in a process of its own, within a `with` block."""
+    """A checkout's HTTP server in a process of its own, within a `with` block."""
 
     def __init__(self, folder: Path, sessions: int) -> None:
         command = [sys.executable, str(_HERE / "face_server.py"), str(sessions)]
@@ -85,7 +85,7 @@ class Face:
         self._process.wait()
 
     def ask(self, question: str) -> float:
-        """The server's answer, see `face_server`."""
+        """The answer of `face_server` to a command."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{question}\n")
         self._process.stdin.flush()
@@ -142,7 +142,7 @@ def _beside_start_http_server(ours: Face, sessions: int) -> Row:
 
 
 def _during(kind: Kind, ours: Face, theirs: Face | None, polls: int) -> dict[str, float]:
-    """The median latency while polls compute in which every session has changed, in turns."""
+    """The median latencies during polls in which every session has changed; the checkouts take turns."""
     faces = {"ours": ours} | ({"theirs": theirs} if theirs is not None else {})
     found: dict[str, list[float]] = {name: [] for name in faces}
     for _ in range(polls):
@@ -161,7 +161,7 @@ def _in_one_poll(kind: Kind, face: Face) -> list[float]:
         began = time.perf_counter()
         scraper.scrape()
         waits.append(time.perf_counter() - began)
-        time.sleep(0.005)  # between two scrapes, so that they do not take all of the CPU
+        time.sleep(0.005)  # a pause between scrapes, so that they do not use all of the CPU
     scraper.close()
     return waits
 

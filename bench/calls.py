@@ -1,4 +1,4 @@
-"""Calls to 100ms a poll: the three cases that matter most, and how they grow with rooms, running sessions and churn."""
+"""Calls to 100ms per poll: the three most important cases, and the growth with rooms, running sessions and churn."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lab.bench import Bench
 
 _INTERVAL = 30 * SECOND
 _POLLS = 8
-"""So many that the second look at what ended in the first ones, two minutes later, is part of the last ones."""
+"""Enough polls that the last ones include the second read, two minutes later, of sessions that ended in the first ones."""
 _PAST = 10_000
-"""Sessions of other rooms that ended within twelve hours: a listing of ended ones does not hold ours alone."""
+"""Sessions of other rooms that ended within twelve hours, so that listings of ended sessions hold more than the followed rooms."""
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Steady states with and without churn, beside one question (or two) for each room."""
+    """Steady states with and without churn, beside one request (or two) for each room."""
     rows = [
         _row("calls a poll, three cases", 1000, 40, 0, goal=2, plain=True),
         _row("calls a poll, three cases", 1000, 40, 4, goal=6, plain=True),
@@ -45,7 +45,7 @@ def _row(work: str, rooms: int, running: int, churn: int, *, goal: int | None = 
 
 
 def _measure(rooms: int, running: int, churn: int, *, plain: bool) -> tuple[int, int | None]:
-    """Calls of a poll in the steady state, ours (the dearest of several) and the plain exporter's."""
+    """The calls of a poll in the steady state: the exporter's (the most of several polls) and the plain exporter's."""
     now = real_clock()
     world = World("key", SECRET)
     for number in range(_PAST):
@@ -54,10 +54,10 @@ def _measure(rooms: int, running: int, churn: int, *, plain: bool) -> tuple[int,
     ids = [world.room(name=f"room-{number}").id for number in range(max(rooms, running + _POLLS * churn))]
     sessions = [_open(world, room, now - (10 + number % 60) * MINUTE) for number, room in enumerate(ids[:running])]
     configured = [RoomById(room) for room in ids[:rooms]]
-    # The exporter's steady clock goes with the scripted one: else the two would contradict each other, which costs a call.
+    # The exporter's monotonic clock follows the scripted one. Otherwise the two would contradict each other, which costs a call.
     with tempfile.TemporaryDirectory() as folder, Bench(Path(folder), world, configured, now=now, limits=LimitsConfig()) as bench:
         bench.poll()
-        # A poll reads the names of rooms and the past as far as its time allows: on a busy machine, one is not enough for thousands.
+        # A poll reads names of rooms and the past only as far as its time allows. On a busy machine, thousands take several polls.
         while bench.poller.rooms_in_question() or bench.poller.status.catching_up is not None:
             bench.poll()
         dearest = 0
@@ -65,7 +65,7 @@ def _measure(rooms: int, running: int, churn: int, *, plain: bool) -> tuple[int,
             now += _INTERVAL
             bench.now = now
             for place in range(churn):
-                # Not the newest: those would be found more cheaply than most.
+                # Not the newest sessions, which take fewer calls to find than most.
                 sessions.pop(5).close(now - 20 * SECOND)
                 sessions.append(_open(world, ids[running + number * churn + place], now - 10 * SECOND))
             dearest = max(dearest, _calls(bench.server, bench.poller.poll))

@@ -1,4 +1,4 @@
-"""Catching up: a month's ended sessions read at the first start, as `poll.since` asks, by the real process."""
+"""Catching up: the real process reads a month of ended sessions at its first start, as `poll.since` asks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROOMS = 200
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Sessions a second, memory, and how long a scrape took meanwhile."""
+    """Sessions per second, memory, and the time of a scrape meanwhile."""
     results = [_measure(sessions) for sessions in ((500, 1_000, 2_000) if quick else (5_000, 20_000, _GOAL))]
     return [row for kind in zip(*results, strict=True) for row in kind]
 

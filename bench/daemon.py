@@ -1,4 +1,4 @@
-"""The exporter as it is, as a process, but polling more often than a user may ask: `python -m bench.daemon CONFIG INTERVAL`."""
+"""The unchanged exporter as a process, with shorter poll intervals than allowed: `python -m bench.daemon CONFIG INTERVAL`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporter.daemon import Daemon
 
 
 def main() -> None:
-    """Runs until it is told to stop."""
+    """Runs until a signal stops it."""
     config = load(Path(sys.argv[1]), {})
     config = replace(config, poll=replace(config.poll, interval=float(sys.argv[2])))
     logs.set_up(config.log.level, config.log.format)

@@ -1,4 +1,4 @@
-"""The exporter as a real process, as a user starts it, and what its /metrics tells of it."""
+"""The exporter as a real process, and the values of its /metrics."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from bench.servers import Scraper, cpu_seconds, free_port, memory
 
 
 class Exporter:
-    """A running `hms-exporter`, within a `with` block; its state and log lie in `folder`.
+    """A running `hms-exporter`, within a `with` block.  Its state and log are in `folder`.
 
-    `settings` are sections of the configuration; with `interval` it polls so often, which may be more often than a
-    configuration allows.
+    `settings` are sections of the configuration.  `interval` may be shorter than a configuration allows.
     """
 
     def __init__(self, folder: Path, base_url: str, secret: str, interval: float | None = None, **settings: Any) -> None:
@@ -49,7 +48,7 @@ class Exporter:
         self.stop()
 
     def stop(self) -> float:
-        """Sends SIGTERM; returns the seconds until the process has ended."""
+        """Sends SIGTERM; returns the seconds until the process ends."""
         before = time.perf_counter()
         self._process.terminate()
         self._process.wait(30)
@@ -66,7 +65,7 @@ class Exporter:
                 time.sleep(0.01)  # until it answers
 
     def scrape(self) -> tuple[str, float]:
-        """The exposition, as soon as there is one, and when it was there.  Raises `AssertionError` when the process has ended."""
+        """The first page, and the time at which it came.  Raises `AssertionError` when the process has ended."""
         while True:
             try:
                 self._scraper.scrape(keep=True)
@@ -77,7 +76,7 @@ class Exporter:
                 time.sleep(0.002)  # until it listens
 
     def memory(self) -> tuple[float, float]:
-        """Resident now and at most (MiB)."""
+        """Resident memory, now and at its peak (MiB)."""
         return memory(self._process.pid)
 
     def cpu(self) -> float:
@@ -85,7 +84,7 @@ class Exporter:
         return cpu_seconds(self._process.pid)
 
     def wait_for(self, name: str, least: float, timeout: float = 300) -> str:
-        """The first exposition in which the sum of these series has reached `least`.  Raises `TimeoutError`."""
+        """The first page on which the sum of these series is at least `least`.  Raises `TimeoutError`."""
         until = time.monotonic() + timeout
         while time.monotonic() < until:
             page, _ = self.scrape()

@@ -1,9 +1,12 @@
-"""The HTTP face of one checkout, for `bench.beside`: `python FILE SESSIONS` in that checkout's folder.
+"""The HTTP server of one checkout, for `bench.beside`: `python FILE SESSIONS` in that checkout's folder.
 
-It prints its port, then answers each line of its input with a line: `cpu` with the CPU seconds used so far, `change SHARE` when
-the pages of the next poll are made, in which this share of the sessions has changed, `poll` when that poll has begun, `busy` with
-whether it still runs, `spend` with the CPU seconds of a whole poll and of compressing its page, which is a part of the poll or of the
-first scrape after it.
+It prints its port, then answers each line of its input with a line:
+
+- `cpu`: the CPU seconds used so far
+- `change SHARE`: makes the pages of the next poll, in which this share of the sessions has changed
+- `poll`: begins that poll
+- `busy`: whether the poll still runs
+- `spend`: the CPU seconds of a whole poll and of compressing its page, which is part of the poll or of the first scrape after it
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Any
 
 def main() -> None:
     """Serves until its input ends."""
-    # The checkout's own code, not that beside this file: what is measured may be of another age.
+    # Import the checkout's own code, not the code beside this file: the checkout may be of another version.
     sys.path[0] = os.getcwd()  # noqa: PTH109 (sys.path holds texts)
     from bench import scrape
     from bench.rig import Rig
@@ -34,7 +37,7 @@ def main() -> None:
         rig = Rig(Path(folder), traffic, time.time_ns() // 1000)
         rig.bodies = traffic.pages()
         rig.poll()
-        http_server: Any = vars(scrape)["http_server"]  # another checkout's takes other arguments and lies elsewhere
+        http_server: Any = vars(scrape)["http_server"]  # it takes other arguments in other checkouts
         server = http_server(Face(rig.exposition), *_where(), None)
         server.start()
         _tell(server.port)
@@ -56,14 +59,14 @@ def main() -> None:
                 _tell(time.process_time() - before)
             else:
                 _tell(int(poll.is_alive()))
-        os._exit(0)  # whatever still runs is of no interest
+        os._exit(0)  # without waiting for a poll that still runs
 
 
 def _where() -> tuple[Any, ...]:
-    """What the checkout's `http_server` wants to be told of where to listen."""
+    """The arguments for the address in this checkout's `http_server`."""
     try:
         from exporter.web.listeners import listen
-    except ImportError:  # older than listeners
+    except ImportError:  # a checkout without `listeners`
         return "127.0.0.1", 0
     return ([listen("127.0.0.1", 0)],)
 

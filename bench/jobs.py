@@ -1,4 +1,4 @@
-"""Recordings and streams: a month of them beside what truly happened, and what a busy day of them costs."""
+"""Recordings and streams: a month of them compared with the truth, and the cost of a busy day."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _measure(*, days: int, a_day: int, interval: int) -> _Cost:
 
 
 def _script(world: World, days: int, jobs: int) -> None:
-    """Jobs of all kinds, evenly over the days: one of 33 never starts, as many fail in the end; a minute to an hour long."""
+    """Scripts jobs of all kinds, a minute to an hour long, evenly over the days: one in 33 never starts, one in 33 fails."""
     chance = random.Random(1)  # noqa: S311 -- the same jobs each time
     rooms = [world.room(name=f"room-{number}") for number in range(_ROOMS)]
     for number in range(jobs):

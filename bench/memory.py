@@ -24,7 +24,7 @@ _GOAL = 2_000
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Resident memory, now and at most."""
+    """Resident memory, now and at its peak."""
     rows = [_few(rooms) for rooms in (1, 10, 100)]
     polls = 10 if quick else 500
     large = [
@@ -52,7 +52,7 @@ def _few(rooms: int) -> Row:
 
 
 def _many(sessions: int, polls: int) -> tuple[Row, Row]:
-    """A busy workspace; a tenth of it changes between two polls. It is scraped all the time."""
+    """A busy workspace that is scraped all the time. A tenth of it changes between two polls."""
     interval = 0.2
     with (
         Served(page_server, sessions) as server,
@@ -62,7 +62,7 @@ def _many(sessions: int, polls: int) -> tuple[Row, Row]:
         compressed = Scraper(exporter.port, OPENMETRICS, "gzip")
         early, series, done = 0.0, 0, 0.0
         while done < polls:
-            time.sleep(0.1 if sessions < _GOAL else 1)  # the pace of a Prometheus
+            time.sleep(0.1 if sessions < _GOAL else 1)  # as often as Prometheus would
             page, _ = exporter.scrape()
             compressed.scrape()  # as Prometheus does
             done = total(page, "hms_exporter_polls_total")
@@ -72,7 +72,7 @@ def _many(sessions: int, polls: int) -> tuple[Row, Row]:
                 early = most
     at_goal = sessions == _GOAL
     size = f"{sessions:,} sessions, {sessions * 50:,} peers, {series:,} series"
-    # The highest so far, for what is in use at a moment goes up and down by a sixth within each poll; a leak would raise it.
+    # The peak so far, because the present value varies by a sixth within each poll. A leak would raise the peak.
     flat = Row("memory at most, after polls", f"{sessions:,} sessions, {polls} polls", "MiB", most, "after a tenth of them", early)
     return (
         Row("memory, large", size, "MiB", most, per=sessions).judged("200 MiB", met=most <= 200, at=at_goal),
@@ -81,7 +81,7 @@ def _many(sessions: int, polls: int) -> tuple[Row, Row]:
 
 
 def _in_turns(rooms: int) -> Row:
-    """Rooms that have been used lately, one after the other; none is now."""
+    """Rooms that were used recently, one after another. No session runs now."""
     with Served(page_server, 0) as server, tempfile.TemporaryDirectory() as folder:
         warm_state(Path(folder) / "state.db", rooms)
         base_url = f"http://127.0.0.1:{server.port}"
@@ -92,9 +92,9 @@ def _in_turns(rooms: int) -> Row:
 
 
 def page_server(sessions: int) -> int:
-    """A 100ms of running sessions alone, of whose listing a tenth is different each time; its port.
+    """Serves a 100ms with running sessions only, a tenth of which change with each listing; returns the port.
 
-    The simulator does the same and more, but compresses 28 MB for each poll, which would take most of the time.
+    The simulator could do this too, but it compresses 28 MB for each poll, which would take most of the time.
     """
     traffic = Traffic(sessions)
     lock = threading.Lock()

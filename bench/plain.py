@@ -1,7 +1,7 @@
-"""A plain exporter: what one would write in an afternoon with the usual libraries, and what ours is compared with.
+"""A plain exporter, as one would write it in an afternoon with the usual libraries. The benchmarks compare with it.
 
-It asks about each room by itself, sets gauges in place, and leaves the rest to `start_http_server`.  It is correct within its
-means: while it runs and the API answers, its sums are those of the records.  A restart begins anew.
+It makes a request for each room, sets gauges in place, and leaves the rest to `start_http_server`.  While it runs and the API
+answers, its sums are those of the records.  A restart begins at 0.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PlainExporter:
             self.publish(room_id, self.sessions(room_id), time.time())
 
     def sessions(self, room_id: str) -> list[dict[str, Any]]:
-        """A room's sessions: those that run, and those that have ended since the start."""
+        """A room's sessions: the running ones, and those that have ended since the start."""
         found: dict[str, dict[str, Any]] = {}
         for wanted in ({"active": "true"}, {"active": "false", "after": self.after[room_id]}):
             query = {"room_id": room_id, "limit": "100", **wanted}
@@ -52,7 +52,7 @@ class PlainExporter:
                 if len(page["data"] or ()) < 100 or not page.get("last"):
                     break
                 query["start"] = page["last"]
-            # Those that run now must be found again when they have ended.
+            # Sessions that run now must be found again when they have ended.
             self.after[room_id] = min([self.after[room_id], *(session["created_at"] for session in found.values())])
         return list(found.values())
 
@@ -87,11 +87,11 @@ def _time(text: str) -> float:
 
 
 def run(base_url: str, token: str, rooms: dict[str, str], port: int) -> None:
-    """Polls and serves for ever."""
+    """Polls and serves until it is killed."""
     exporter = PlainExporter(base_url, token, rooms)
     start_http_server(port)
     schedule.every(30).seconds.do(exporter.poll)
     exporter.poll()
     while True:
         schedule.run_pending()
-        time.sleep(1)  # as the plain exporters that it stands for do
+        time.sleep(1)  # as such plain exporters do

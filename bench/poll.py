@@ -1,4 +1,4 @@
-"""A poll of running sessions: CPU from the bytes of the answers to pages that are ready to scrape, the transaction included."""
+"""The CPU of a poll of running sessions, from the bytes of the answers to finished pages, including the transaction."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def run(*, quick: bool) -> list[Row]:
 
 
 def _measure(sessions: int) -> tuple[dict[str, float], int]:
-    """CPU seconds of everything that is compared, and the series published."""
+    """The CPU seconds of each compared way, and the number of published series."""
     traffic = Traffic(sessions)
     with tempfile.TemporaryDirectory() as folder, Aside(_plain, sessions) as plain, Aside(_bare, sessions) as bare:
         rig = Rig(Path(folder), traffic, time.time_ns() // 1000)
@@ -93,13 +93,13 @@ def _measure(sessions: int) -> tuple[dict[str, float], int]:
 
 
 def _bare(sessions: int) -> Callable[[], float]:
-    """Nothing but decoding the same bytes into typed records."""
+    """Only decodes the same bytes into typed records."""
     bodies = Traffic(sessions).pages()
     return cpu(lambda: [_decode(body) for body in bodies])
 
 
 def _plain(sessions: int) -> Callable[[], float]:
-    """The plain exporter's poll of the same sessions, and one exposition."""
+    """The plain exporter's poll of the same sessions, and one rendering of its page."""
     traffic, registry = Traffic(sessions), CollectorRegistry()
     plain = fill(registry, traffic)
     bodies = [traffic.of_room(number) for number in range(sessions)]

@@ -1,4 +1,4 @@
-"""Rendering after a poll in which everything changed: every series, both formats, compressed too."""
+"""Rendering after a poll in which everything changed: every series, in both formats, plain and compressed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GOAL = 100_000
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Our pages from the counted state, beside `generate_latest` over as many gauges."""
+    """The exporter's pages from the counted state, beside `generate_latest` over the same number of gauges."""
     text, all_four, first = [], [], []
     for series in (500, 1_000, 2_000) if quick else (1_000, 10_000, _GOAL):
         with (

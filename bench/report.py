@@ -1,4 +1,4 @@
-"""Measured figures and the one table they end in."""
+"""The measured figures, and the table of all of them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _LIBRARIES = ("msgspec", "prometheus-client", "requests", "h11")
 class Row:
     """One figure at one size.
 
-    `ours` and `theirs` are in `unit`; `against` says what theirs is.  `per` is the size as a number, where growth is to be
-    shown over the rows of the same `work`.  `met` is `None` where the goal names another size, or there is none.
+    `ours` and `theirs` are in `unit`, and `against` names theirs.  `per` is the size as a number, if the table shows the growth over
+    the rows of the same `work`.  `met` is `None` if the goal names another size, or if there is no goal.
     """
 
     work: str
@@ -36,12 +36,12 @@ class Row:
     met: bool | None = None
 
     def judged(self, goal: str, *, met: bool, at: bool = True) -> Row:
-        """The row with its goal, if it is of the size `at` which that holds."""
+        """The row with its goal. The goal is judged only if the row has the goal's size (`at`)."""
         return replace(self, goal=goal, met=met) if at else self
 
 
 def medians(runs: Mapping[str, Callable[[], float]], times: int) -> dict[str, float]:
-    """The median of what each of these measures, taken in turns, so that a busy moment of the machine meets all alike."""
+    """The median of each measurement. They take turns, so that a busy moment of the machine affects all of them."""
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(times):
         for name, run in runs.items():
@@ -50,7 +50,7 @@ def medians(runs: Mapping[str, Callable[[], float]], times: int) -> dict[str, fl
 
 
 def cpu(work: Callable[[], object]) -> Callable[[], float]:
-    """Measures this process's CPU time (s) for some work."""
+    """Measures the CPU time (s) that this process needs for some work."""
 
     def measure() -> float:
         before = time.process_time()
@@ -61,7 +61,7 @@ def cpu(work: Callable[[], object]) -> Callable[[], float]:
 
 
 def growth(rows: Sequence[Row]) -> float | None:
-    """The exponent with which the figure grows over the sizes, by least squares: 1 is in proportion, 0 not at all."""
+    """The exponent of the figure's growth over the sizes, by least squares: 1 is proportional, 0 is constant."""
     points = [(math.log(row.per), math.log(row.ours)) for row in rows if row.per and row.ours > 0]
     if len({x for x, _ in points}) < 3:
         return None
@@ -80,7 +80,7 @@ def header() -> str:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """All rows, those of one kind of work together, in Markdown."""
+    """All rows as a Markdown table, with rows of the same work together."""
     lines = [("work", "size", "ours", "compared with", "theirs", "ratio", "growth", "goal", "met")]
     for _, group in groupby(rows, key=lambda row: row.work):
         same = list(group)
@@ -110,7 +110,7 @@ def _figure(value: float, unit: str) -> str:
 
 
 def _processor() -> str:
-    """The processor's own name where the system tells it."""
+    """The name of the processor, if the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

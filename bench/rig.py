@@ -1,4 +1,4 @@
-"""The exporter's way from bytes to pages, without sockets: everything of a poll but the network."""
+"""The exporter's path from bytes to pages: everything of a poll except the network."""
 
 from __future__ import annotations
 
@@ -43,31 +43,31 @@ class Rig:
         assert self.poller.status.reason is None, self.poller.status.reason
 
     def poll_and_compress(self) -> None:
-        """A poll, and the first scrape after it, which compresses what has changed."""
+        """A poll, and the first scrape after it, which compresses the changed sections."""
         self.poll()
         self.exposition.page("", "gzip")
 
     def render(self) -> None:
         """Renders every account and publishes, as after a poll in which everything changed."""
-        self.poller._publisher.configure(self.poller._config)  # noqa: SLF001 (what is kept from the last rendering must not help)
+        self.poller._publisher.configure(self.poller._config)  # noqa: SLF001 (the cache of the last rendering must not help)
         self.poller._publish(up=True)  # noqa: SLF001 (the last step of a poll by itself)
 
     def pages(self) -> int:
-        """Makes the four pages: both formats, plain and gzip; their bytes."""
+        """Makes the four pages (both formats, plain and gzip); returns their size in bytes."""
         return sum(self.exposition.page(accept, encoding).length for accept in ("", OPENMETRICS) for encoding in ("", "gzip"))
 
     def series(self) -> int:
-        """Series published, the exporter's own left out."""
+        """The number of published series, without the exporter's own."""
         *chunks, _ = self.exposition.page("", "").chunks
         return sum(line[:1] not in (b"#", b"") for chunk in chunks for line in chunk.split(b"\n"))
 
     def close(self) -> None:
-        """Gives the state file back."""
+        """Closes the state file."""
         self.store.close()
 
 
 class _CannedApi(Api):
-    """Answers from `Rig.bodies`; nothing has ended, ever."""
+    """Answers from `Rig.bodies`. No session ever ends."""
 
     def __init__(self, rig: Rig, config: Config, observer: object) -> None:
         super().__init__(config.api, config.workspaces[0].credentials, observer)  # type: ignore[arg-type]  # never told of anything

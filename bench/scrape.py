@@ -1,4 +1,4 @@
-"""What a scrape costs the exporter, and how long it takes: at three sizes, in both formats, plain and compressed."""
+"""The CPU and the latency of a scrape: at three sizes, in both formats, plain and compressed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(*, quick: bool) -> list[Row]:
 
 
 def _crowd(ours: Served, series: int) -> list[Row]:
-    """CPU for each scrape as more scrape at once."""
+    """The CPU of each scrape as more clients scrape at once."""
     rows: list[Row] = []
     for scrapers in (1, 4, 16, 64):
         used = medians({"ours": lambda n=scrapers: _together(ours, n)}, 3)["ours"]  # type: ignore[misc]  # bound now
@@ -87,7 +87,7 @@ def _repeat(scraper: Scraper, times: int) -> None:
 
 
 def _costs(server: Served, scraper: Scraper, times: int) -> Callable[[], float]:
-    """Measures the server's mean CPU time of one scrape, over this many."""
+    """Measures the server's mean CPU time per scrape, over this many scrapes."""
 
     def measure() -> float:
         before = server.cpu()
@@ -107,7 +107,7 @@ def _timed(scraper: Scraper) -> Callable[[], float]:
 
 
 class _OnlyMetrics:
-    """As much of a daemon as a scrape sees."""
+    """The part of a daemon that a scrape uses."""
 
     def __init__(self, exposition: Exposition) -> None:
         self._exposition = exposition
@@ -120,7 +120,7 @@ class _OnlyMetrics:
 
 
 def our_server(rooms: int) -> int:
-    """Serves the series of this many rooms over the exporter's HTTP face; returns the port."""
+    """Serves the series of this many rooms by the exporter's HTTP server; returns the port."""
     traffic = Traffic(rooms)
     with tempfile.TemporaryDirectory() as folder:
         rig = Rig(Path(folder), traffic, time.time_ns() // 1000)
@@ -133,7 +133,7 @@ def our_server(rooms: int) -> int:
 
 
 def plain_server(rooms: int) -> int:
-    """`start_http_server` over the same; its port."""
+    """Serves the same series by `start_http_server`; returns the port."""
     registry = CollectorRegistry()
     fill(registry, Traffic(rooms))
     server, _ = start_http_server(0, "127.0.0.1", registry)
@@ -142,14 +142,14 @@ def plain_server(rooms: int) -> int:
 
 
 def fill(registry: CollectorRegistry, traffic: Traffic) -> PlainExporter:
-    """The plain exporter's gauges, set from the same records."""
+    """Sets the plain exporter's gauges from the same records."""
     plain = PlainExporter("http://127.0.0.1", "", traffic.rooms(), registry)
     publish(plain, [traffic.of_room(number) for number in range(len(traffic.records))])
     return plain
 
 
 def publish(plain: PlainExporter, bodies: Sequence[bytes]) -> None:
-    """What the plain exporter does with the answers of a poll, one for each room."""
+    """Publishes the answers of a poll, one for each room, as the plain exporter does."""
     now = time.time()
     for room, body in zip(plain.rooms, bodies, strict=True):
         plain.publish(room, json.loads(body)["data"], now)

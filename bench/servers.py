@@ -1,4 +1,4 @@
-"""Servers in processes of their own, which tell their CPU time, and a client that scrapes as Prometheus does."""
+"""Servers in processes of their own that report their CPU time, and a client that scrapes as Prometheus does."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 class Aside:
-    """Work in a process of its own, within a `with` block, so that no heap weighs on another's garbage collector.
+    """Work in a process of its own, within a `with` block, so that its heap does not slow the garbage collection of others.
 
-    `prepare(*args)` runs there, once; calling this calls what it returned, for a figure.
+    `prepare(*args)` runs there once and returns a function.  A call of this object calls that function, which returns a figure.
     """
 
     def __init__(self, prepare: Callable[..., Callable[[], float]], *args: object) -> None:
@@ -67,13 +67,13 @@ def _work(pipe: Connection, prepare: Callable[..., Callable[[], float]], args: t
 
 
 def _served(start: Callable[..., int], args: tuple[Any, ...]) -> Callable[[], float]:
-    """The port first, then the CPU time whenever it is asked for."""
+    """Sends the port first, then the CPU time on each request."""
     figures = itertools.chain([start(*args)], iter(time.process_time, None))
     return lambda: next(figures)
 
 
 class Scraper:
-    """Scrapes one port over one connection, kept open where the server allows it."""
+    """Scrapes one port over one connection, which stays open if the server allows it."""
 
     def __init__(self, port: int, accept: str = "text/plain", encoding: str = "identity", path: str = "/metrics") -> None:
         self._address = ("127.0.0.1", port)
@@ -85,7 +85,7 @@ class Scraper:
         self.body = b""
 
     def scrape(self, *, keep: bool = False) -> int:
-        """One scrape; the body's bytes, which `keep` keeps in `body`.  Raises `OSError` or `AssertionError`."""
+        """Scrapes once; returns the size of the body, which `keep` stores in `body`.  Raises `OSError` or `AssertionError`."""
         if self._socket is None:
             self._socket = socket.create_connection(self._address, timeout=60)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -121,7 +121,7 @@ class Scraper:
 
 
 def bare_server(body: bytes) -> int:
-    """Sends the same bytes to every client, by nothing but a socket write: as fast as it can be in Python.  Returns its port."""
+    """Sends the same bytes to every client by a bare socket write, the fastest way in Python; returns the port."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
     class Handler(socketserver.BaseRequestHandler):
@@ -149,7 +149,7 @@ def free_port() -> int:
 
 
 def memory(pid: int) -> tuple[float, float]:
-    """The resident memory of a process now, and the most it ever was (MiB)."""
+    """The resident memory of a process, now and at its peak (MiB)."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     now, most = (int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
     return now, most

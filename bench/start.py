@@ -1,4 +1,4 @@
-"""How soon it is there: `--help`, the first complete exposition from a warm state file, and a start with a huge one."""
+"""The time of a start: `--help`, the first complete page from a warm state file, and a start with a huge one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ROLES = ("host", "guest", "viewer")
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Wall-clock times, what a person waits; and CPU time, which other work on the machine does not stretch."""
+    """Wall-clock times, which a person waits for, and CPU times, which other work on the machine does not affect."""
     rows, used, memory = [_help()], [], []
     for rooms in (100, 200, 500) if quick else (2_000, 7_000, _GOAL):
         with tempfile.TemporaryDirectory() as folder:
@@ -44,7 +44,7 @@ def run(*, quick: bool) -> list[Row]:
 
 
 def _huge(rooms: int) -> list[Row]:
-    """While a huge state is restored: when health is answered for, and how soon SIGTERM ends the process."""
+    """The times of the first health answer and of the end after SIGTERM, while a huge state is restored."""
     size = f"{rooms:,} rooms"
     with tempfile.TemporaryDirectory() as folder:
         warm_state(Path(folder) / "state.db", rooms)
@@ -77,7 +77,7 @@ def _timed(*arguments: str) -> Callable[[], float]:
 
 
 def _first_page(folder: Path, rooms: int) -> tuple[float, float, float, int]:
-    """Seconds and CPU seconds from the process's start until every room is published, MiB, and series; 100ms is away meanwhile."""
+    """Seconds and CPU seconds from the start until every room is published, MiB, and series.  100ms does not answer meanwhile."""
     with _without_api(folder, rooms) as exporter:
         page, answered = exporter.scrape()
         taken, used = answered - exporter.started, exporter.cpu()
@@ -86,12 +86,12 @@ def _first_page(folder: Path, rooms: int) -> tuple[float, float, float, int]:
 
 
 def _without_api(folder: Path, rooms: int) -> Exporter:
-    """The exporter with the state in this folder; 100ms is away."""
+    """The exporter with the state in this folder.  100ms does not answer."""
     return Exporter(folder, f"http://127.0.0.1:{free_port()}", SECRET, limits={"max_rooms": rooms})
 
 
 def warm_state(path: Path, rooms: int) -> None:
-    """A state file in which each room has had one session lately, with three roles."""
+    """Makes a state file in which each room has had one recent session with three roles."""
     now = time.time_ns() // 1000
     ledger = Ledger()
     poll = Poll(ledger, now, HOUR)
@@ -100,7 +100,7 @@ def warm_state(path: Path, rooms: int) -> None:
     for number in range(rooms):
         poll.see(_session(number, now), str(number))
         poll.assign(room_id(number), str(number), room_account(room_id(number)))
-    # Polled so late that no session is looked at once more: all are settled.
+    # Polled so late that all sessions are settled.
     poll = Poll(ledger, now + HOUR, HOUR)
     for number in range(rooms):
         poll.see(_session(number, now, now), str(number))

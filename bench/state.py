@@ -1,4 +1,4 @@
-"""The state file: its size and the time of a commit as a year goes by."""
+"""The size of the state file, and the time of a commit, over a year."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MB = 1_000_000
 
 
 def run(*, quick: bool) -> list[Row]:
-    """20,000 rooms, a tenth of them used each day by three roles, for a year; the state is committed each day."""
+    """A year of 20,000 rooms, a tenth of them used each day by three roles, with a commit each day."""
     rooms, days = (1_000, 30) if quick else (20_000, 365)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.db"

@@ -1,4 +1,4 @@
-"""The measurements by name, each taken in a fresh process, so that none inherits another's heap."""
+"""The measurements by name.  Each runs in a fresh process, so that none inherits another's heap."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMES = ("scrape", "beside", "render", "poll", "calls", "memory", "start", "stat
 
 
 def measure(name: str, *, quick: bool) -> list[Row]:
-    """The rows of one measurement; `quick` at small sizes, which shows that it runs."""
+    """The rows of one measurement.  `quick` takes small sizes, which only show that it runs."""
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         return fresh.submit(_run, name, quick).result()
 

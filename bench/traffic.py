@@ -1,4 +1,4 @@
-"""A busy workspace as the bytes 100ms would send: one running session in each room, some of them changing between polls."""
+"""A busy workspace as the bytes that 100ms would send: a running session in each room, some of which change between polls."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from exporter.counting.rooms import KnownRoom
 
 PAGE = 100
 SERIES, PLAIN_SERIES = 80, 53
-"""What a room of this shape publishes here, and in the plain exporter."""
+"""The number of series of such a room, here and in the plain exporter."""
 SECRET = "a-secret-of-the-benchmark-that-opens-nothing"  # noqa: S105 (not a secret: it opens nothing)
 _LEAVES = 10
-"""This many of a session's peers leave as it changes; after that only its `updated_at` moves, so that it stays the same size."""
+"""This many peers of a session leave as it changes. After that only its `updated_at` moves, so that its size stays the same."""
 _OWNER = '"customer_id":"60b8e1d96eb86d8101b5735a","app_id":"60b8e1d96eb86d8101b57359"'
 
 
@@ -35,9 +35,9 @@ class Traffic:
         """The sessions' records as JSON, newest first."""
 
     def change(self, share: float, at: int) -> int:
-        """Something happens at that moment (µs) in this share of the sessions, others each time; how many that were.
+        """Changes this share of the sessions at that moment (µs), other ones each time; returns their number.
 
-        A moment before the last poll would be a leave recorded late, which is another story: what was counted too much is held.
+        The moment must be after the last poll: a leave recorded late would make the exporter hold its counters.
         """
         count = round(len(self.records) * share)
         moment = _time(datetime.fromtimestamp(at / 1e6, UTC))
@@ -57,13 +57,13 @@ class Traffic:
         return [self.page(start) for start in starts] or [b'{"limit":%d,"data":null}' % PAGE]
 
     def page(self, start: int) -> bytes:
-        """The page from that session on."""
+        """The page that begins with that session."""
         shown = self.records[start : start + PAGE]
         last = _session_id(start + len(shown) - 1).encode()
         return b'{"limit":%d,"data":[%b],"last":"%b"}' % (PAGE, b",".join(shown), last)
 
     def of_room(self, number: int) -> bytes:
-        """The answer to a question about one room."""
+        """The answer to a request for one room."""
         return b'{"limit":%d,"data":[%b],"last":"%b"}' % (PAGE, self.records[number], _session_id(number).encode())
 
     def rooms(self) -> dict[str, str]:
@@ -89,12 +89,12 @@ class Traffic:
 
 
 def room_id(number: int) -> str:
-    """The id of a room, by its place."""
+    """The id of the room with this index."""
     return f"6165{number:020x}"
 
 
 def known_rooms(count: int, fetched_at: int) -> list[KnownRoom]:
-    """What 100ms says of the rooms."""
+    """The rooms as 100ms knows them."""
     return [
         KnownRoom(
             room_id(number), f"room-{number}", "default", "60b8e1d96eb86d8101b57358", "eu", enabled=True, exists=True, fetched_at=fetched_at

@@ -1,4 +1,4 @@
-"""100ms / Exporter: whether the numbers are complete and fresh, and what it costs to have them."""
+"""100ms / Exporter: whether the numbers are complete and fresh, and the exporter's resources."""
 
 from __future__ import annotations
 

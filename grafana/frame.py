@@ -1,4 +1,4 @@
-"""What all dashboards share: variables, annotations, links to each other, rows on the grid, ids.
+"""Shared by all dashboards: variables, annotations, links to each other, rows on the grid, ids.
 
 Nothing overlaps by construction: panels fill the grid in the order in which a plan names them.
 """
@@ -82,7 +82,7 @@ def assembled(plan: DashboardPlan) -> models.Dashboard:
     finished = board.build()
     for variable in finished.templating.list_val or () if finished.templating else ():
         if variable.name == UNRECORDED:
-            variable.skip_url_sync = True  # found out anew for each range, it has no place in a link
+            variable.skip_url_sync = True  # computed for each range, so it does not belong in a link
     finished.panels = placed(plan.rows)
     return finished
 
@@ -186,7 +186,7 @@ def _annotations(rooms: Literal["one", "hidden"]) -> list[Builder[models.Annotat
         .title_format("The exporter started")
         .text_format("{{instance}}")
         .use_value_for_time(True),
-        # The start itself reads the configuration, too.
+        # The start also reads the configuration.
         _annotation("Reloads", "purple", f"1000 * ({reloaded} > on (job, instance) {started} + 60)")
         .title_format("The configuration was read again")
         .text_format("{{instance}}")

@@ -1,4 +1,4 @@
-"""Where a click leads: to another dashboard with the same time and data source, or to what to do about an alert."""
+"""Links: to another dashboard with the same time and data source, or to the runbook of an alert."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ ROOM_OF_ROW = f"/d/hms-room?{_ROW}&var-room=${{__data.fields.Room:percentencode}
 ROOM_OF_ALERT = f'/d/hms-room?{_ROW}&var-room=${{__data.fields["Room or budget"]:percentencode}}&{_KEPT}'
 USAGE_OF_ROW = f"/d/hms-usage?{_ROW}&{_KEPT}"
 OVERVIEW_OF_CURVE = f"/d/hms-overview?var-workspace=${{__field.labels.workspace:percentencode}}&{_KEPT}"
-EXPORTER_OF_CURVE = f"/d/hms-exporter?var-workspace=${{__field.labels.workspace:percentencode}}&{_KEPT}"
 EXPORTER = f"/d/hms-exporter?${{workspace:queryparam}}&{_KEPT}"
 
 

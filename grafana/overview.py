@@ -1,4 +1,4 @@
-"""100ms / Overview: what is going on, against last week, what is wrong, and whether to believe it."""
+"""100ms / Overview: the present activity compared with last week, problems, and whether the numbers are reliable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WEEK = "Last week's number appears after a week of collecting."
 
 _FIRING = f'ALERTS{{{HMS_ALERTS}, alertstate="firing"}}'
 _FIRING_FOR = f"time() - ALERTS_FOR_STATE{{{HMS_ALERTS}}} and ignoring (alertstate) {_FIRING} or 0 * {_FIRING}"
-# A line of its own when nothing fires; without the rules nothing does either, and that must not look like peace.
+# A line of its own when nothing fires. Without the rules nothing fires either, which must not look like peace.
 _NO_RULES = 'label_replace(absent(hms:threshold:stale_seconds), "alertname", "The alert rules are not loaded", "", "")'
 _NOTHING = 'label_replace(vector(0), "alertname", "No alert is firing", "", "")'
 _EACH_ALERT = f"max by ({ALERT_LABELS}) ({_FIRING_FOR}) or (0 * {_NO_RULES} or on () {_NOTHING}) unless on () {_FIRING}"
@@ -33,7 +33,7 @@ _ALERTS_NOW = f'max by (alertname, severity, workspace, about) (label_join({_EAC
 
 _RUNBOOK, _ANCHORS = runbooks()
 
-# The series of rooms with a running session, and nothing of the thousands of idle ones.
+# The series of rooms with a running session, without those of thousands of idle rooms.
 _ROOM = "workspace, room"
 _RUNNING = f"on ({_ROOM}) ({summed(f'hms_sessions_active{{{WORKSPACE}}}', _ROOM)} > 0)"
 _START = once(f"hms_session_start_timestamp_seconds{{{WORKSPACE}}}")

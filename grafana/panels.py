@@ -26,7 +26,7 @@ SHARE = "percentunit"
 PER_MINUTE = "cpm"
 
 NONE = "none"
-"""What an empty table and an empty cell say: that there is nothing, where Grafana would say that data are missing."""
+"""The text of an empty table and an empty cell: nothing is there. Grafana's own text would say that data are missing."""
 
 Queries = str | Mapping[str, str]
 """PromQL; several by the names of their series, which may hold Grafana's {{label}}."""
@@ -156,7 +156,7 @@ def steps_of(
     colors: Mapping[str, str] = {},
     every: str = _COUNTED,
 ) -> timeseries.Panel:
-    """What was counted in each step of the graph, as bars."""
+    """The counts in each step of the graph, as bars."""
     stacked = below_zero is None
     return lines(
         title, description, queries, unit=unit, width=width, bars=True, stacked=stacked, below_zero=below_zero, colors=colors, every=every
@@ -166,7 +166,7 @@ def steps_of(
 def states(
     title: str, description: str, queries: Queries, *, meanings: Sequence[tuple[float, str, str]], width: int, height: int = 5
 ) -> statetimeline.Panel:
-    """How a state changed over time, a line for each series."""
+    """The changes of a state over time, a line for each series."""
     panel = _dressed(statetimeline.Panel(), title, description, queries, "lines", "none", (width, height), every=_SCRAPE)
     panel.mappings(_words(meanings)).merge_values(True).show_value(common_models.VisibilityMode.NEVER)
     return panel.legend(_legend())

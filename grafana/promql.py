@@ -22,24 +22,24 @@ RAW = f'job=~"${UNRECORDED}"'
 ALERT_LABELS = "alertname, severity, workspace, room, budget"
 _EMPTY_TOO = 'job=~"$job|", instance=~"$instance|", workspace=~"$workspace|"'
 HMS_ALERTS = f'alertname=~"Hms.+", {_EMPTY_TOO}'
-"""Selects our alerts.  Several have no label `workspace`, and that of a vanished exporter no `instance`."""
+"""Selects the exporter's alerts.  Several have no label `workspace`, and that of a vanished exporter has no `instance`."""
 
 IS_EXPORTER = f"and on (job, instance) hms_exporter_build_info{{{JOB}}}"
-"""Keeps what every program publishes to the exporters alone."""
+"""Limits metrics that every program publishes to the exporters."""
 
 
 def once(expr: str) -> str:
-    """The same with the copies of further exporters left out."""
+    """The expression without the copies of further exporters."""
     return f"max without (instance, pod, node) ({expr})"
 
 
 def summed(expr: str, by: str = "") -> str:
-    """The sum, in all or by some labels, of what is counted once however many exporters publish it."""
+    """The sum, in all or by some labels, in which series of several exporters count once."""
     return f"sum{_grouped(by)} ({once(expr)})"
 
 
 def zero(by: str = "") -> str:
-    """0 for workspaces whose last poll was complete: nothing running there is a number, not missing data."""
+    """0 for workspaces whose last poll was complete: an idle workspace has the number 0, not missing data."""
     complete = once(f"hms_up{{{WORKSPACE}}}")
     return f"0 * sum{_grouped(by)} ({complete} == 1)"
 
@@ -68,7 +68,7 @@ def over_time(metric: str, level: str, by: str = "", ago: str = "") -> str:
 
 
 def per_minute(counter: str, where: str, by: str = "") -> str:
-    """How fast a counter rises."""
+    """The rate of a counter."""
     rate = f"{summed(f'rate({counter}{{{where}}}[$__rate_interval])', by)} * 60"
     return f"{rate} or {nobody()}" if by == "role" else rate
 
@@ -81,13 +81,13 @@ def all_per_minute(counter: str) -> str:
 
 
 def grown(counter: str, where: str = ROOM) -> str:
-    """By how much a counter rose in each step of a graph: exact, for nothing is extrapolated as `increase` does."""
+    """The rise of a counter in each step of a graph. It is exact, because nothing is extrapolated as `increase` does."""
     selected = f"{counter}{{{where}}}"
     return f"sum (clamp_min({once(selected)} - {once(f'{selected} offset $__interval')}, 0))"
 
 
 def increase(counter: str, where: str = ROOM, by: str = "") -> str:
-    """By how much a counter rose in the range shown."""
+    """The rise of a counter in the range shown."""
     return summed(f"increase({counter}{{{where}}}[$__range])", by)
 
 
@@ -118,7 +118,7 @@ def calendar_minutes(period: str, by: str = "", ago: str = "") -> str:
 
 
 def quantile(share: float, histogram: str, by: str = "") -> str:
-    """What this share of the observations lay below."""
+    """The value below which this share of the observations lies."""
     labels = f"{by}, le" if by else "le"
     return f"histogram_quantile({share}, {summed(f'rate({histogram}_bucket{{{WORKSPACE}}}[$__rate_interval])', labels)})"
 

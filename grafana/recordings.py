@@ -1,4 +1,4 @@
-"""100ms / Recordings and streams: what was asked for beside sessions, what became of it, and what 100ms says of webhooks and joins."""
+"""100ms / Recordings and streams: jobs and their outcomes, and 100ms's data on webhooks and joins."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EACH_ROOM = "workspace, room"
 
 FAILED: Mapping[str, str] = {"failed": "red"}
 _STATUSES: Mapping[str, str] = {"starting": "yellow", "running": "green", "stopping": "orange", "post_processing": "blue"}
-"""The colours of what is under way: of yellow there should be little."""
+"""The colours of the states of open jobs. There should be little yellow."""
 
 # A distribution of jobs is sparse: a rate over some minutes would be empty most of the time.
 _SPARSE = "15m"

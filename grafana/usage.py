@@ -17,10 +17,10 @@ _ROOMS = (Label("workspace", "Workspace"), Label("room", "Room", ROOM_OF_ROW, wi
 _WORKSPACES = (Label("workspace", "Workspace", USAGE_OF_ROW),)
 _ROLES = (Label("role", "Role"),)
 
-# What tells workspaces apart.
+# The labels that tell workspaces apart.
 _EACH = "job, workspace"
 _SO_FAR = calendar_minutes("month", _EACH)
-# A month that has just begun would promise anything: its first hour counts whole.
+# A projection from the first minutes of a month would be meaningless, so its first hour counts whole.
 _MONTH_OVER = once(f'hms_usage_period_elapsed_ratio{{{WORKSPACE}, period="month"}}')
 _MONTHS_END = f"{_SO_FAR} / on ({_EACH}) clamp_min({_MONTH_OVER}, 1 / 744)"
 
@@ -31,7 +31,7 @@ _OTHERS = ', meter!~"peer|"'
 
 
 def _cost(by: str, of: str = "", ago: str = "") -> str:
-    """What this month costs so far, in all or `of` some meters."""
+    """The cost of this month so far, in all or `of` some meters."""
     offset = f" offset {ago}" if ago else ""
     return summed(of_today(f"hms_usage_cost{{{WORKSPACE}{of}}}{offset}", ago), by)
 
@@ -65,7 +65,7 @@ _CALENDAR = RowPlan(
     ],
 )
 
-# A budget is of no workspace; two exporters of the same budgets tell the same.
+# A budget belongs to no workspace. Two exporters with the same budgets publish the same values.
 _BUDGET = "budget, meter"
 _USED = f"max by ({_BUDGET}) ({of_today(f'hms_budget_used_ratio{{{JOB}}}')})"
 _OVER = f"max by ({_BUDGET}) ({of_today(f'hms_budget_elapsed_ratio{{{JOB}}}')})"
@@ -111,8 +111,8 @@ _BUDGETS = RowPlan(
 _COST = _cost(f"{_EACH}, currency", _PARTICIPANTS)
 _DAY_AGO = _cost(f"{_EACH}, currency", _PARTICIPANTS, ago="1d")
 _MINUTES_DAY_AGO = calendar_minutes("month", _EACH, ago="1d")
-# What a further minute costs: the last day's cost by the last day's minutes, for the free ones are used up but once.
-# Where nothing was used in that day, and on the first of a month, the average of the month so far.
+# The price of a further minute: the last day's cost divided by its minutes, because free minutes are used up only once a month.
+# If nothing was used on that day, and on the first of a month, it is the average of the month so far.
 _FURTHER = (
     f"(({_COST} - {_DAY_AGO} > 0) / on ({_EACH}) group_left () ({_SO_FAR} - {_MINUTES_DAY_AGO} > 0) "
     f"or {_COST} / on ({_EACH}) group_left () clamp_min({_SO_FAR}, 1))"

@@ -1,1 +1,1 @@
-"""What tests, soak and bench share: an exporter against a simulated 100ms, and what its counters must say."""
+"""Shared by tests, soak and bench: an exporter against a simulated 100ms, and its expected counters."""

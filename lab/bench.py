@@ -1,6 +1,6 @@
-"""One exporter in this process against a simulated 100ms on a real socket, at a clock that leaps: days pass in minutes.
+"""One exporter in this process against a simulated 100ms on a real socket.  The clock leaps, so that days pass in minutes.
 
-Everything between the socket and the page is the real thing: the client, the poller, the state file, the exposition.
+Client, poller, state file and exposition are the real ones.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from lab.counters import Sums, samples, settled
 from lab.watcher import Watcher
 
 START = 1_772_438_400 * SECOND
-"""Where a bench's clock begins: a Monday, 08:00 UTC."""
+"""The first time on a bench's clock: a Monday, 08:00 UTC."""
 NAME = "w"
-"""The workspace's name, until it is given another."""
+"""The workspace's first name."""
 QUICK = ApiConfig(timeout=2.0, max_requests_per_second=1000.0, max_retries=0)
 FOREVER = LimitsConfig(room_idle_expiry=1e8)
 
@@ -45,7 +45,7 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class Clock:
-    """The simulated API's clock (µs): it stands still, or runs like a real one, and leaps ahead when told to."""
+    """The simulated API's clock (µs).  It stands still or, if it `runs`, follows the real clock; `leap` and `set` move it."""
 
     def __init__(self, at: int, *, runs: bool = False) -> None:
         self._runs = runs
@@ -53,31 +53,31 @@ class Clock:
         self.set(at)
 
     def __call__(self) -> int:
-        """Its time."""
+        """The present time."""
         return self._ahead + (real_clock() if self._runs else 0)
 
     def leap(self, seconds: float) -> None:
-        """So much time has passed."""
+        """Moves the clock ahead."""
         self._ahead += round(seconds * SECOND)
 
     def set(self, at: int) -> None:
-        """It is this moment."""
+        """Sets the clock to this moment."""
         self._ahead = at - (real_clock() if self._runs else 0)
 
 
 class NoNames(NameReader):
-    """100ms says nothing of rooms."""
+    """A reader that learns no names."""
 
     def read(self, wanted: Sequence[str], until: float, monotonic: Callable[[], float] = time.monotonic) -> list[KnownRoom]:
-        """Nothing."""
+        """Reads nothing."""
         return []
 
 
 class Bench:
-    """An exporter's poller, its state file and its page, and the API that it polls; as a context manager, cleared away after its block.
+    """An exporter's poller, its state file and its page, and the API that it polls.  As a context manager it is closed at the end.
 
-    `rooms` are the configuration's, `None` for all.  The API's clock stands still unless it `runs`.  `watcher` has seen every
-    page that `poll`, `look` and `restart` return; a counter that falls fails them unless it may be `lenient`.
+    `rooms` are the configuration's, `None` for all.  The API's clock stands still unless it `runs`.  `watcher` sees every page
+    that `poll`, `look` and `restart` return.  A counter that falls fails the test, unless the bench is `lenient`.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class Bench:
         self.simulated = workspace
         self.clock = Clock(now, runs=runs)
         self.uptime = 0.0
-        """Seconds on the exporter's own steady clock, besides those that really pass."""
+        """Seconds on the exporter's monotonic clock, in addition to real time."""
         self.state_file = folder / "state.db"
         self.watcher = Watcher()
         self.names = True
-        """Whether the names of rooms are asked for after a poll."""
+        """Whether names of rooms are read after a poll."""
         self._lenient = lenient
         self.server = SimulatedApi([workspace], clock=self.clock, seed=seed)
         self.server.start()
@@ -123,13 +123,13 @@ class Bench:
 
     @property
     def world(self) -> World:
-        """The simulated workspace, where it is a scripted one."""
+        """The simulated workspace, which must be a scripted one."""
         assert isinstance(self.simulated, World)
         return self.simulated
 
     @property
     def now(self) -> int:
-        """What the API's clock says."""
+        """The time on the API's clock."""
         return self.clock()
 
     @now.setter
@@ -137,13 +137,13 @@ class Bench:
         self.clock.set(at)
 
     def monotonic(self) -> float:
-        """The exporter's steady clock."""
+        """The exporter's monotonic clock."""
         return time.monotonic() + self.uptime
 
     # -- processes ------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """A process begins, and publishes what the state file holds."""
+        """Starts a process, which publishes the content of the state file."""
         self.self_metrics = SelfMetrics("0", "test")
         self.exposition = Exposition(self.self_metrics.render, self.monotonic)
         self.store = Store(self.state_file)
@@ -154,7 +154,7 @@ class Bench:
             raise
 
     def _follow(self) -> None:
-        """The workspace is taken up as the state file has it."""
+        """Takes up the workspace as the state file has it."""
         self.metrics = self.self_metrics.workspace(self.workspace.name, self.config.poll.interval)
         self.api = Api(self.config.api, self.workspace.credentials, self.metrics, steady=self.clock)
         self.poller = self.make_poller()
@@ -168,31 +168,31 @@ class Bench:
         )
 
     def end(self) -> None:
-        """It is gone: nothing is left of it but the state file."""
+        """Ends the process.  Only the state file remains."""
         self.api.stop()
         self.store.close()
 
     def restart(self, pause: float = 0.0) -> None:
-        """A process ends, and another one begins so many seconds later."""
+        """Ends the process, and starts another one this many seconds later."""
         self.end()
         self.clock.leap(pause)
         self.begin()
         self.look()
 
     def close(self) -> None:
-        """All is cleared away."""
+        """Ends the process and stops the simulated API."""
         self.end()
         self.server.stop()
 
     # -- its configuration ----------------------------------------------------------------------------------------
 
     def write(self, rooms: Rooms, limits: LimitsConfig | None = None, name: str | None = None) -> None:
-        """The configuration asks for other rooms, or calls the workspace by another name; it has not been read yet."""
+        """Writes a configuration with other rooms or another name of the workspace.  The process has not read it yet."""
         self.workspace = replace(self.workspace, name=name or self.workspace.name, rooms=None if rooms is None else tuple(rooms))
         self.config = replace(self.config, workspaces=(self.workspace,), limits=limits or self.config.limits)
 
     def configure(self, rooms: Rooms, limits: LimitsConfig | None = None, name: str | None = None) -> None:
-        """A reload with that.  Under another name a workspace is another one, which comes before the old one goes."""
+        """Writes a configuration and reloads.  A renamed workspace is a new one, which is added before the old one is removed."""
         before, api = self.workspace.name, self.api
         self.write(rooms, limits, name)
         if self.workspace.name == before:
@@ -206,19 +206,19 @@ class Bench:
         self.self_metrics.forget(before)
 
     def use(self, api: ApiConfig) -> None:
-        """A reload with another way of asking."""
+        """Reloads with another `api` section."""
         self.api.stop()
         self.api = Api(api, self.workspace.credentials, self.metrics, self.api.clock, steady=self.clock)
         self.poller.configure(self.workspace, self.config, self.api)
 
     def ask_here(self, api: ApiConfig | None = None) -> ApiConfig:
-        """How the simulated API is asked."""
+        """The `api` section with the simulated API's address."""
         return replace(api if api is not None else self.config.api, base_url=self.server.base_url)
 
     # -- polls ----------------------------------------------------------------------------------------------------
 
     def poll(self, seconds: float = 0.0) -> dict[str, float]:
-        """A poll so many seconds later, and what is published then."""
+        """Polls this many seconds later; returns the published samples."""
         self.clock.leap(seconds)
         reader = self.poller._names  # noqa: SLF001 (whether names are read is decided for each poll)
         if not self.names:
@@ -228,21 +228,21 @@ class Bench:
         return self.look()
 
     def look(self) -> dict[str, float]:
-        """What is published now."""
+        """The samples that are published now."""
         found = self.watcher.look(self.page())
         assert self._lenient or not self.watcher.falls, self.watcher.falls
         return found
 
     def page(self) -> str:
-        """The exposition, as text."""
+        """The page as text."""
         return b"".join(self.exposition.page("", "").chunks).decode()
 
     def samples(self) -> dict[Key, float]:
-        """The exposition's samples."""
+        """The page's samples."""
         return _parsed(self.page())
 
     def value(self, name: str, **labels: str) -> float | None:
-        """The sum of the samples of this name with these labels among theirs; `None` when there are none."""
+        """The sum of the samples of this name whose labels include these; `None` if there are none."""
         wanted = set(labels.items())
         lines = [line for line in self.page().splitlines(keepends=True) if line.startswith((f"{name}{{", f"{name} "))]
         values = [value for (_, found), value in _parsed("".join(lines)).items() if wanted <= set(found)]
@@ -253,14 +253,14 @@ class Bench:
         return samples(self.page())[f'hms_up{{workspace="{self.workspace.name}"}}'] == 1
 
     def finish(self) -> None:
-        """Everything that is scripted has ended, and has been read."""
+        """Polls until everything that is scripted has ended and has been read."""
         self.server.faults.clear()
         self.now = max([self.now, *(call.closed_at or 0 for call in self.world.sessions)])
-        self.uptime += TRY_FAILED_AFTER  # so long a stretch of the past that failed is left alone
+        self.uptime += TRY_FAILED_AFTER  # a stretch of the past that failed is left alone for this long
         self.poll(30)
-        self.poll(150)  # ended sessions are looked at once more, two minutes after their end
+        self.poll(150)  # ended sessions are read once more, two minutes after their end
         ledger = self.poller.ledger
-        for _ in range(len(ledger.tracked) + 5):  # a poll spends a page on that at least, which settles one at least
+        for _ in range(len(ledger.tracked) + 5):  # each poll spends at least a page on this, which settles at least one session
             if not ledger.tracked and not ledger.coverage.tasks:
                 break
             self.poll(30)
@@ -269,7 +269,7 @@ class Bench:
         assert self.poller.ledger.tracked == {}
 
     def totals(self) -> dict[str, Sums]:
-        """By account with sessions, what has been settled."""
+        """The settled sums, by account that has sessions."""
         accounts = self.poller.ledger.accounts.items()
         return {account.id: settled(state) for account, state in accounts if state.totals.counts.started}
 
@@ -280,7 +280,7 @@ def _parsed(page: str) -> dict[Key, float]:
 
 
 def since_moment(since: Since, now: int) -> int:
-    """`poll.since` as a time (µs), for a first poll at `now`."""
+    """The time (µs) that `poll.since` means for a first poll at `now`."""
     if since == "start":
         return now
     if isinstance(since, timedelta):

@@ -1,4 +1,4 @@
-"""A bench whose exporter also reads what is collected beside sessions, and whose steady clock leaps with the API's."""
+"""A bench whose exporter also runs the collectors, and whose monotonic clock leaps with the API's clock."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lab.bench import Bench, Rooms
 
 
 class BesideBench(Bench):
-    """As `Bench`; `collect` is as in the configuration."""
+    """A `Bench` with a `collect` section."""
 
     def __init__(self, folder: Path, world: World, rooms: Rooms = None, *, collect: CollectConfig | None = None, **options: Any) -> None:
         self.collect = collect if collect is not None else CollectConfig(interval=30.0)
         super().__init__(folder, world, rooms, **options)
 
     def begin(self) -> None:
-        """A process begins, and publishes what the state file holds."""
+        """Starts a process, which publishes the content of the state file."""
         self.config = replace(self.config, collect=self.collect)
         super().begin()
 
@@ -32,13 +32,13 @@ class BesideBench(Bench):
         return AddingPoller(self.workspace, self.config, self.store, self.exposition, self.metrics, self.api, monotonic=self.monotonic)
 
     def poll(self, seconds: float = 0.0) -> dict[str, float]:
-        """A poll so many seconds later on both clocks, and what is published then."""
+        """Polls this many seconds later on both clocks; returns the published samples."""
         self.uptime += seconds
         return super().poll(seconds)
 
 
 def beside_counted(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> BesideTruth:
-    """What the counters of assets, client errors and deliveries say, in the form of the truth; `samples` are names, labels and values."""
+    """The counters of assets, client errors and deliveries, in the form of the truth.  `samples` are names, labels and values."""
     found = BesideTruth()
     for name, of, value in samples:
         room, kind = of.get("room_id", ""), of.get("type", "")

@@ -1,6 +1,6 @@
-"""Every exact counter by its name: what a page says of it, and what truly happened.
+"""Every exact counter by its name: its value on a page, and the truth.
 
-No list is kept by hand: the names are those of the code's families, and a test compares them with those of the truth.
+The names come from the code's families, and a test compares them with those of the truth.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ Sums = dict[str, int]
 
 
 def unit(name: str) -> int:
-    """How many of what `Sums` hold make one of what this counter publishes."""
+    """The number of units in `Sums` per published unit of this counter."""
     return SECOND if name.endswith("_seconds_total") else 1
 
 
 def field(name: str) -> str:
-    """What the totals of an account call this counter."""
+    """The name of this counter's field in the totals of an account."""
     return name.removesuffix("_total").rpartition("_")[2]
 
 
 def sums_of(**values: int) -> Sums:
-    """Sums by the short names of their counters (`peers_joined=2`); 0 where nothing is said."""
+    """Sums by the short names of the counters (`peers_joined=2`).  The others are 0."""
     given = {f"hms_{short}_total": value for short, value in values.items()}
     assert given.keys() <= {*NAMES}, f"no counters: {sorted(given.keys() - {*NAMES})}"
     return {**dict.fromkeys(NAMES, 0), **given}
@@ -50,7 +50,7 @@ def added(one: Sums, other: Sums) -> Sums:
 
 
 def samples(page: str) -> dict[str, float]:
-    """The values of an exposition by their series, as they are written: the name with its labels."""
+    """The values of a page by series, as it is written: the name with its labels."""
     return {name + (labels or ""): float(value) for name, labels, value in _LINE.findall(page)}
 
 
@@ -61,7 +61,7 @@ def room_of(series: str) -> str | None:
 
 
 def sums(found: Mapping[str, float]) -> dict[str, Sums]:
-    """What samples say, by room id."""
+    """The sums of samples, by room id."""
     rooms: dict[str, Sums] = {}
     for series, value in found.items():
         name, room = series.partition("{")[0], room_of(series)
@@ -71,7 +71,7 @@ def sums(found: Mapping[str, float]) -> dict[str, Sums]:
 
 
 def true_sums(truth: Truth) -> dict[str, Sums]:
-    """The truth by room id, for rooms in which there was a session."""
+    """The truth by room id, for rooms that have had a session."""
     rooms = {room: sums_of() for room in truth.started}
     for name, by_room in truth.by_room.items():
         for room, value in by_room.items():
@@ -88,7 +88,7 @@ def published(totals: SessionTotals | RoleTotals) -> dict[str, int]:
 
 
 def settled(state: AccountState) -> Sums:
-    """What an account's ended sessions have come to."""
+    """The sums of an account's ended sessions."""
     found = sums_of()
     for name in BY_ROOM:
         found[name] = _settled(state.totals)[field(name)]

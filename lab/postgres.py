@@ -1,4 +1,4 @@
-"""A real PostgreSQL on a free port, in a folder of its own, and a line to it that can be stalled or cut."""
+"""A real PostgreSQL on a free port with a folder of its own, and a connection to it that can be stalled or cut."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from typing import Any
 import psycopg
 
 _FOLDERS = [f"/usr/lib/postgresql/{version}/bin" for version in range(20, 12, -1)]
-"""Where Debian has PostgreSQL's programs, which are on no PATH."""
+"""The folder of PostgreSQL's programs on Debian, which is not in PATH."""
 
 
-_MEMORY = "/dev/shm"  # noqa: S108 (only for a folder of its own below it)
+_MEMORY = "/dev/shm"  # noqa: S108 (only a new folder below it is used)
 
 
 def program(name: str) -> str | None:
-    """The path of a program of PostgreSQL, where it is installed."""
+    """The path of a program of PostgreSQL, or `None` if it is not installed."""
     return next(filter(None, (shutil.which(name, path=folder) for folder in (*_FOLDERS, None))), None)
 
 
@@ -39,14 +39,14 @@ def _program(name: str) -> str:
 
 
 class Server:
-    """The server.  Its files are on memory where there is room, so that a commit waits for no disk."""
+    """The server.  Its files are in memory where possible, so that a commit does not wait for a disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
         self._user: dict[str, Any] = {}
-        if os.geteuid() == 0:  # PostgreSQL refuses root
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             names = {entry.pw_name for entry in pwd.getpwall()}
             found = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
             self._user = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
@@ -59,7 +59,7 @@ class Server:
         subprocess.run(command, check=True, capture_output=True, cwd=self.folder, timeout=60, **self._user)  # noqa: S603 (PostgreSQL's)
 
     def start(self) -> None:
-        """Starts it, after a `kill` too."""
+        """Starts it, also after a `kill`."""
         command = [_program("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), "-h", "127.0.0.1", "-k", str(self.folder)]
         with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
             self._process = subprocess.Popen([*command, "-c", "max_connections=50"], stdout=log, stderr=log, cwd=self.folder, **self._user)  # noqa: S603 (PostgreSQL)
@@ -70,11 +70,11 @@ class Server:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """As a crash: all of its processes at once, with nothing written back."""
+        """Kills all of its processes at once, like a crash: nothing is written back."""
         self._end(signal.SIGQUIT)
 
     def stop(self) -> None:
-        """Ends it at once, in good order."""
+        """Stops it in an orderly way, without waiting for clients."""
         self._end(signal.SIGINT)
 
     def _end(self, number: signal.Signals) -> None:
@@ -84,16 +84,16 @@ class Server:
             self._process = None
 
     def url(self, name: str, port: int | None = None) -> str:
-        """The address of a database."""
+        """The URL of a database."""
         return f"postgresql://postgres@127.0.0.1:{port or self.port}/{name}"
 
     def database(self, name: str) -> str:
-        """A new, empty database; its URL."""
+        """Creates an empty database; returns its URL."""
         self.sql("postgres", f'CREATE DATABASE "{name}"')
         return self.url(name)
 
     def sql(self, name: str, statement: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        """Runs a statement by a connection of its own."""
+        """Runs a statement on a new connection."""
         with psycopg.connect(self.url(name), autocommit=True) as connection:
             cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
@@ -114,7 +114,7 @@ def server() -> Iterator[Server]:
 
 
 class Line:
-    """A TCP proxy to a port.  While it is `stalled` it takes and passes nothing, and nobody is told."""
+    """A TCP proxy to a port.  While it is `stalled` it passes nothing on, and neither side notices."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -160,7 +160,7 @@ class Line:
                 one.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Ends it."""
+        """Stops the proxy and ends its connections."""
         self._closed.set()
         self._listener.close()
         self.cut()

@@ -1,4 +1,4 @@
-"""What a scraper sees: every counter, watched for ever falling."""
+"""Watches the pages of an exporter for counters that fall."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from lab.counters import RISING, Sums, room_of, samples, sums, sums_of
 
 
 class Watcher:
-    """Looks at one page after the other."""
+    """Takes in one page after another."""
 
     def __init__(self) -> None:
         self.pages = 0
         self.falls: list[str] = []
-        """Every fall of a counter that was seen: the series, from what, to what."""
+        """Every fall that was seen: the series, the value before, and the value after."""
         self._highest: dict[str, float] = {}
 
     def look(self, page: str) -> dict[str, float]:
@@ -27,15 +27,15 @@ class Watcher:
         return found
 
     def last(self, room_id: str) -> Sums:
-        """What was last published of a room."""
+        """The last published values of a room."""
         mark = f'room_id="{room_id}"'
         return sums({series: value for series, value in self._highest.items() if mark in series}).get(room_id, sums_of())
 
     def forget_workspace(self, name: str) -> None:
-        """A workspace of this name will not be seen again."""
+        """Forgets a workspace that will not be published again."""
         mark = f'workspace="{name}"'
         self._highest = {series: value for series, value in self._highest.items() if mark not in series}
 
     def forget(self, room_ids: frozenset[str]) -> None:
-        """These rooms will not be seen again."""
+        """Forgets rooms that will not be published again."""
         self._highest = {series: value for series, value in self._highest.items() if room_of(series) not in room_ids}

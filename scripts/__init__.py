@@ -1,1 +1,1 @@
-"""Commands for whoever works on the exporter."""
+"""Commands for developers of the exporter."""

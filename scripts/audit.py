@@ -1,6 +1,6 @@
-"""Asks the advisory database for known vulnerabilities of what requirements.lock pins.
+"""Asks the advisory database for known vulnerabilities of the packages in requirements.lock.
 
-Exit code 1 when there are some; 0 when there are none, or when the database could not be asked, which the last line says.
+Exit code 1 if there are some; 0 if there are none.  It is also 0 if the database did not answer, which the last line says.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PIP_AUDIT = ("-m", "pip_audit", "--format=json", "--progress-spinner=off", "--d
 
 
 def verdict(report: dict[str, Any]) -> tuple[bool, list[str]]:
-    """Whether all is well, and what to say about it, from pip-audit's report as JSON."""
+    """Whether the audit passes, and its message, from pip-audit's report in JSON."""
     packages = report["dependencies"]
     vulnerable = [
         f"{package['name']} {package['version']}: {found['id']}, fixed in {', '.join(found['fix_versions']) or 'no version yet'}"

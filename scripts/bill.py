@@ -1,6 +1,6 @@
-"""Holds a bill of materials (CycloneDX, JSON) against requirements.lock: what the image holds, all of it and nothing else.
+"""Compares a bill of materials (CycloneDX, JSON) with requirements.lock: it must list every package of the image and no other.
 
-Exit code 1 when they differ, which the last lines say.
+Exit code 1 if they differ.  The last lines name the differences.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", re.MULTILINE)
 
 
 def differences(bill: dict[str, Any], lock: str) -> list[str]:
-    """What the bill lacks, and what it has that the lock does not pin; versions included."""
+    """The packages, with versions, that only the bill or only the lock names."""
     listed = {(_normal(part["name"]), part["version"]) for part in bill["components"]}
     pinned = {(_normal(name), version) for name, version in _PINNED.findall(lock)}
     return [

@@ -1,7 +1,7 @@
-"""Writes into dist/ what a release consists of; twice from the same commit are twice the same bytes.
+"""Writes the files of a release into dist/.  Two runs from the same commit write the same bytes.
 
-Wheel and sdist, the image's archive where docker, podman or buildah works, a bill of materials, the Helm chart, the dashboards and
-rules, and SHA256SUMS over them all.  `make dist` runs it; REPOSITORY=https://... names the project's home in wheel and image.
+The files are wheel and sdist, the image's archive if docker, podman or buildah works, a bill of materials, the Helm chart, the
+dashboards and rules, and SHA256SUMS.  `make dist` runs it.  REPOSITORY=https://... names the project's home in wheel and image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scripts import bill
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "deploy/helm/hms-exporter"
 NO_ENGINE = 3
-"""The exit code of scripts/image where nothing can build one."""
+"""The exit code of scripts/image when no image engine works."""
 
 
 def version() -> str:
@@ -36,7 +36,7 @@ def version() -> str:
 
 
 def archive(files: Mapping[str, bytes], epoch: int) -> bytes:
-    """A .tar.gz of these files that depends on their names, contents and `epoch` alone."""
+    """A .tar.gz of these files that depends only on their names, their contents and `epoch`."""
     packed = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", filename="", mtime=epoch) as compressed,
@@ -50,7 +50,7 @@ def archive(files: Mapping[str, bytes], epoch: int) -> bytes:
 
 
 def chart() -> dict[str, bytes]:
-    """The chart's files as `helm package` packs them: Chart.yaml first, links replaced by what they lead to."""
+    """The chart's files as `helm package` packs them: Chart.yaml first, and links replaced by their targets."""
     folders = (CHART, *(path for path in sorted(CHART.iterdir()) if path.is_symlink()))
     found = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".md"]
     kept = [path for path in found if path.name not in {"kustomization.yaml", ".helmignore"}]
@@ -75,7 +75,7 @@ def _must(*command: str | Path, **variables: str) -> None:
 
 
 def _bill_of_materials(wheel: Path, target: Path, scratch: Path) -> None:
-    """The bill of what the image installs: the lock file's packages and the wheel, in an environment of their own."""
+    """The bill of the image's packages: those of the lock file and the wheel, installed into a new environment."""
     venv.create(scratch / "image", with_pip=False)
     python = scratch / "image/bin/python"
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check", "--no-deps")
@@ -88,7 +88,7 @@ def _bill_of_materials(wheel: Path, target: Path, scratch: Path) -> None:
 
 
 def main() -> int:
-    """Makes everything anew."""
+    """Makes all files again."""
     asked = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607 (git is in PATH)
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or asked.stdout or 0)
     name = f"hms-exporter-{version()}"
@@ -104,7 +104,7 @@ def main() -> int:
     rules = {f"rules/{path.name}": path.read_bytes() for path in sorted((ROOT / "prometheus/rules").glob("*.yml"))}
     (target / f"{name}-dashboards.tar.gz").write_bytes(archive(dashboards, epoch))
     (target / f"{name}-rules.tar.gz").write_bytes(archive(rules, epoch))
-    # By Helm's own convention a chart's package is NAME-VERSION.tgz.
+    # Helm names a chart's package NAME-VERSION.tgz.
     (target / f"{name}.tgz").write_bytes(archive(chart(), epoch))
     code = _run(ROOT / "scripts/image", "--archive", target / f"{name}-image.tar", PYTHON=sys.executable, **same)
     if code == NO_ENGINE:

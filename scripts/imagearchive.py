@@ -1,7 +1,7 @@
-"""Rewrites an image's archive (`docker save`'s form) without what differs from build to build.
+"""Rewrites an image's archive (in the form of `docker save`) without the parts that differ from build to build.
 
-These are the names of the build's containers, and the time of the build: what is later than the epoch gets its time.
-A layer in which nothing is later stays as it is.  It runs with the standard library alone.
+These are the names of the build's containers, and times after the epoch, which become the epoch.  A layer without such times
+stays as it is.  The script needs only the standard library.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import IO, Any
 
 
 def plain(config: dict[str, Any], epoch: int) -> dict[str, Any]:
-    """An image's configuration without its build's traces."""
+    """An image's configuration without traces of its build."""
     moment = datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def dated(part: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def plain(config: dict[str, Any], epoch: int) -> dict[str, Any]:
 
 
 def _unpacked(layer: IO[bytes]) -> io.BufferedRandom:
-    """A layer's tar in a temporary file; Docker's newer image store compresses it."""
+    """The tar of a layer in a temporary file, decompressed: Docker's newer image store compresses layers."""
     packed = layer.read(2) == b"\x1f\x8b"
     layer.seek(0)
     target = tempfile.TemporaryFile()  # noqa: SIM115 (whoever takes it closes it)
@@ -46,7 +46,7 @@ def _unpacked(layer: IO[bytes]) -> io.BufferedRandom:
 
 
 def _dated(layer: io.BufferedRandom, epoch: int) -> io.BufferedRandom:
-    """The layer, or where something in it is later than the epoch, one in which nothing is."""
+    """The layer, with times after the epoch replaced by the epoch."""
     with tarfile.open(fileobj=layer, mode="r:") as old:
         late = any(entry.mtime > epoch for entry in old)
         if late:
@@ -63,7 +63,7 @@ def _dated(layer: io.BufferedRandom, epoch: int) -> io.BufferedRandom:
 
 
 def rewrite(path: Path, epoch: int) -> None:
-    """Rewrites the archive in its place."""
+    """Rewrites the archive in place."""
     scratch = path.with_name(path.name + ".new")
     with tarfile.open(path) as old, tarfile.open(scratch, "w", format=tarfile.USTAR_FORMAT) as new:
 
@@ -91,7 +91,7 @@ def rewrite(path: Path, epoch: int) -> None:
         text = json.dumps(config, separators=(",", ":"), sort_keys=True).encode()
         name = f"{hashlib.sha256(text).hexdigest()}.json"
         add(name, io.BytesIO(text))
-        # Podman and Buildah put the name that they gave it beside the one that was asked for.
+        # Podman and Buildah add a name of their own beside the requested one.
         tags = [tag for tag in image["RepoTags"] if not tag.startswith("localhost/")] or image["RepoTags"]
         manifest = [{"Config": name, "RepoTags": tags, "Layers": [f"{digest}.tar" for digest in sums]}]
         add("manifest.json", io.BytesIO(json.dumps(manifest).encode()))

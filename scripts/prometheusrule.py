@@ -17,7 +17,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 RULES = tuple(_ROOT / "prometheus/rules" / f"hms-{name}.yml" for name in ("thresholds", "recording", "alerts"))
 ALERTS = _ROOT / "prometheus/rules/hms-alerts.yml"
 RUNBOOKS = "https://example.com/hms-exporter/docs/alerts.md"
-"""A placeholder: a link in a message must be absolute, and only who publishes the page knows its address."""
+"""A placeholder. A link in a message must be absolute, and the address is known only where the page is published."""
 MANIFEST = _ROOT / "deploy/kubernetes/prometheus-operator/prometheusrule.yaml"
 
 _HEAD = """\

@@ -1,8 +1,8 @@
-"""The whole picture without containers: exporter, Prometheus, Alertmanager, and Grafana if it is installed.
+"""The whole stack without containers: exporter, Prometheus, Alertmanager, and Grafana if it is installed.
 
 `make stack` runs it.  The exporter follows a made-up company's rooms, or your own with HMS_ACCESS_KEY and HMS_SECRET in the
-environment.  Prometheus and Alertmanager are found below HMS_TOOLS_DIR or in PATH.  They run with the configuration that
-compose.yaml mounts, in which only the addresses are exchanged; their data go when it ends.
+environment.  Prometheus and Alertmanager are found below HMS_TOOLS_DIR or in PATH.  They run with the configuration of
+compose.yaml, in which only the addresses are replaced.  Their data are deleted at the end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Document = dict[str, Any]
 
 
 def prometheus_config(exporter: str, prometheus: str, alertmanager: str, rules: str = f"{PROMETHEUS}/rules/*.yml") -> Document:
-    """The shipped configuration of Prometheus with these addresses (host:port) in place of compose's, and these rules."""
+    """The shipped configuration of Prometheus with these rules, and these addresses (host:port) in place of those of compose."""
     config = _read(PROMETHEUS / "prometheus.yml")
     config["rule_files"] = [rules]
     addresses = {"hms-exporter:10100": exporter, "localhost:9090": prometheus, "alertmanager:9093": alertmanager}
@@ -51,25 +51,25 @@ def program(*names: str) -> str | None:
 
 
 def prometheus_command(executable: str, folder: Path, address: str, config: Document) -> list[str]:
-    """How Prometheus is started in this folder, which then holds its configuration and its data."""
+    """The command that starts Prometheus, with its configuration and its data in this folder."""
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
     flags = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/prometheus", f"--web.listen-address={address}"]
     return [executable, *flags, "--web.enable-lifecycle", "--log.level=warn"]
 
 
 def alertmanager_command(executable: str, folder: Path, address: str) -> list[str]:
-    """How Alertmanager is started in this folder, which then holds its data."""
+    """The command that starts Alertmanager, with its data in this folder."""
     flags = [f"--config.file={PROMETHEUS}/alertmanager.yml", f"--storage.path={folder}/alertmanager", f"--web.listen-address={address}"]
     return [executable, *flags, "--cluster.listen-address=", "--log.level=warn"]
 
 
 def grafana_command(executable: str, home: str) -> list[str]:
-    """How Grafana is started: `grafana server`, or `grafana-server` in older packages."""
+    """The command that starts Grafana: `grafana server`, or `grafana-server` in older packages."""
     return [executable, *(["server"] if Path(executable).name == "grafana" else []), "--homepath", home]
 
 
 def grafana_environment(folder: Path, address: str, prometheus: str) -> dict[str, str]:
-    """Grafana's settings: the dashboards and the data source provisioned, open to look at without a password."""
+    """Grafana's settings: dashboards and data source are provisioned, and viewing needs no password."""
     host, _, port = address.rpartition(":")
     return {
         "HMS_PROMETHEUS_URL": f"http://{prometheus}",
@@ -90,7 +90,7 @@ def grafana_environment(folder: Path, address: str, prometheus: str) -> dict[str
 
 
 class Processes:
-    """Programs that live within a `with` block; what one says goes to a file named after it."""
+    """Programs that run within a `with` block.  The output of each goes to a file named after it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -134,12 +134,12 @@ class Processes:
         raise RuntimeError(f"{name} does not answer at {url}:\n{self.last_words(name)}")
 
     def last_words(self, name: str) -> str:
-        """The end of what a program has said."""
+        """The last lines of a program's output."""
         return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
 def main() -> int:
-    """Starts everything, says where it is, and waits to be interrupted."""
+    """Starts everything, prints the addresses, and waits for an interrupt."""
     prometheus, alertmanager = program("prometheus"), program("alertmanager", "prometheus-alertmanager")
     if prometheus is None or alertmanager is None:
         sys.stderr.write("stack: Prometheus and Alertmanager are not installed; `make tools` fetches them\n")

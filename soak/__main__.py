@@ -1,4 +1,4 @@
-"""`python -m soak`: how long it holds, and what it loses (nothing)."""
+"""`python -m soak`: runs an endurance test and reports what was lost, doubled or leaked."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from soak.kills import Kills, campaign
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what is asked for; 0 when everything was the truth, nothing was seen to fall, and nothing has grown."""
+    """Runs one test; returns 0 if all counters equalled the truth, none fell, and nothing grew."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     parser.add_argument("--days", type=float, metavar="N", help="simulated days to live (default: as many as fit into --hours)")
-    parser.add_argument("--hours", type=float, default=1.0, metavar="H", help="real hours it may take at most (default: 1)")
-    parser.add_argument("--kills", type=int, metavar="N", help="instead: kill the real program so many times")
-    parser.add_argument("--failovers", type=int, metavar="N", help="instead: let so many things happen to a pair on a real PostgreSQL")
-    parser.add_argument("--seed", type=int, metavar="S", help="which life (default: another one each time)")
+    parser.add_argument("--hours", type=float, default=1.0, metavar="H", help="real hours at most (default: 1)")
+    parser.add_argument("--kills", type=int, metavar="N", help="instead: kill the real program this many times")
+    parser.add_argument("--failovers", type=int, metavar="N", help="instead: break a pair on a real PostgreSQL this many times")
+    parser.add_argument("--seed", type=int, metavar="S", help="seed of the random numbers (default: a new one)")
     options = parser.parse_args(arguments)
-    seed = options.seed if options.seed is not None else random.randrange(1_000_000)  # noqa: S311 (repeatable by its number)
+    seed = options.seed if options.seed is not None else random.randrange(1_000_000)  # noqa: S311 (the number makes the run repeatable)
     logs.set_up("error", "logfmt")
     _say(f"seed {seed}")
     with tempfile.TemporaryDirectory(prefix="hms-soak-") as folder:
@@ -48,7 +48,7 @@ def _report_days(result: Days) -> int:
     _say(
         f"\n{result.days:.1f} simulated days in {result.lasted / 60:.1f} minutes: {result.polls} polls ({result.failed} failed),"
         f" {result.restarts} restarts, {result.edits} edits, {result.sessions} sessions in {result.rooms} rooms\n"
-        f"{result.other_names} times the workspace had another name, under which {result.held} times a room was compared with the truth\n"
+        f"{result.other_names} other names of the workspace, under which {result.held} rooms were compared with the truth\n"
     )
     _say(f"{'':26}{'at the start':>14}{'after a day':>14}{'at the end':>14}")
     for name, field in (("memory", "memory"), ("state file and log", "state"), ("descriptors", "descriptors"), ("threads", "threads")):
@@ -61,7 +61,7 @@ def _report_days(result: Days) -> int:
 
 def _report_kills(result: Kills) -> int:
     _say(
-        f"\n{result.kills} kills in {result.lasted / 60:.1f} minutes, {result.reloads} of them into a reload:"
+        f"\n{result.kills} kills in {result.lasted / 60:.1f} minutes, {result.reloads} of them during a reload:"
         f" {result.sessions} sessions, {result.scrapes} scrapes\n"
     )
     return _verdict(result.findings, result.falls)

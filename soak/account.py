@@ -1,4 +1,4 @@
-"""What is published, held against what truly happened: each room in sum and by role, and the workspace's distributions."""
+"""Compares the published counters with the truth: each room in sum and by role, and the workspace's histograms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lab.counters import BY_ROLE, NAMES, Sums, added, room_of, sums, sums_of, tr
 ByRole = Counter[tuple[str, str]]
 """Counts and microseconds by role and counter."""
 Distributions = Counter[tuple[str, str, str]]
-"""The values of the histograms' series by name, role (`""` where there is none) and `le` (`""` but for buckets)."""
+"""The values of the histograms' series by name, role (`""` if there is none) and `le` (`""` except for buckets)."""
 
 _ROLE = re.compile(r'[{,]role="([^"]*)"')
 _LE = re.compile(r'[{,]le="([^"]*)"')
@@ -30,11 +30,10 @@ _HISTOGRAMS = {
 
 
 class RoomTruth(NamedTuple):
-    """What truly happened in a room.
+    """The truth about a room.
 
-    Who never changed roles counts in one role and in no other.  When others changed, an exporter sees only at its next poll:
-    their time and their joining belong to one of the roles that they held, so that a role has at `least` so much, at `most` so
-    much.
+    A peer that never changed its role counts in that role alone.  An exporter notices a change only at its next poll, so the time
+    and the join of such a peer belong to any of its roles.  Each role therefore has a value between `least` and `most`.
     """
 
     sums: Sums
@@ -43,31 +42,31 @@ class RoomTruth(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What does not agree with the truth; times in seconds."""
+    """Differences from the truth; times in seconds."""
 
     lost: float = 0.0
     doubled: float = 0.0
     wrong_counts: int = 0
-    """Rooms in which something else than time is wrong."""
+    """Rooms in which a counter other than time is wrong."""
     wrong_roles: int = 0
-    """Rooms in which a role has what is not its own."""
+    """Rooms in which a role is outside its bounds."""
     wrong_distributions: int = 0
     """Series of histograms."""
 
 
 class Account:
-    """Adds up what does not agree."""
+    """Adds up the differences from the truth."""
 
     def __init__(self) -> None:
         self.rooms = self._lost = self._doubled = self._counts = self._roles = self._distributions = 0
 
     @property
     def findings(self) -> Findings:
-        """So far."""
+        """The differences so far."""
         return Findings(self._lost / SECOND, self._doubled / SECOND, self._counts, self._roles, self._distributions)
 
     def hold(self, found: Mapping[str, float], truth: Mapping[str, RoomTruth]) -> None:
-        """A page against the truth about these rooms."""
+        """Compares a page with the truth about these rooms."""
         seen_sums, seen_roles = sums(found), _roles(found)
         for room, true in truth.items():
             seen, whole = seen_sums.get(room, sums_of()), true.sums
@@ -80,20 +79,20 @@ class Account:
             self._roles += not all(true.least[key] <= of[key] <= true.most[key] for key in {*of, *true.least})
 
     def hold_rooms(self, found: Mapping[str, float], known: Collection[str]) -> None:
-        """A page against the rooms that there are: what is counted for another was made up."""
+        """Checks that a page holds no other rooms than these."""
         for room, made_up in sums(found).items():
             if room not in known:
                 self._doubled += sum(made_up[name] for name in _TIMES)
                 self._counts += 1
 
     def hold_distributions(self, found: Mapping[str, float], truth: Distributions) -> None:
-        """A page against the distributions of the workspace's whole life."""
+        """Compares a page with the true histograms since the workspace's beginning."""
         seen = _distributions(found)
         self._distributions += sum(seen[key] != truth[key] for key in {*seen, *truth})
 
 
 def true_rooms(sessions: Iterable[Session], now: int) -> dict[str, RoomTruth]:
-    """The truth by room id, for rooms in which there was a session."""
+    """The truth by room id, for rooms that have had a session."""
     sessions = [session for session in sessions if session.created_at <= now]
     rooms = {room: RoomTruth(of, Counter(), Counter()) for room, of in true_sums(truth_of(sessions, now)).items()}
     for session in sessions:
@@ -104,17 +103,17 @@ def true_rooms(sessions: Iterable[Session], now: int) -> dict[str, RoomTruth]:
 
 
 def nothing() -> RoomTruth:
-    """The truth about a room in which there was no session."""
+    """The truth about a room without sessions."""
     return RoomTruth(sums_of(), Counter(), Counter())
 
 
 def both(one: RoomTruth, other: RoomTruth) -> RoomTruth:
-    """The truth about a room of which the two know different sessions."""
+    """The truth about a room, joined from the truths about two sets of its sessions."""
     return RoomTruth(added(one.sums, other.sums), one.least + other.least, one.most + other.most)
 
 
 def true_distributions(sessions: Iterable[Session], now: int) -> Distributions:
-    """What the histograms must come to when these sessions have been counted: those of them that have ended."""
+    """The histograms of these sessions. Only ended ones count."""
     found: Distributions = Counter()
     for session in sessions:
         ended = session.closed_at
@@ -128,7 +127,7 @@ def true_distributions(sessions: Iterable[Session], now: int) -> Distributions:
 
 
 def _until(session: Session, peer: Peer, now: int) -> int:
-    """When the peer was gone, by now."""
+    """The end of the peer's stay, as known at `now`."""
     horizon = now if session.closed_at is None else min(now, session.closed_at)
     return horizon if peer.left_at is None else min(horizon, peer.left_at)
 

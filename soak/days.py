@@ -1,4 +1,4 @@
-"""Days of simulated life in minutes: what it loses, what it counts twice, and whether anything grows."""
+"""Simulated days in minutes: is anything lost, counted twice, or leaked?"""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ INTERVAL = 30.0
 _CHECKED_AFTER = 6 * HOUR
 _EXPIRY = 12 * 3600.0
 _GONE_AFTER = 18 * HOUR
-"""From when a room is over and checked until nothing of it can be published any more."""
+"""The time from the check of a room that is over until its series must be gone."""
 _LONGEST_PAUSE = 3 * 3600.0
 _EDITED = 0.004
-"""How likely an edit of the configuration is, with each poll."""
+"""The probability of an edit of the configuration, per poll."""
 _FAULTS = (
     Fault(kind="status", status=500, probability=0.5),
     Fault(kind="status", status=503),
@@ -43,34 +43,34 @@ _FAULTS = (
 
 
 class Footprint(NamedTuple):
-    """What this process takes: the exporter, the simulated 100ms and the scraper together."""
+    """The resources of this process: the exporter, the simulated 100ms and the scraper together."""
 
     memory: int
     """Bytes resident."""
     state: int
-    """Bytes of the state file, its log included."""
+    """Bytes of the state file and its log."""
     descriptors: int
     threads: int
 
     def grown(self, since: Footprint) -> list[str]:
-        """What has grown by more than chance.  Not the state file: it keeps a row a day, for the reports."""
+        """The resources that have grown by more than chance.  The state file may grow: it keeps a row a day for the reports."""
         bounds = {
             "memory": since.memory * 5 // 4 + (8 << 20),
-            "descriptors": since.descriptors + 4,  # a scrape, a name that is asked for
+            "descriptors": since.descriptors + 4,  # room for a scrape or a lookup of a name
             "threads": since.threads + 3,
         }
         return [name for name, most in bounds.items() if getattr(self, name) > most]
 
     @classmethod
     def now(cls, state_file: Path) -> Footprint:
-        """At this moment."""
+        """The present footprint."""
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         state = sum(path.stat().st_size for path in state_file.parent.glob(f"{state_file.name}*"))
         return cls(pages * os.sysconf("SC_PAGESIZE"), state, len(os.listdir("/proc/self/fd")), threading.active_count())  # noqa: PTH208 (only the number of entries is needed)
 
 
 class Days(NamedTuple):
-    """What it came to; footprints at the `start`, after the `first` simulated day (or at half of less), and at the `last`."""
+    """The result.  Footprints are from the `start`, after the `first` simulated day (or half of a shorter run), and the end."""
 
     days: float
     polls: int
@@ -80,9 +80,9 @@ class Days(NamedTuple):
     restarts: int
     edits: int
     other_names: int
-    """How many of the edits gave the workspace another name for a while."""
+    """The number of edits that gave the workspace another name for a while."""
     held: int
-    """How often a room was held against the truth under such a name."""
+    """The number of comparisons of a room with the truth under such a name."""
     falls: list[str]
     findings: Findings
     start: Footprint
@@ -92,18 +92,18 @@ class Days(NamedTuple):
 
 
 class _Hourly:
-    """Published counters held against the truth about rooms that are over, hour by hour."""
+    """Compares, hour by hour, the published counters of rooms that are over with the truth."""
 
     def __init__(self) -> None:
         self.account = Account()
         self._checked = 0
         self._leaving: deque[tuple[int, frozenset[str]]] = deque()
-        """Rooms that are over, since when: their series stay for a while."""
+        """Rooms that are over, with the time of their check: their series stay for a while."""
 
     def check(self, bench: Bench, life: Life, found: Mapping[str, float]) -> None:
-        """Once an hour, after a good poll with nothing left to catch up with: the rooms that are long over, which are then forgotten.
+        """Checks and forgets the rooms that are long over: once an hour, after a good poll, when the past has been read.
 
-        All rooms must be followed then.
+        All rooms must be followed at that time.
         """
         now = bench.clock()
         caught_up = found['hms_exporter_catch_up_ratio{workspace="w"}'] == 1
@@ -126,7 +126,7 @@ def live(
     meetings_an_hour: int = 40,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Days:
-    """Lives so many simulated days, or as many as fit into so many real hours; `tell` is told of each day."""
+    """Runs this many simulated days, or as many as fit into this many real hours.  `tell` gets a line about each day."""
     rng = random.Random(seed)  # noqa: S311 (a repeatable life)
     began = time.monotonic()
     life = Life(seed, START, meetings_an_hour=meetings_an_hour)
@@ -178,7 +178,7 @@ def live(
 
 
 def _come_to_rest(bench: Bench, life: Life, hourly: _Hourly) -> dict[str, float]:
-    """Everybody goes home; what is published then."""
+    """Lets every session end; returns the page after that."""
     bench.server.faults.clear()
     bench.configure(None, name=NAME)
     bench.use(bench.ask_here(ApiConfig(timeout=5.0, max_requests_per_second=1000.0)))

@@ -1,7 +1,7 @@
-"""The configuration is edited again and again, and what counts must not care: the same rooms, asked for in ever other words.
+"""Edits the configuration again and again: it asks for the same rooms in other words, which must not change the counts.
 
-Now and then the meetings are taken out for a while, or the workspace is given another name and then its own again: what
-passes meanwhile must be counted once they are back.  Under the other name, what counts there is held against the truth.
+Sometimes the meeting rooms are taken out for a while, or the workspace gets another name and then its own again.  Sessions of
+that time must be counted once the rooms or the name are back.  Counts under the other name are compared with the truth too.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from soak.life import Life
 
 _GOOD_POLLS = 8
 _QUIET = 10 * MINUTE
-"""An ended session is looked at once more two minutes after its end."""
+"""An ended session is read once more two minutes after its end."""
 _ABOUT = 15 * SECOND
 
 _STANDING = ("standing-.*", "standing-[0-9]+", ".*ing-[0-5]", "s.*")
 _MEETINGS = ("meeting-.*", "m.*", ".*eeting-[0-9]+", "(meeting|standing)-.*")
 _SECOND_CHANCE = 0.02
-"""How likely it is, with each poll, that the meetings come back once they have been taken out."""
+"""The probability, per poll, that the meeting rooms come back after they were taken out."""
 
 
 class OtherName:
-    """A name that the workspace bears for a while, and what is published under it.
+    """A temporary name of the workspace, and the series under it.
 
-    Its counting begins with its first poll, by the `since` of that moment.  A session that ended within seconds of that is no
-    proof: whether it counts depends on which poll first got an answer.
+    Its counting begins with its first poll, by the `since` of that moment.  Sessions that ended within seconds of the beginning
+    are left out: whether they count depends on which poll first got an answer.
     """
 
     def __init__(self, name: str, since: Since) -> None:
         self.name = name
         self._since = since
         self._first = self._last = 0
-        """When it was polled first, and when with success first."""
+        """The times of its first poll and of its first successful poll."""
         self._polls = 0
-        """Good ones in a row, without a pause."""
+        """Successful polls in a row, without a pause."""
         self._polled = 0
 
     def check(self, account: Account, life: Life, found: Mapping[str, float], now: int) -> int:
-        """Holds the page after a poll against the truth: rooms that have been quiet for a while, once polls have been good for as long.
+        """Compares the page after a poll with the truth about quiet rooms, once polls have succeeded for a while.
 
-        Returns how many.
+        Returns the number of rooms.
         """
         up, ratio = (found[f'{name}{{workspace="{self.name}"}}'] for name in ("hms_up", "hms_exporter_catch_up_ratio"))
         self._first = self._first or now
-        paused = now - self._polled > _QUIET  # what is found then waits for its name until the next poll
+        paused = now - self._polled > _QUIET  # after a pause, new rooms wait for their names until the next poll
         self._polls, self._polled = self._polls + 1 if up == ratio == 1 and not paused else 0, now
         self._last = self._last or (now if up == 1 else 0)
         if self._polls >= _GOOD_POLLS:
@@ -65,21 +65,21 @@ class OtherName:
 
 
 class Edits:
-    """Somebody who edits the configuration of a bench: by reload, by restart, and by a reload into which a kill comes."""
+    """Edits the configuration of a bench: by reload, by restart, and by a reload that a kill interrupts."""
 
     def __init__(self, rng: random.Random, life: Life) -> None:
         self.made = 0
         self.other_names = 0
-        """How often the workspace was given another name, each time a new one."""
+        """The number of other names so far; each is used once."""
         self.other: OtherName | None = None
-        """The one that it bears now."""
+        """The other name that it has now, if any."""
         self.all_followed = True
-        """Whether every room is asked for now, under the name that the workspace had at first."""
+        """Whether every room is followed now, under the workspace's first name."""
         self._rng = rng
         self._life = life
 
     def maybe(self, bench: Bench, probability: float) -> None:
-        """An edit, perhaps."""
+        """Makes an edit, with some probability."""
         rng = self._rng
         if rng.random() >= (probability if self.all_followed else _SECOND_CHANCE):
             return

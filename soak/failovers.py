@@ -1,4 +1,4 @@
-"""A pair of exporters on one PostgreSQL, under load: how long each take-over takes, and whether anything is lost or doubled."""
+"""A pair of exporters on one PostgreSQL, under load: the time of each take-over, and whether anything is lost or doubled."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ from soak.kills import script, until_all_is_counted
 from soak.process import Exporter, free_port
 
 KINDS = ("kill", "pause", "restart", "stall", "cut")
-"""The active one is killed or paused, the database crashes and starts again, the line to the database stalls or is cut."""
+"""The active one is killed or paused, the database crashes and restarts, the connection to the database stalls or is cut."""
 ONE_INSTANCE = [{"source_labels": ["workspace"], "regex": ".+", "target_label": "instance", "replacement": "hms-exporter"}]
-"""How Prometheus keeps one series through a take-over, as docs/scaling.md has it."""
+"""The relabelling of docs/scaling.md that keeps one series through a take-over."""
 
 PROMISED = 15.0
-"""Seconds within which somebody must publish again."""
+"""Seconds within which one of the two must publish again."""
 
 _ROOMS, _PEERS = 60, 15
-"""Rooms with a call that goes on until the end, and how many people stay in it."""
+"""The number of rooms with a call that lasts until the end, and the number of peers in each."""
 _LONGEST_STAY = 20
-"""Seconds that those stay who come and go."""
+"""The stay, in seconds, of peers that come and go."""
 _SCRAPE_EVERY = 0.05
 _SCRAPE_TIMEOUT = 2.0
-"""Seconds: far below a lease, so that a page which comes is not an old one."""
+"""Seconds: far shorter than a lease, so that a page cannot be an old one."""
 _TURN = 2.0
-"""Seconds for which a role is held at least: the next event comes no sooner."""
+"""The shortest time, in seconds, that an exporter stays active: the next event comes later than this."""
 _LONGEST = 60.0
 _COUNTERS = ("sessions_started", "sessions_ended", "session_seconds", "peers_joined", "peers_left", "peer_seconds")
 
 
 class TakeOver(NamedTuple):
-    """One event, and the seconds until a scrape showed workspaces again, from whoever took over."""
+    """An event, and the seconds until a scrape of the exporter that took over showed workspaces."""
 
     kind: str
     seconds: float
 
 
 class Failovers(NamedTuple):
-    """What a campaign came to."""
+    """The result of a campaign."""
 
     take_overs: list[TakeOver]
     sessions: int
@@ -61,14 +61,14 @@ class Failovers(NamedTuple):
     both_published: int
     both_polled: int
     resets: float | None
-    """Resets of counters that a real Prometheus saw; `None` where it is not installed."""
+    """Counter resets that a real Prometheus saw; `None` if it is not installed."""
     falls: list[str]
     findings: Findings
     lasted: float
 
 
 def campaign(folder: Path, events: int, seed: int = 1, tell: Callable[[str], None] = lambda line: None) -> Failovers:
-    """Lets so many things happen to a pair, each of `KINDS` in turn, then holds what is published against the truth."""
+    """Runs this many events on a pair, each of `KINDS` in turn, then compares the counters with the truth."""
     rng = random.Random(seed)  # noqa: S311 (a repeatable campaign)
     began = time.monotonic()
     world = World("soak-key", "soak-secret-of-thirty-two-bytes-and-more")
@@ -94,7 +94,7 @@ def campaign(folder: Path, events: int, seed: int = 1, tell: Callable[[str], Non
 
 
 def too_soon(moments: Iterable[tuple[float, int]]) -> int:
-    """How often a role passed on although it had just passed on: with two that have it, it goes to and fro."""
+    """The number of changes that follow too soon on another change.  With two active exporters, activity alternates between them."""
     count, last, since = 0, None, float("-inf")
     for at, who in sorted(moments):
         if last is not None and who != last:
@@ -105,7 +105,7 @@ def too_soon(moments: Iterable[tuple[float, int]]) -> int:
 
 
 class Load:
-    """Calls that come and go within the block, in real time, beside those that go on until `end`."""
+    """Calls that come and go in real time within the block, beside others that last until `end`."""
 
     def __init__(self, world: World, rng: random.Random) -> None:
         self.began = real_clock()
@@ -128,7 +128,7 @@ class Load:
         self._thread.join()
 
     def end(self) -> None:
-        """Nothing new happens, and what goes on ends a little later."""
+        """Starts no new calls, and ends the running ones a little later."""
         self.__exit__(None, None, None)
         over = real_clock() + (_LONGEST_STAY + 2) * SECOND
         with self._world.lock:
@@ -147,7 +147,7 @@ class Load:
 
 
 class Pair:
-    """Two exporters, each with a line of its own to the database and a 100ms of its own over the same world."""
+    """Two exporters, each with its own connection to the database and its own simulated 100ms over the same world."""
 
     def __init__(self, exporters: Sequence[Exporter], lines: Sequence[Line], apis: Sequence[SimulatedApi], database: Server) -> None:
         self.exporters = exporters
@@ -157,7 +157,7 @@ class Pair:
         self._database = database
 
     def suffer(self, kind: str) -> TakeOver:
-        """Lets it happen to the active one; returns when there is an active one again, and all is well."""
+        """Makes this event happen to the active one; returns when there is an active one and a standby again."""
         active = self.scraper.await_active()
         victim, line = self.exporters[active], self._lines[active]
         began = time.monotonic()
@@ -187,12 +187,12 @@ class Pair:
         return TakeOver(kind, seconds)
 
     def both_polled(self) -> int:
-        """How often both asked 100ms."""
+        """The number of times that both polled 100ms at once."""
         return too_soon((request.at / SECOND, who) for who, api in enumerate(self._apis) for request in api.requests)
 
 
 class PairScraper:
-    """Scrapes both without a pause, a thread for each; `watcher` has seen every page that shows workspaces."""
+    """Scrapes both without a pause, in a thread each.  `watcher` sees every page that shows workspaces."""
 
     def __init__(self, exporters: Sequence[Exporter]) -> None:
         self.watcher = Watcher()
@@ -201,7 +201,7 @@ class PairScraper:
         self._exporters = exporters
         self._shown: list[tuple[float, int]] = []
         self._begun: list[tuple[float, int]] = []
-        """When each began to show workspaces."""
+        """The times at which each began to show workspaces."""
         self._showing: list[bool | None] = [None, None]
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -219,22 +219,22 @@ class PairScraper:
 
     @property
     def both(self) -> int:
-        """How often both showed workspaces."""
+        """The number of times that both showed workspaces at once."""
         with self._lock:
             return too_soon(self._shown)
 
     def await_active(self) -> int:
-        """The one that shows workspaces."""
+        """Waits for the exporter that shows workspaces; returns its index."""
         _wait(lambda: sum(showing is True for showing in self._showing) == 1, "one active exporter")
         return self._showing.index(True)
 
     def await_standby(self) -> None:
-        """Waits until both answer, and one of them stands by."""
+        """Waits until both answer and one of them is a standby."""
         self._showing = [None, None]
         _wait(lambda: sorted(map(str, self._showing)) == ["False", "True"], "an active exporter and one that stands by")
 
     def await_beginning(self, after: float) -> float:
-        """When an exporter began to show workspaces after that moment."""
+        """Waits until an exporter begins to show workspaces after that moment; returns the time."""
         found: list[float] = []
 
         def begun() -> bool:
@@ -289,7 +289,7 @@ def _pair(folder: Path, world: World, since: int) -> Iterator[Pair]:
 
 @contextmanager
 def _prometheus(folder: Path, ports: Sequence[int]) -> Iterator[str | None]:
-    """The address of a Prometheus that scrapes both each second; `None` where it is not installed."""
+    """The address of a Prometheus that scrapes both each second; `None` if it is not installed."""
     executable = stack.program("prometheus")
     if executable is None:
         yield None
@@ -305,7 +305,7 @@ def _prometheus(folder: Path, ports: Sequence[int]) -> Iterator[str | None]:
 
 
 def _resets(prometheus: str, seconds: float) -> float:
-    """How many resets of rooms' counters it has seen in so many seconds."""
+    """The resets of room counters that Prometheus saw within this many seconds."""
     found = 0.0
     for name in _COUNTERS:
         query = urllib.parse.quote(f"sum(resets(hms_{name}_total[{seconds:.0f}s]))")

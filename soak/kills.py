@@ -1,7 +1,7 @@
 """The real program, killed at random moments while calls come and go in real time.
 
-Half of the kills come into the middle of a reload, or right after it.  Rooms are taken out and put back, and the workspace
-is renamed; since what counts begins at one fixed time, all of it must have been counted under each name in the end.
+Half of the kills come in the middle of a reload or right after it.  Rooms are taken out and put back, and the workspace is
+renamed.  `since` is a fixed time, so in the end everything must have been counted under each name.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from soak.process import Exporter, Scraper
 
 _ROOMS = 5
 _LIFE = (0.02, 3.0)
-"""Seconds from start to kill: from before it listens to a few polls later."""
+"""Seconds from start to kill: some kills come before it listens, some a few polls later."""
 _RELOAD = (0.0, 0.4)
-"""Seconds from the request for a reload to the kill: a reload takes less than a tenth of one."""
+"""Seconds from the request for a reload to the kill. A reload takes less than a tenth of a second."""
 _CATCH_UP = 60.0
 _NAMES = ("w", "renamed")
-"""What the workspace is called in turn, or both at once."""
+"""The names of the workspace, in turn or both at once."""
 
 
 class Kills(NamedTuple):
-    """What a campaign came to."""
+    """The result of a campaign."""
 
     kills: int
     reloads: int
-    """How many of the kills came into a reload."""
+    """The number of kills during a reload."""
     sessions: int
     scrapes: int
     falls: list[str]
@@ -42,14 +42,14 @@ class Kills(NamedTuple):
 
 
 class Scrapes(Protocol):
-    """Who scrapes."""
+    """A scraper."""
 
     latest: dict[str, float]
     """The samples of the last page."""
 
 
 def campaign(folder: Path, kills: int, seed: int = 1, tell: Callable[[str], None] = lambda line: None) -> Kills:
-    """Starts and kills the exporter so many times, then lets it run until everything has ended and holds it against the truth."""
+    """Starts and kills the exporter this many times, then lets it run until everything has ended and compares it with the truth."""
     rng = random.Random(seed)  # noqa: S311 (a repeatable campaign)
     began = time.monotonic()
     reloads = 0
@@ -90,7 +90,7 @@ def campaign(folder: Path, kills: int, seed: int = 1, tell: Callable[[str], None
 
 
 def edit(exporter: Exporter, rooms: Sequence[str], rng: random.Random) -> None:
-    """Another configuration: all rooms or some, in one form or the other, under one name of the workspace or both."""
+    """Another configuration: some or all rooms, in different forms, under one name of the workspace or both."""
     entries = [f"'{room}'" for room in rooms if rng.random() < 0.5]
     entries += [f"{{match: '{pattern}'}}" for pattern in ("room-.*", "room-[0-2]", ".*-[13]") if rng.random() < 0.3]
     rng.shuffle(entries)
@@ -99,7 +99,7 @@ def edit(exporter: Exporter, rooms: Sequence[str], rng: random.Random) -> None:
 
 
 def reload(exporter: Exporter, rooms: Sequence[str], rng: random.Random) -> None:
-    """The configuration is edited some polls after the start, and a reload asked for, which may not have ended on return."""
+    """Edits the configuration some polls after the start and asks for a reload, which may not have ended on return."""
     deadline = time.monotonic() + _CATCH_UP
     while exporter.scrape() is None:
         assert time.monotonic() < deadline, "it does not answer"
@@ -114,7 +114,7 @@ def reload(exporter: Exporter, rooms: Sequence[str], rng: random.Random) -> None
 
 
 def script(world: World, rooms: Sequence[str], rng: random.Random) -> None:
-    """The calls of the next seconds: shorter than a poll's interval, or longer than several lives of the exporter."""
+    """Scripts calls for the next seconds: some shorter than a poll's interval, some longer than several runs of the exporter."""
     now = real_clock()
     with world.lock:
         for _ in range(rng.randrange(4)):
@@ -131,7 +131,7 @@ def script(world: World, rooms: Sequence[str], rng: random.Random) -> None:
 
 
 def until_all_is_counted(world: World, rooms: Sequence[str], scraper: Scrapes, names: Sequence[str] = _NAMES[:1]) -> Findings:
-    """What still does not agree, under these names of the workspace, when everything has ended and there was time to count it."""
+    """The remaining differences, under these names of the workspace, after everything has ended and could be counted."""
     over = max((session.closed_at or 0 for session in world.sessions), default=0)
     deadline = time.monotonic() + _CATCH_UP
     while True:

@@ -1,6 +1,6 @@
-"""A workspace that lives for ever and remembers only the last hours: calls in a few standing rooms, and a room for each meeting.
+"""An endless workspace that keeps only its last hours: calls in a few standing rooms, and a new room for each meeting.
 
-What has been forgotten is kept as sums, so that the truth about the standing rooms is whole.
+Sums of the forgotten sessions are kept, so that the truth about the standing rooms is complete.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _OWNER = {"customer_id": "soak", "app_id": "soak"}
 
 
 class Life:
-    """A `Workspace` whose script is written as time goes on (`live`); `retire` checks off what is long over."""
+    """A `Workspace` whose script is written as time goes on (`live`).  `retire` forgets sessions that ended long ago."""
 
     def __init__(self, seed: int, now: int, *, meetings_an_hour: int = 40) -> None:
         self.access_key = "soak-key"
-        self.secret = "soak-secret-of-thirty-two-bytes-and-more"  # noqa: S105 (opens only the simulator)
+        self.secret = "soak-secret-of-thirty-two-bytes-and-more"  # noqa: S105 (a secret of the simulator only)
         self.lock = threading.RLock()
         self.beside = Nothing()
         self.sessions = 0
-        """How many there have been."""
+        """The number of sessions so far."""
         self._rng = random.Random(seed)  # noqa: S311 (a repeatable life)
         self._meetings = meetings_an_hour
         self._serial = 0
@@ -55,7 +55,7 @@ class Life:
                 self._until += HOUR
 
     def rename(self, rng: random.Random, now: int) -> None:
-        """A standing room has another name from now on."""
+        """Gives a standing room another name from now on."""
         index = rng.randrange(_STANDING)
         self._rooms[self.standing[index]].rename(f"standing-{index + _STANDING * rng.randrange(100)}", now)
 
@@ -66,11 +66,11 @@ class Life:
             return frozenset(self._rooms)
 
     def quiet_from(self) -> int:
-        """When everything that has been scripted is over."""
+        """The end of everything that has been scripted."""
         return max((session.closed_at or 0 for session in self._sessions.values()), default=0)
 
     def retire(self, now: int, after: int) -> dict[str, RoomTruth]:
-        """Forgets sessions that ended so long ago; returns the whole truth about the meeting rooms that go with them."""
+        """Forgets sessions that ended this long ago; returns the whole truth about the meeting rooms that are forgotten with them."""
         with self.lock:
             over = [session for session in self._sessions.values() if (session.closed_at or now) + after < now]
             for session in over:
@@ -84,14 +84,15 @@ class Life:
             return {room: self._past.pop(room) for room in gone}
 
     def truth(self, now: int) -> dict[str, RoomTruth]:
-        """What has truly happened in the rooms that are not forgotten."""
+        """The truth about the rooms that are not forgotten."""
         with self.lock:
             present = true_rooms(self._sessions.values(), now)
             return {room: both(self._past.get(room, nothing()), present.get(room, nothing())) for room in {*self._past, *present}}
 
     def truth_of_quiet(self, now: int, quiet: int, earliest: int, latest: int) -> dict[str, RoomTruth]:
-        """The truth about rooms that have been quiet for so long, of sessions that ended after counting had begun: between
-        `earliest` and `latest`.  Rooms in which a session ended between them are left out.
+        """The truth about rooms that have been quiet for this long, from the sessions that ended after counting began.
+
+        Counting began between `earliest` and `latest`.  Rooms in which a session ended between these are left out.
         """
         with self.lock:
             rooms = {}
@@ -103,7 +104,7 @@ class Life:
             return rooms
 
     def distributions(self, now: int) -> Distributions:
-        """What the histograms must come to, forgotten sessions included."""
+        """The true histograms, forgotten sessions included."""
         with self.lock:
             return self._past_distributions + true_distributions(self._sessions.values(), now)
 
@@ -136,7 +137,7 @@ class Life:
         return session if session is not None and session.exists(now) else None
 
     def sessions_since(self, after: int, now: int) -> list[Session]:
-        """At least every session that has begun by `now` and was still running later than `after`."""
+        """At least every session that began by `now` and was still running after `after`."""
         return [session for session in self._sessions.values() if session.created_at <= now]
 
     def list_rooms(self, query: RoomQuery, now: int) -> list[Room]:
@@ -160,9 +161,10 @@ class Life:
         return room
 
     def _script(self, room: str, start: int, length: int) -> None:
-        """A call: people come and go, one changes role, one stays a ghost, one's leave is told late.
+        """Scripts a call: peers come and go, one changes its role, one remains a ghost, one leave is recorded late.
 
-        That one's time is told too long for a while; somebody in the same role stays to the end, so that it is caught up with.
+        The time of the last one is too long until its leave is recorded.  A peer of the same role stays to the end, so that the
+        truth catches up with the counter.
         """
         rng = self._rng
         self._serial += 1

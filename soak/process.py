@@ -1,4 +1,4 @@
-"""The real program as a process of its own, to be killed, and a scraper that never stops asking it."""
+"""The real program as a process to be killed, and a scraper that asks it all the time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 class Exporter:
-    """The program on a port that it keeps from start to start; its log goes to a file in the folder."""
+    """The program on a port that stays the same through restarts.  Its log goes to a file in the folder."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Exporter:
         return self._process.pid
 
     def configure(self, names: Sequence[str] = ("w",), rooms: str | None = None) -> None:
-        """Writes its configuration: the workspace under each of these names, with these `rooms` (YAML), or all."""
+        """Writes its configuration: the workspace under each of these names, with these `rooms` (YAML) or all rooms."""
         asked = "" if rooms is None else f", rooms: {rooms}"
         workspaces = [f"{{name: {name}, access_key: '${{SOAK_KEY}}', secret: '${{SOAK_SECRET}}'{asked}}}" for name in names]
         scratch = self._config.with_suffix(".new")
@@ -81,19 +81,19 @@ class Exporter:
         os.kill(self.pid, number)
 
     def ask_to_reload(self) -> None:
-        """Sends the request for a reload, and does not wait for the answer."""
+        """Sends the request for a reload without waiting for the answer."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as line:
             line.sendall(f"POST /-/reload HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nContent-Length: 0\r\n\r\n".encode())
 
     def kill(self) -> None:
-        """Ends it as `kill -9` does; nothing happens to one that has ended."""
+        """Ends it as `kill -9` does.  A process that has ended is left alone."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def stop(self) -> int:
-        """Ends it in good order; its exit code."""
+        """Stops it in an orderly way; returns its exit code."""
         assert self._process is not None
         self._process.terminate()
         code = self._process.wait(timeout=10)
@@ -101,7 +101,7 @@ class Exporter:
         return code
 
     def scrape(self, timeout: float = 5.0) -> str | None:
-        """The exposition; `None` when nobody answers."""
+        """The page; `None` if there is no answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request("GET", "/metrics")
@@ -115,7 +115,7 @@ class Exporter:
 
 
 class Scraper:
-    """Scrapes without a pause, from a thread, within its block; `watcher` has seen every page."""
+    """Scrapes without a pause, in a thread, within its `with` block.  `watcher` sees every page."""
 
     def __init__(self, exporter: Exporter) -> None:
         self.watcher = Watcher()

@@ -1,4 +1,4 @@
-"""Certificates for tests, made by openssl as they are needed."""
+"""Certificates for tests, made by openssl on demand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.programs import require
 def make_certificate(
     folder: Path, name: str, *, sans: str = "IP:127.0.0.1", authority: str | None = None, password: str | None = None
 ) -> Path:
-    """`name`.pem with its key `name`.key, for two days: signed by the certificate `authority` of the same folder, else by itself."""
+    """Makes `name`.pem with its key `name`.key, valid for two days and signed by `authority` of the same folder, or by itself."""
     kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2", "-subj", f"/CN={name}"]
     lock = ["-noenc"] if password is None else ["-passout", f"pass:{password}"]
     signer = [] if authority is None else ["-CA", f"{authority}.pem", "-CAkey", f"{authority}.key"]

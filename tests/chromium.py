@@ -1,4 +1,4 @@
-"""A real browser for tests: headless Chromium, driven by its DevTools protocol over a pair of pipes."""
+"""A real browser for tests: headless Chromium, driven by its DevTools protocol over two pipes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 
 class Chromium:
-    """One page of one browser, from `with` to its end; it talks to nothing but the pages it is sent to."""
+    """A browser with one page, within a `with` block. It connects only to the pages that it opens."""
 
     def __init__(self, program: str, profile: Path) -> None:
         self._command = [
             program,
             "--headless",
-            "--no-sandbox",  # tests run as root in containers
+            "--no-sandbox",  # because tests run as root in containers
             "--disable-gpu",
             "--disable-background-networking",
             "--hide-scrollbars",
@@ -51,7 +51,7 @@ class Chromium:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         del self._session
-        self.call("Browser.close")  # killed, it would leave children that still write to its profile
+        self.call("Browser.close")  # if it were killed, its children would still write to the profile
         try:
             self._process.wait(timeout=10)
         finally:
@@ -60,7 +60,7 @@ class Chromium:
             self._reader.close()
 
     def call(self, method: str, **parameters: object) -> dict[str, Any]:
-        """The result of a DevTools command; its errors fail the test."""
+        """The result of a DevTools command.  An error fails the test."""
         self._serial += 1
         message: dict[str, object] = {"id": self._serial, "method": method, "params": parameters}
         if hasattr(self, "_session"):
@@ -75,7 +75,7 @@ class Chromium:
             self._events.append(answer)
 
     def open(self, url: str, *, width: int, height: int = 900, dark: bool = False) -> None:
-        """Load a page in a window of this size and wait until it is there."""
+        """Loads a page in a window of this size, and waits until it is loaded."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
         scheme = "dark" if dark else "light"
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
@@ -89,8 +89,8 @@ class Chromium:
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def complaints(self) -> list[str]:
-        """What the browser's console has complained of since the page was opened, a broken security policy for example."""
-        self.call("Runtime.evaluate", expression="0")  # all that was logged before this answer has arrived with it
+        """The warnings and errors in the browser's console since the page was opened, such as a violated security policy."""
+        self.call("Runtime.evaluate", expression="0")  # everything that was logged before this answer arrives before it
         return [event["params"]["entry"]["text"] for event in self._events if event.get("method") == "Log.entryAdded"]
 
     def screenshot(self) -> bytes:

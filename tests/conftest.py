@@ -1,4 +1,4 @@
-"""Shared by all tests: the settings of property tests, the log, and a real PostgreSQL."""
+"""Shared by all tests: the settings of property tests, the state of the log, and a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from tests.postgres import Server
 
-# Examples for each property; more of them find more, and take longer.
+# Examples for each property. More examples find more, and take longer.
 _EXAMPLES = int(os.environ.get("HMS_EXAMPLES", "60"))
 
 settings.register_profile(
     "exporter",
     max_examples=_EXAMPLES,
     derandomize=_EXAMPLES <= 1000,
-    deadline=None,  # a busy machine is no fault of the code
+    deadline=None,  # a busy machine must not fail a test
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -29,7 +29,7 @@ settings.load_profile("exporter")
 
 @pytest.fixture(autouse=True)
 def _log_not_set_up() -> None:
-    """Each test finds the program's log as an import leaves it, whatever a test or a longer-lived fixture did before."""
+    """Resets the program's log before each test to its state after import, whatever another test or fixture did."""
     logger = logging.getLogger("exporter")
     logger.handlers[:] = []
     logger.setLevel(logging.NOTSET)
@@ -39,7 +39,7 @@ def _log_not_set_up() -> None:
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Server]:
     """A real PostgreSQL for the tests of one module."""
-    from tests.postgres import server  # here, because psycopg may not be installed
+    from tests.postgres import server  # imported here, because psycopg may not be installed
 
     with server() as running:
         yield running

@@ -1,4 +1,4 @@
-"""The committed dashboards, as Grafana reads them: panels, queries, variables."""
+"""The committed dashboards as Grafana reads them: panels, queries, variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERYTHING = ".+"
 
 
 class PanelQuery(NamedTuple):
-    """A query of a panel; `instant` when it asks for one moment."""
+    """A query of a panel, `instant` if it asks for one moment."""
 
     dashboard: str
     panel: str
@@ -41,12 +41,12 @@ def dashboards() -> dict[str, Json]:
 
 
 def panels(dashboard: Json) -> list[Json]:
-    """The panels of a dashboard, those in folded rows too; the rows left out."""
+    """The panels of a dashboard, including those in folded rows, without the rows themselves."""
     return [panel for panel in boxes(dashboard) if panel["type"] != "row"]
 
 
 def boxes(dashboard: Json) -> list[Json]:
-    """Everything that has a place: rows, panels, and the panels in folded rows."""
+    """Everything that has a position: rows, panels, and the panels in folded rows."""
     return [box for panel in dashboard["panels"] for box in (panel, *panel.get("panels", ()))]
 
 
@@ -61,7 +61,7 @@ def panel_queries() -> list[PanelQuery]:
 
 
 def looked_up() -> list[str]:
-    """The PromQL of variables that depend on an answer, and of annotations."""
+    """The PromQL of query variables and of annotations."""
     return [
         *(
             variable["query"]["query"].removeprefix("query_result(").removesuffix(")")
@@ -74,12 +74,12 @@ def looked_up() -> list[str]:
 
 
 def variable_queries() -> list[VariableQuery]:
-    """Every variable that is asked from Prometheus."""
+    """Every variable whose values come from Prometheus."""
     return list(_variable_queries())
 
 
 def filled(expr: str, values: Mapping[str, str]) -> str:
-    """The query with its variables filled in; a variable without a value is an error."""
+    """The query with its variables filled in.  A variable without a value is an error."""
     return re.sub(r"\$\{?(\w+)\}?", lambda found: values[found[1]], expr)
 
 

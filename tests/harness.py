@@ -1,4 +1,4 @@
-"""What the tests of the counting share: records as the API writes them, and a ledger with its state file."""
+"""Helpers for the tests of counting: records as the API writes them, and a ledger with its state file."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ T0 = START
 """A Monday, 08:00 UTC."""
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
-"""Where a state file does not wait for a disk: thousands of polls are stored, and what a disk adds is no part of the tests."""
+"""A folder in memory where possible. Tests store thousands of polls, and should not wait for the disk."""
 
 Peers = Mapping[str, Mapping[str, object]]
 
 
 def at(seconds: float) -> int:
-    """A moment so long after `T0`, in microseconds."""
+    """A moment after `T0`, in microseconds."""
     return T0 + round(seconds * SECOND)
 
 
 def peer(joined: int, left: int | None = None, role: str = "guest", user: str = "") -> dict[str, Any]:
-    """A peer as the API shows it; without `left` it is connected."""
+    """A peer as the API shows it.  Without `left` it is connected."""
     record: dict[str, Any] = {"name": "Some Body", "role": role, "joined_at": rfc3339(joined)}
     if left is not None:
         record["left_at"] = rfc3339(left)
@@ -51,7 +51,7 @@ def peer(joined: int, left: int | None = None, role: str = "guest", user: str = 
 
 
 def session(session_id: str, peers: Peers | None = None, *, room: str = "room", started: int = T0, ended: int | None = None) -> bytes:
-    """A session's record as the API shows it; without `ended` it is running."""
+    """A session's record as the API shows it.  Without `ended` it is running."""
     record = {
         "id": session_id,
         "room_id": room,
@@ -64,7 +64,7 @@ def session(session_id: str, peers: Peers | None = None, *, room: str = "room", 
 
 
 class Series(NamedTuple):
-    """One published counter: of an account, and of one of its roles or (`""`) of its sessions; times in microseconds."""
+    """A published counter of an account, for one of its roles or (`""`) for its sessions.  Times are in microseconds."""
 
     account: str
     role: str
@@ -87,13 +87,13 @@ def settled_seconds(ledger: Ledger) -> dict[str, int]:
 
 
 def scope_of(keys: Iterable[str]) -> Scope:
-    """The rooms that a configuration of these entries asks for: ids, `~` and a pattern, or `*` for all rooms."""
+    """The scope of a configuration with these entries: an id, `~` and a pattern, or `*` for all rooms."""
     rooms = [RoomsByName(re.compile(key[1:])) if key.startswith("~") else RoomById(key) for key in keys]
     return Scope(WorkspaceConfig("w", KeyPair(Secret("k"), Secret("s")), None if "*" in keys else tuple(rooms)))
 
 
 class Counting:
-    """A ledger and its state file, told what a poll has read; each room has an account of its own.
+    """A ledger and its state file, which tests feed with the records of polls.  Each room has an account of its own.
 
     `keys` are the configuration's entries, as `scope_of` has them; a room's name is its id.  Sessions count that end after `since`.
     Peers in the roles `bots` are no people.
@@ -113,20 +113,20 @@ class Counting:
         """What was published last."""
 
     def begin(self, now: int) -> None:
-        """A poll begins; the configuration is entered with the first of a process."""
+        """Begins a poll.  The first poll of a process also enters the configuration."""
         self._now = Poll(self.ledger, now, HOUR)
         if not self._configured:
             self.ledger.coverage.configure(self.scope, self.since, now, str)
             self._configured = True
 
     def configure(self, keys: Iterable[str], since: int | None = None) -> None:
-        """Other entries, from the next poll on."""
+        """Uses other entries from the next poll on."""
         self.keys, self.since = list(keys), self.since if since is None else since
         self._configured = False
 
     @property
     def now(self) -> Poll:
-        """The poll that has begun last."""
+        """The beginning of the latest poll."""
         assert self._now is not None
         return self._now
 
@@ -136,7 +136,7 @@ class Counting:
         return scope_of(self.keys)
 
     def see(self, raw: bytes) -> None:
-        """A record has been read."""
+        """Takes in a record."""
         digest = hash(raw)
         if self.now.see_unchanged(digest):
             return
@@ -147,14 +147,14 @@ class Counting:
             self.now.see(found, found.room_id, None if rejections else digest)
 
     def assign(self) -> None:
-        """Every session belongs to its room's account, which comes as it was stored."""
+        """Assigns every session to its room's account, which is loaded as it was stored."""
         for room_id in self.now.unassigned_rooms():
             account = room_account(room_id)
             self.open(account)
             self.now.assign(room_id, room_id, account)
 
     def open(self, account: Account) -> None:
-        """An account comes into use."""
+        """Takes an account into use."""
         if account not in self.ledger.accounts:
             stored = self.store.account("w", account)
             if stored is None:
@@ -163,7 +163,7 @@ class Counting:
                 self.ledger.restore([stored])
 
     def end(self, *, complete: bool = True, fresh: Iterable[Account] | None = None, past: bool = False) -> None:
-        """The poll has read what it could (`past`: all of the past too); it is counted, stored and, in `committed`, published."""
+        """Ends the poll (`past`: it has read all of the past too). It is counted, stored and, in `committed`, published."""
         coverage, now = self.ledger.coverage, self.now.now
         if complete:
             coverage.complete(now)
@@ -175,12 +175,12 @@ class Counting:
         self.commit()
 
     def commit(self) -> None:
-        """The ledger's changes become durable, and then public."""
+        """Stores the ledger's changes, then publishes them."""
         self.store.commit("w", self.ledger)
         self.committed = published(self.ledger.accounts.values())
 
     def poll(self, now: int, *records: bytes, unknown: Iterable[str] = (), complete: bool = True) -> None:
-        """A poll that reads these records, and if `complete` all of the past; the API answers 404 for the `unknown` sessions."""
+        """A poll that reads these records and, if `complete`, all of the past.  The API answers 404 for the `unknown` sessions."""
         self.begin(now)
         for raw in records:
             self.see(raw)
@@ -189,7 +189,7 @@ class Counting:
         self.end(complete=complete, past=complete)
 
     def restart(self) -> None:
-        """The process dies at this moment, whatever it was doing, and another one begins: it publishes what the state file holds."""
+        """Kills the process and starts another one, which publishes the content of the state file."""
         self.store.close()
         self.store = Store(self.path)
         self.ledger = Ledger()
@@ -200,11 +200,11 @@ class Counting:
         self.ledger.restore(self.store.accounts("w", 0))
 
     def close(self) -> None:
-        """The state file is given back."""
+        """Closes the state file."""
         self.store.close()
 
     def value(self, name: str, role: str = "", room: str = "room") -> int:
-        """One published counter; 0 when there is no such series."""
+        """A published counter; 0 if there is no such series."""
         return published(self.ledger.accounts.values()).get(Series(room, role, name), 0)
 
     def seconds(self, role: str = "guest", room: str = "room") -> float:
@@ -219,12 +219,12 @@ class Counting:
 
 
 def script_totals(sessions: list[Session], now: int, since: int) -> dict[str, Sums]:
-    """By room, what the script says of those that ended after `since`."""
+    """The script's totals by room, for sessions that ended after `since`."""
     return true_sums(truth_of([call for call in sessions if call.closed_at is None or call.closed_at > since], now))
 
 
 def places_of(mark: str, bench: Bench, caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The places that hold a text, among all in which somebody could read it: pages, log, state."""
+    """The places (pages, log, state) in which a text appears."""
     status = Status("1", "", 0.0, bench.config.poll.interval, (bench.poller.status,))
     places = {
         "/metrics": bench.page(),

@@ -1,4 +1,4 @@
-"""Which cases of a test `make quick` runs."""
+"""Marks for the cases of a test that `make quick` leaves out."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import pytest
 
 
 def first_quick(cases: Iterable[Any], quick: int = 1) -> list[Any]:
-    """Parameters of a test: the first of them run in `make quick` too, the others in `make test` alone."""
+    """Parameters of a test: `make quick` runs the first ones, `make test` runs all."""
     return [case if place < quick else pytest.param(case, marks=pytest.mark.slow) for place, case in enumerate(cases)]

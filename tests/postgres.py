@@ -1,4 +1,4 @@
-"""The real PostgreSQL of the lab, for tests: skipped, or failed, where it is not installed."""
+"""A real PostgreSQL for tests. Without it, a test is skipped, or fails if programs are required."""
 
 from __future__ import annotations
 

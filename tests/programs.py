@@ -1,4 +1,4 @@
-"""Other people's programs that some tests need."""
+"""External programs that some tests need."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Literal
 import pytest
 
 TOOLS = Path(__file__).resolve().parent.parent / ".tools"
-"""Where `make tools` puts them."""
+"""The folder into which `make tools` puts them."""
 
 
 def require(name: str, *, generation: Literal[2, 3] = 3) -> str:
-    """The path of a program: from `bin` below HMS_TOOLS_DIR, which is where `make tools` puts it unless set, else from PATH.
+    """The path of a program: from `bin` below HMS_TOOLS_DIR (by default the folder of `make tools`), or else from PATH.
 
-    Prometheus's programs of the older `generation` are looked for below HMS_TOOLS_DIR_2, and nowhere else.  Without the program
-    the test is skipped, or fails where HMS_REQUIRE_PROGRAMS=1 says that nothing may be left out.
+    Prometheus's programs of the older `generation` are looked for only below HMS_TOOLS_DIR_2.  Without the program the test is
+    skipped, or fails if HMS_REQUIRE_PROGRAMS=1.
     """
     variable, folder = ("HMS_TOOLS_DIR", "prometheus") if generation == 3 else ("HMS_TOOLS_DIR_2", "prometheus-2")
     found = shutil.which(name, path=Path(os.environ.get(variable) or TOOLS / folder) / "bin")

@@ -1,4 +1,4 @@
-"""A customer's server that takes webhooks: for tests of those who send them."""
+"""A customer's server that receives webhooks, for tests of the sender."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 
 class Receiver:
-    """Answers with the `statuses` given, then with 200, and keeps what came; as a context manager, within its block."""
+    """Answers with the given `statuses`, then with 200, and keeps the requests.  It listens within its `with` block."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.seen: list[tuple[dict[str, str], bytes]] = []
-        """Headers, by lower-case names, and body of each request."""
+        """The headers, by lower-case name, and the body of each request."""
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -44,10 +44,10 @@ class Receiver:
 
     @property
     def bodies(self) -> list[dict[str, Any]]:
-        """What came, decoded."""
+        """The decoded bodies."""
         return [json.loads(body) for _, body in self.seen]
 
     @property
     def types(self) -> list[str]:
-        """The events that came."""
+        """The types of the received events."""
         return [body["type"] for body in self.bodies]

@@ -1,4 +1,4 @@
-"""Arguments, help, versions and exit codes; what the commands do is tested end to end."""
+"""Arguments, help, version and exit codes.  The commands themselves are tested end to end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def exit_code(*arguments: str) -> int:
-    """The exit code, however it comes about."""
+    """The exit code, whether returned or raised."""
     try:
         return main(arguments)
     except SystemExit as end:
@@ -51,7 +51,7 @@ def test_version_is_one_line_on_stdout(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> tuple[str, set[str]]:
-    """What `--help` writes, and the flags in it."""
+    """The output of `--help`, and the flags in it."""
     assert exit_code(*command, "--help") == 0
     shown, errors = capsys.readouterr()
     assert errors == ""
@@ -198,7 +198,7 @@ def test_the_flags_of_run_need_no_command(arguments: tuple[str, ...], capsys: py
 
 # -- signals ------------------------------------------------------------------------------------------------------------
 
-# Says when the handlers are there, which is the first thing that the process does.
+# Prints a line once the handlers are set, which is the first thing that the process does.
 _START = """
 import signal, sys
 from exporter.__main__ import main
@@ -215,7 +215,7 @@ sys.exit(main())
 
 
 def interrupted(folder: Path, number: signal.Signals, delay: float, *arguments: str) -> tuple[int, str]:
-    """The exit code and stderr of a process that is told to stop this many seconds after its start."""
+    """The exit code and stderr of a process that gets a signal this many seconds after its start."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HMS_")} | {"PYTHONPATH": os.fspath(ROOT)}
     process = subprocess.Popen(
         [sys.executable, "-c", _START, *arguments], cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -223,7 +223,7 @@ def interrupted(folder: Path, number: signal.Signals, delay: float, *arguments: 
     with process:
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(delay)  # the signal comes at another stage of the start each time
+        time.sleep(delay)  # so that the signal comes at a different stage of the start each time
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
     return process.returncode, errors
@@ -249,7 +249,7 @@ def test_a_signal_ends_it_without_a_traceback_at_any_moment_of_the_first_second(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_it_ends_changes_nothing(number: signal.Signals) -> None:
-    """The work is done, Python shuts down: the exit code is that of the work."""
+    """When Python shuts down after the command, the exit code remains that of the command."""
     script = (
         "import atexit, os, sys; from exporter import cli; from exporter.__main__ import main;"
         f" cli.main = lambda: 2; atexit.register(lambda: os.kill(os.getpid(), {int(number)})); sys.exit(main())"

@@ -1,4 +1,4 @@
-"""The schedule's beat, and what the daemon says of its own health; starting, stopping and reloading are tested end to end."""
+"""The schedule's beat and the daemon's health.  Start, stop and reload are tested end to end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exporter.daemon import Cadence, Daemon, revision
 
 
 class Beats:
-    """A `schedule` job whose cadence is told the time."""
+    """A `schedule` job with a cadence on a test clock."""
 
     def __init__(self, seconds: float, now: float = 1000.0) -> None:
         self.scheduler = schedule.Scheduler()
@@ -22,10 +22,10 @@ class Beats:
         self.cadence = Cadence(self.job, seconds, now)
 
     def due_in(self, now: float) -> float:
-        """Seconds from `now` to the next run, as `schedule` will have it."""
+        """Seconds from `now` to the next run, as `schedule` computes it."""
         self.cadence.align(now)
         assert self.job.next_run is not None
-        wait: timedelta = self.job.next_run - datetime.now()  # noqa: DTZ005 -- as schedule has it
+        wait: timedelta = self.job.next_run - datetime.now()  # noqa: DTZ005 -- as schedule computes it
         return wait.total_seconds()
 
 
@@ -55,7 +55,7 @@ def test_beats_that_were_missed_are_not_made_up_for(ran_at: float, next_at: floa
 
 
 def test_a_wall_clock_that_is_set_moves_no_beat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`schedule` goes by the wall clock: it is told anew, before each look, what the next beat is in that clock's terms."""
+    """`schedule` uses the wall clock, so before each check the next beat is set again by that clock."""
     beats = Beats(30)
     beats.cadence.beat(1000.0)
     monkeypatch.setattr("exporter.daemon.datetime", Shifted)
@@ -69,13 +69,13 @@ def test_a_wall_clock_that_is_set_moves_no_beat(monkeypatch: pytest.MonkeyPatch)
 
 
 class Shifted(datetime):
-    """A wall clock that is wrong."""
+    """A wrong wall clock."""
 
     by = timedelta()
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> Shifted:
-        """The time, so much off."""
+        """The shifted time."""
         return super().now(tz) + cls.by
 
 
@@ -117,7 +117,7 @@ def test_a_job_that_raises_runs_again(config: Config) -> None:
 @pytest.mark.parametrize(
     ("error", "said"), [(ConfigError("config.yaml: is empty"), "config.yaml: is empty"), (ZeroDivisionError(), "a fault of the exporter")]
 )
-def test_a_reload_that_fails_in_whatever_way_is_told_and_ends_nothing(config: Config, error: Exception, said: str) -> None:
+def test_a_reload_that_fails_in_any_way_is_told_and_stops_nothing(config: Config, error: Exception, said: str) -> None:
     def load() -> Config:
         raise error
 

@@ -1,4 +1,4 @@
-"""Fuzzers: whatever comes in, nothing raises, nothing falls, and what is published always parses, with Prometheus's own parser too."""
+"""Fuzzers: no input raises, no counter falls, and every page parses, with Prometheus's own parser too."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ JSON = st.recursive(ODD, lambda inner: st.lists(inner, max_size=3) | st.dictiona
 
 @st.composite
 def mutated_records(draw: st.DrawFn) -> bytes:
-    """A good record with some of its values, at any depth, replaced by others, or left out."""
+    """A good record in which some values, at any depth, are replaced or removed."""
     record = json.loads(VALID)
     for _ in range(draw(st.integers(1, 3))):
         place = record
@@ -73,7 +73,7 @@ def mutated_records(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def mutated_bytes(draw: st.DrawFn) -> bytes:
-    """A good record with bytes changed, cut out or put in."""
+    """A good record with bytes changed, removed or inserted."""
     data = bytearray(VALID)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(0, len(data) - 1)))
@@ -138,7 +138,7 @@ SLIPS = st.text(max_size=4) | st.sampled_from(["\n", "  ", "\t", ": ", "- ", "{"
 
 
 def complaint(text: str) -> str | None:
-    """Why this configuration is refused; `None` when it is read."""
+    """The message if this configuration is refused; `None` if it is accepted."""
     try:
         assert isinstance(parse(text, {"HMS_ACCESS_KEY": SECRET, "HMS_SECRET": SECRET}, "config.yaml"), Config)
     except ConfigError as error:
@@ -147,7 +147,7 @@ def complaint(text: str) -> str | None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12), SLIPS), min_size=1, max_size=4))
-def test_a_configuration_with_slips_of_the_pen_is_read_or_refused_in_one_line(slips: list[tuple[float, int, str]]) -> None:
+def test_a_configuration_with_typos_is_accepted_or_refused_in_one_line(slips: list[tuple[float, int, str]]) -> None:
     text = SAMPLE
     for place, length, slip in slips:
         at = round(place * len(text))
@@ -186,7 +186,7 @@ def test_neither_the_order_nor_case_nor_blanks_decide_about_the_format(ranges: l
 
 
 @given(ACCEPT)
-def test_openmetrics_is_sent_only_to_who_names_it_and_text_to_everybody_else(ranges: list[str]) -> None:
+def test_openmetrics_is_sent_only_on_request_and_text_otherwise(ranges: list[str]) -> None:
     chosen = choose_format(",".join(ranges))
     assert chosen in Format
     if chosen is OPENMETRICS:
@@ -196,7 +196,7 @@ def test_openmetrics_is_sent_only_to_who_names_it_and_text_to_everybody_else(ran
 
 
 @given(st.lists(st.tuples(st.sampled_from(["gzip", "br", "deflate", "identity", "*", "GZIP"]), QUALITIES).map("".join), max_size=4))
-def test_gzip_is_sent_only_to_who_allows_it(codings: list[str]) -> None:
+def test_gzip_is_sent_only_on_request(codings: list[str]) -> None:
     if wants_gzip(",".join(codings)):
         assert any(text.lower().startswith(("gzip", "*")) and not text.endswith(";q=0") for text in codings)
 
@@ -212,7 +212,7 @@ LABELS = [
 
 @contextlib.contextmanager
 def scraped(page: bytes, content_type: str, folder: Path) -> Iterator[int]:
-    """A real Prometheus that scrapes this page; yields its port."""
+    """A real Prometheus that scrapes this page.  Yields its port."""
     prometheus = require("prometheus")
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -245,7 +245,7 @@ def scraped(page: bytes, content_type: str, folder: Path) -> Iterator[int]:
 
 
 def asked(port: int, query: str) -> list[dict[str, dict[str, str]]]:
-    """An instant query's series; none while Prometheus is not there yet."""
+    """The series of an instant query; none until Prometheus answers."""
     with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?query={query}", timeout=5) as answer:
         found: list[dict[str, dict[str, str]]] = json.load(answer)["data"]["result"]
         return found
@@ -263,5 +263,5 @@ def test_any_name_of_a_room_arrives_in_prometheus_as_it_is(tmp_path: Path, fmt: 
         while not (found := asked(port, "hms_sessions_started_total")):
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.1)
-    # An empty label is no label, to Prometheus.
+    # To Prometheus, an empty label is a missing label.
     assert {of["metric"]["room_id"]: of["metric"].get("room", "") for of in found} == {f"room-{n}": name for n, name in enumerate(LABELS)}

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "exporter"
 
-# What each room may import from, itself apart.
+# The rooms from which each room may import, besides itself.
 ARROWS = {
     "times": set(),
     "notify": set(),
@@ -57,7 +57,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def imported(path: Path) -> set[str]:
-    """All that a module imports, inside functions and for types alone included, as dotted names."""
+    """The dotted names of a module's imports, including those inside functions and those for types only."""
     found = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
@@ -69,7 +69,7 @@ def imported(path: Path) -> set[str]:
 
 
 def rooms_of(names: set[str]) -> set[str]:
-    """The rooms of the package among imported names; `from exporter import __version__` is none."""
+    """The rooms of the package among imported names, without `from exporter import __version__`."""
     rooms = {name.split(".")[1] for name in names if name.startswith("exporter.")}
     return rooms - {"__version__"}
 
@@ -128,7 +128,7 @@ def test_no_class_is_too_long() -> None:
 
 
 def test_no_function_is_too_long() -> None:
-    """Nor too complex, which ruff sees to (C901)."""
+    """Ruff (C901) checks that none is too complex."""
     assert not [one for one in _longest((ast.FunctionDef, ast.AsyncFunctionDef)) if one[0] > MOST_FUNCTION_LINES]
 
 
@@ -142,7 +142,7 @@ def test_every_wing_says_what_it_is_for() -> None:
 
 
 def test_help_answers_without_loading_what_it_does_not_need() -> None:
-    """What a subcommand needs is imported when it runs: `--help` loads neither HTTP nor SQLite."""
+    """A subcommand imports its modules when it runs, so `--help` loads neither HTTP nor SQLite."""
     script = "import sys; from exporter import cli; print(sorted({'requests', 'sqlite3', 'h11', 'msgspec'} & set(sys.modules)))"
     told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"

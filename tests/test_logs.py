@@ -1,4 +1,4 @@
-"""The log: one line an event, UTC, readable by machines whatever a field holds; an exception's own text stays out."""
+"""The log: one line per event, in UTC, machine-readable whatever a field holds, and without the text of exceptions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOGFMT = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^ "=]*)(?: |$)')
 def written(
     level: Literal["debug", "info", "warn", "error"] = "debug", form: Literal["logfmt", "json"] = "logfmt"
 ) -> Iterator[io.StringIO]:
-    """What goes to stderr meanwhile; the logger is as before afterwards."""
+    """The text that goes to stderr within the block.  Afterwards the logger is as before."""
     stream = io.StringIO()
     before = logs.logger.handlers[:], logs.logger.propagate, logs.logger.level
     with contextlib.redirect_stderr(stream):
@@ -36,7 +36,7 @@ def written(
 
 
 def parse_logfmt(line: str) -> dict[str, str]:
-    """The fields of a line; fails if there is anything else in it."""
+    """The fields of a line; fails if the line holds anything else."""
     pairs = LOGFMT.findall(line)
     assert " ".join(f"{name}={value}" for name, value in pairs) == line
     return {name: json.loads(value) if value.startswith('"') else value for name, value in pairs}
@@ -52,7 +52,7 @@ def test_an_event_is_one_line_with_its_time_in_utc() -> None:
     )
 
 
-def test_as_json_the_same_fields() -> None:
+def test_json_has_the_same_fields() -> None:
     with written(form="json") as stream:
         logs.event("info", "listening", address="[::]:10100", name="Zoë\n")
     fields = json.loads(stream.getvalue())
@@ -92,7 +92,7 @@ def test_a_level_shows_itself_and_what_is_graver(level: Literal["debug", "info",
     assert " ".join(re.findall(r"level=(\w+)", stream.getvalue())) == shown
 
 
-def test_set_up_again_takes_the_place_of_the_first() -> None:
+def test_a_second_setup_replaces_the_first() -> None:
     with written("error"):
         stream = io.StringIO()
         with contextlib.redirect_stderr(stream):
@@ -101,7 +101,7 @@ def test_set_up_again_takes_the_place_of_the_first() -> None:
     assert [json.loads(line)["msg"] for line in stream.getvalue().splitlines()] == ["once"]
 
 
-def test_modules_of_ours_that_log_in_pythons_own_way_are_in_the_same_form() -> None:
+def test_records_of_pythons_logging_have_the_same_form() -> None:
     with written() as stream:
         logging.getLogger("exporter.web.server").warning("cannot accept connections: %s", "Too many open files")
     fields = parse_logfmt(stream.getvalue().rstrip("\n"))
@@ -121,7 +121,7 @@ def test_a_fault_of_the_program_is_told_by_type_and_place_and_never_by_its_text(
     assert not [private for private in ("eyJ", "customer-77", "Alice") if private in stream.getvalue()]
 
 
-def test_a_fault_in_pythons_own_way_of_logging_shows_no_traceback_either() -> None:
+def test_an_exception_logged_by_pythons_logging_shows_no_traceback_either() -> None:
     with written() as stream:
         try:
             raise ValueError("customer-77")

@@ -35,9 +35,9 @@ BUILD = stack.REPOSITORY / "build" / "pictures"
 IMAGES = stack.REPOSITORY / "docs" / "images"
 
 _PAST_MINUTES = 11
-"""About what it takes to make the past."""
+"""About the minutes that it takes to make the past."""
 _COMPANIES = 300
-"""From which the one for the pictures is chosen."""
+"""The number of companies among which the one for the pictures is chosen."""
 _HEADER, _TOKEN = "x-hms-token", "of-no-use-elsewhere"
 
 
@@ -84,7 +84,7 @@ def main() -> int:
 
 class _Silent(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Logs nothing."""
 
 
 def _build_page(npm: str) -> None:

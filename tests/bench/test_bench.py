@@ -1,4 +1,4 @@
-"""The benchmark suite: what it compares with is correct, and all of it runs."""
+"""The benchmark suite: the plain exporter that it compares with is correct, and every measurement runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
 
 
 def test_the_plain_exporter_counts_what_the_records_say() -> None:
-    """Sessions seen running and ended since and ones that began and ended between two polls."""
+    """Also sessions that were seen running and ended later, and ones that began and ended between two polls."""
     now = real_clock()
     world = World("key", "a-secret-that-opens-only-the-simulator")
     room = world.room(name="stand-up")
@@ -61,7 +61,7 @@ def test_the_plain_exporter_counts_what_the_records_say() -> None:
 
 
 def test_rooms_of_the_benchmark_publish_as_many_series_as_it_says(tmp_path: Path) -> None:
-    """Sizes in the table are in series: both exporters are given as many as they are compared at."""
+    """The table gives sizes in series, so both exporters must publish the same number."""
     traffic = Traffic(40)
     rig = Rig(tmp_path, traffic, real_clock())
     rig.bodies = traffic.pages()

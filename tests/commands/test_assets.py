@@ -1,4 +1,4 @@
-"""`dashboards DIR` and `rules DIR`: what is written, and what is never overwritten without being asked."""
+"""`dashboards DIR` and `rules DIR` write the files, and never overwrite a changed one unless asked to."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_with_force_a_file_that_differs_is_overwritten_and_files_of_others_stay(
     assert (tmp_path / "my-own.yml").read_text() == "groups: []\n"
 
 
-def test_links_to_runbooks_lead_where_they_are_told_to(tmp_path: Path) -> None:
+def test_links_to_runbooks_lead_to_the_given_page(tmp_path: Path) -> None:
     page = "https://wiki.example.org/calls/alerts"
     for kind in KINDS:
         assets.write(kind, tmp_path, runbooks=page)
@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_made_and_a_file_that_cannot_be_written_are_name
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_command_says_what_has_become_of_each_file_and_fails_for_one_that_is_kept(
+def test_the_command_tells_the_outcome_of_each_file_and_fails_for_one_that_is_kept(
     kind: Kind, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "new"

@@ -1,4 +1,4 @@
-"""Backfill: the past written as the live exporter would have published it, over real HTTP, interrupted and resumed."""
+"""Backfill over real HTTP: it writes the past as the live exporter would have published it, and resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _SAMPLE = re.compile(r"(\S+?\{.*\}) (\S+) (\d+)")
 
 
 def people(world: World, seed: int = 0) -> None:
-    """Calls of every kind in three rooms, from a day before the range to after it: ghosts, empty sessions, one over midnight."""
+    """Scripts calls of every kind in three rooms, from a day before the range to after it: ghosts, empty sessions, one over midnight."""
     chance = random.Random(seed)
     rooms = [world.room(name=name) for name in ("alpha", "beta", 'gamma "3"')]
     for room in rooms:
@@ -86,7 +86,7 @@ class Bench:
         )
 
     def samples(self) -> dict[int, dict[str, float]]:
-        """What was written, by step and series."""
+        """The written samples, by step and series."""
         found: dict[int, dict[str, float]] = defaultdict(dict)
         for line in self.output.read_text().splitlines():
             if not line.startswith("#"):
@@ -105,7 +105,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def page(world: World, counting: Counting, now: int) -> dict[str, float]:
-    """What the live exporter's own code publishes, by series."""
+    """The samples that the live exporter's own code publishes, by series."""
     rooms = {room.id: room for room in world.rooms}
     text = b"".join(workspace_lines("w", counting.ledger, Overview(*[0] * len(Overview._fields))).values())
     for account, state in counting.ledger.accounts.items():
@@ -116,7 +116,7 @@ def page(world: World, counting: Counting, now: int) -> dict[str, float]:
 
 
 def live(world: World, path: Path, since: int, steps: range, bots: frozenset[str]) -> Iterator[tuple[int, dict[str, float]]]:
-    """What it publishes when it polls at these steps, having been told to count from `since`."""
+    """The samples that the live exporter publishes at each of these steps when it counts from `since`."""
     counting = Counting(path, since=since, bots=bots)
     for step in steps:
         now = step * SECOND
@@ -129,7 +129,7 @@ _NOT_WRITTEN = re.compile("hms_(usage_peer_seconds|up|rooms_.*)[{]")
 
 
 class TestSameAsLive:
-    """At every step the file says what the live exporter would have published then ..."""
+    """At every step the file holds what the live exporter would have published then ..."""
 
     def compare(self, bench: Bench, since: int, offsets: dict[str, float], bots: frozenset[str] = frozenset()) -> None:
         written = bench.samples()
@@ -139,10 +139,10 @@ class TestSameAsLive:
         for step, published in live(bench.world, bench.folder / "live.db", since, steps, bots):
             for key, value in published.items():
                 if _NOT_WRITTEN.match(key) or (key.startswith("hms_peers_active_peak") and step == steps[0]):
-                    continue  # the first poll has no poll before it
+                    continue  # the first poll follows no other poll
                 assert written[step][key] == pytest.approx(value + offsets.get(key, 0.0), abs=1e-6), (step, key)
                 compared += 1
-            # Before its first value a series may have one more, from which increase() sees it rise.
+            # A series may have one sample more before its first value, so that increase() sees it rise.
             for key in written[step].keys() - published.keys():
                 assert written[step][key] == pytest.approx(offsets.get(key, 0.0)), (step, key)
         assert compared > 5000
@@ -161,7 +161,7 @@ class TestSameAsLive:
         self.compare(bench, since, {})
 
     def test_but_for_a_constant_with_since_after_it(self, bench: Bench) -> None:
-        """The constant is what the live counters never counted, so that the curves meet."""
+        """The constant is the part that the live counters never counted, so that the curves meet."""
         since = END - MINUTE // 2
         assert bench.run(more=f"poll: {{since: '{rfc3339(since)}'}}") == 0
         written, last = bench.samples(), END // SECOND - STEP
@@ -181,7 +181,7 @@ class TestSameAsLive:
                 rooms += 1
         assert rooms == 3
 
-    def test_for_every_family_that_follows_from_records(self) -> None:
+    def test_for_every_family_that_can_be_computed_from_records(self) -> None:
         names = {family.name for family in write.FAMILIES}
         assert {family.name for family in ACCOUNT_FAMILIES} - names == {"hms_usage_peer_seconds"}
 
@@ -200,14 +200,14 @@ class TestFile:
         previous = ""
         for line in lines:
             if not line.startswith("#"):
-                key, _, step = _SAMPLE.fullmatch(line).groups()  # type: ignore[union-attr]  # None fails the test as well
+                key, _, step = _SAMPLE.fullmatch(line).groups()  # type: ignore[union-attr]  # `None` also fails the test
                 assert key.endswith(',job="hms",instance="a\\"b"}') or "le=" in key
                 assert int(step) > seen.get(key, 0), f"not in order of time: {line}"
                 if "_bucket" not in key and "_count" not in key and "_sum" not in key:
                     assert key == previous or key not in seen, f"not at one place: {line}"
                 seen[key], previous = int(step), key
 
-    def test_is_taken_by_promtool(self, bench: Bench) -> None:
+    def test_is_accepted_by_promtool(self, bench: Bench) -> None:
         promtool = require("promtool")
         assert bench.run() == 0
         done = subprocess.run(
@@ -218,7 +218,7 @@ class TestFile:
         )
         assert done.returncode == 0, done.stderr
 
-    def test_leaves_nothing_beside_it(self, bench: Bench) -> None:
+    def test_is_the_only_file_that_is_left(self, bench: Bench) -> None:
         assert bench.run() == 0
         assert sorted(path.name for path in bench.folder.iterdir()) == ["config.yaml", "past.om"]
 
@@ -247,7 +247,7 @@ class TestFile:
         session = bench.world.open(room.id, START + MINUTE)
         for role, user in (("host", "one"), ("guest", None), ("guest", "one")):
             session.join(role, START + 2 * MINUTE).raw = {"user_id": user}
-        session.close(START + 5 * MINUTE)  # all at once, in two roles
+        session.close(START + 5 * MINUTE)  # all of them at once, in two roles
         assert bench.run() == 0
         step, labels = bench.samples()[(START + 3 * MINUTE) // SECOND], f'{{workspace="w",room_id="{room.id}",room="delta"}}'
         assert (step[f"hms_users_active{labels}"], step[f"hms_peers_active_peak{labels}"]) == (1, 3)
@@ -256,7 +256,7 @@ class TestFile:
 class TestInterruption:
     """An interrupted run ..."""
 
-    def test_goes_on_where_it_was(self, bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_continues_where_it_was(self, bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
         assert bench.run() == 0
         whole = bench.output.read_bytes()
         calls = bench.api.calls["/sessions"]
@@ -273,9 +273,9 @@ class TestInterruption:
         assert runs > 2
         assert bench.output.read_bytes() == whole
         assert "run the same command again to continue from here" in capsys.readouterr().err
-        assert bench.api.calls["/sessions"] < 2 * calls + 3 * runs, "what had been read was not read again"
+        assert bench.api.calls["/sessions"] < 2 * calls + 3 * runs, "sessions that had been read were not read again"
 
-    def test_of_writing_goes_on_too(self, bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_continues_writing_too(self, bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         assert bench.run() == 0
         whole = bench.output.read_bytes()
         bench.output.unlink()
@@ -285,7 +285,7 @@ class TestInterruption:
 
         def interrupted(progress: Progress, done: int, total: int) -> None:
             tell(progress, done, total)
-            if stops and done > stops[0]:  # only bytes are so many
+            if stops and done > stops[0]:  # only bytes reach such a number
                 del stops[0]
                 raise KeyboardInterrupt
 
@@ -316,7 +316,7 @@ class TestInterruption:
 
 
 class TestRefusals:
-    """Refused, in one line, with exit code 2: ..."""
+    """Refused in one line, with exit code 2: ..."""
 
     def refused(self, capsys: pytest.CaptureFixture[str], code: int) -> str:
         err = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("time=")]
@@ -357,12 +357,12 @@ class TestRefusals:
             (["--from", "2026-03-01T00:00:00"], "--from: expected a day such as 2026-11-15, or a time"),
         ],
     )
-    def test_options_that_make_no_sense(self, bench: Bench, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    def test_invalid_options(self, bench: Bench, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
         assert self.refused(capsys, bench.run(*arguments)).startswith(message)
 
 
 class TestArithmetic:
-    """The sweeps over what begins and ends ..."""
+    """The sweep over beginnings and ends ..."""
 
     GRID = Grid(100 * SECOND, 200 * SECOND, 10)
 

@@ -1,4 +1,4 @@
-"""Backfill of recordings and streams: the file says what truly had become of them by then, and joins on to the live counters."""
+"""Backfill of recordings and streams: the file holds the truth at each step, and joins on to the live counters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COUNTS = ("requested", "started", "completed", "failed")
 
 
 def jobs(world: World, seed: int) -> None:
-    """Jobs of each kind in two rooms around the range: some never start, some fail, some are composed for long."""
+    """Scripts jobs of each kind in two rooms around the range: some never start, some fail, some are processed for long."""
     chance = random.Random(seed)
     rooms = [world.room(name=name) for name in ("alpha", "beta")]
     for _ in range(150):
@@ -61,7 +61,7 @@ def own_series(room: Room) -> str:
 
 
 def truth(world: World, now: int, series: Callable[[Room], str] = own_series) -> dict[str, float]:
-    """What has truly become of all jobs by then, by series; `series` are a room's labels."""
+    """The truth about all jobs at that moment, by series. `series` are a room's labels."""
     true = world.jobs_truth(now)
     found: defaultdict[str, float] = defaultdict(float)
     for kind, (one, many) in METRICS.items():
@@ -77,14 +77,14 @@ def truth(world: World, now: int, series: Callable[[Room], str] = own_series) ->
 
 
 def of_jobs(sample: dict[str, float]) -> dict[str, float]:
-    """The counters of jobs among some samples, and the counts and sums of their distributions."""
+    """The job counters among some samples, with the counts and sums of their histograms."""
     return {
         key: value for key, value in sample.items() if key.startswith(("hms_recording", "hms_live", "hms_external")) and "le=" not in key
     }
 
 
 def test_every_step_rises_as_the_truth_does(bench: Bench) -> None:
-    """Values differ from the truth by what had ended before the range, which is the same at each step."""
+    """Values differ from the truth by the jobs that ended before the range, which is the same difference at each step."""
     assert bench.run() == 0
     written = bench.samples()
     last = max(written)
@@ -99,13 +99,13 @@ def test_every_step_rises_as_the_truth_does(bench: Bench) -> None:
 
 
 def live(bench: Bench, folder: Path, end: int, **options: Any) -> dict[str, float]:
-    """A live exporter that begins there: what it publishes once it has read all that counts.  It goes on for a while."""
+    """Runs a live exporter from there on; returns its first page after it has read everything that counts."""
     folder.mkdir()
     exporter = BesideBench(folder, bench.world, now=end, **options)
     try:
         exporter.poll()
         for _ in range(5):
-            exporter.poll()  # what is left of the past
+            exporter.poll()  # the rest of the past
         first = exporter.look()
         for _ in range(5):
             exporter.poll(300)
@@ -116,7 +116,7 @@ def live(bench: Bench, folder: Path, end: int, **options: Any) -> dict[str, floa
 
 
 def joins(bench: Bench, first: dict[str, float], series: Callable[[Room], str] = own_series) -> None:
-    """Nothing falls where the live counters go on from the past, and the rise is the truth's."""
+    """No counter falls where the live counters continue the past, and the rise equals the truth's."""
     written = bench.samples()
     last = max(written)
     assert last == END // SECOND - STEP
@@ -130,7 +130,7 @@ def joins(bench: Bench, first: dict[str, float], series: Callable[[Room], str] =
 
 
 def test_the_live_counters_go_on_from_where_the_past_ends(bench: Bench, tmp_path: Path) -> None:
-    """Jobs are running, starting and being composed then."""
+    """Jobs are running, starting and being processed at that moment."""
     first = live(bench, tmp_path / "live", END)
     assert bench.run(end=None) == 0
     joins(bench, first)
@@ -138,7 +138,7 @@ def test_the_live_counters_go_on_from_where_the_past_ends(bench: Bench, tmp_path
 
 @pytest.mark.parametrize("since", [START - HOUR, START + HOUR], ids=["before the range", "within it"])
 def test_live_counters_that_begin_in_the_past_go_on_from_it(bench: Bench, tmp_path: Path, since: int) -> None:
-    """They have read all of it before they are scraped, and the past has their zero."""
+    """They have read the whole past before they are scraped, and the backfill counts from the same zero."""
     begun = datetime.fromtimestamp(since / SECOND, UTC)
     first = live(bench, tmp_path / "live", END, since=begun)
     assert bench.run(end=None, more=f"poll: {{since: {begun:%Y-%m-%dT%H:%M:%SZ}}}") == 0
@@ -152,7 +152,7 @@ def test_the_past_of_groups_is_that_of_their_rooms(bench: Bench, tmp_path: Path)
 
 
 def test_with_more_rooms_than_series_the_sum_of_all_goes_on_from_the_past(bench: Bench, tmp_path: Path) -> None:
-    """In the past the room that came first has series of its own, live the busiest: so single series need not join."""
+    """In the backfill the first room has series of its own, live the busiest one: a single series need not join."""
     first = live(bench, tmp_path / "live", END, limits=LimitsConfig(max_rooms=1))
     assert bench.run(end=None, more="limits: {max_rooms: 1}") == 0
     written = bench.samples()
@@ -166,7 +166,7 @@ def test_with_more_rooms_than_series_the_sum_of_all_goes_on_from_the_past(bench:
 
 
 def summed(sample: dict[str, float]) -> dict[str, float]:
-    """By name, over all rooms."""
+    """The sums over all rooms, by name."""
     found: defaultdict[str, float] = defaultdict(float)
     for key, value in sample.items():
         found[key.partition("{")[0]] += value
@@ -174,7 +174,7 @@ def summed(sample: dict[str, float]) -> dict[str, float]:
 
 
 def test_a_kind_that_was_turned_on_later_has_a_longer_past(bench: Bench, tmp_path: Path) -> None:
-    """Sessions were counted for half an hour by then."""
+    """Sessions had been counted for half an hour when it was turned on."""
     folder = tmp_path / "live"
     folder.mkdir()
     off = CollectConfig(recordings=False, live_streams=False, external_streams=False)

@@ -1,4 +1,4 @@
-"""Where the backfilled series and the live ones join: peers change their roles after the exporter's first poll, and no counter minds."""
+"""The join of backfilled and live series: it is exact even when peers change their roles after the exporter's first poll."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PEER = re.compile(r'(hms_peer\w+_total)\{.*room_id="(\w+)".*role="([^"]+)"')
 
 
 def restless(world: World, chance: random.Random) -> None:
-    """Peers around the join change their roles, again and again; one session goes on for hours, one leave is recorded late."""
+    """Scripts peers that change roles again and again around the join, a session of hours, and a leave that is recorded late."""
     people(world, chance.randrange(1000))
     room = world.rooms[0]
     long = world.open(room.id, END - HOUR)
@@ -52,7 +52,7 @@ def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 class Live:
-    """The live exporter's own code, and what it published first."""
+    """The live exporter's own code, and its first page."""
 
     def __init__(self, bench: Bench, since: int) -> None:
         self._bench = bench
@@ -61,7 +61,7 @@ class Live:
         self._begun: int | None = None
 
     def poll(self, now: int, *, past: bool = True) -> Mapping[str, float]:
-        """A poll of the running sessions and of those that have ended since the first one, and of all of the `past`."""
+        """A poll of the running sessions and of those that ended since the first poll, and of the whole past if `past`."""
         counting = self.counting
         begun = self._begun = now if self._begun is None else self._begun
         counting.begin(now)
@@ -72,7 +72,7 @@ class Live:
         return page(self._world, counting, now)
 
     def poll_until(self, end: int) -> None:
-        """Polls now and then, with a new process in the middle."""
+        """Polls from time to time, with a restart in the middle."""
         begin = self.counting.ledger.now
         assert begin is not None
         for number, now in enumerate(range(begin + 97 * SECOND, end, 97 * SECOND)):
@@ -83,7 +83,7 @@ class Live:
 
 
 def rises(before: Mapping[str, float], after: Mapping[str, float]) -> dict[tuple[str, str, str], float]:
-    """By family, room and role: how far a peers' counter rose, from nothing where it was not there."""
+    """The rise of each peer counter, by family, room and role. A missing series counts as 0."""
     found = {}
     for key, value in after.items():
         match = _PEER.match(key)
@@ -93,7 +93,7 @@ def rises(before: Mapping[str, float], after: Mapping[str, float]) -> dict[tuple
 
 
 def seen_to_rise(sessions: list[Session]) -> dict[tuple[str, str, str], float]:
-    """What the script says the time of each role rose by from the last step to what the first poll saw and recorded."""
+    """The scripted rise of each role's time, from the last step to the first poll, as that poll saw it."""
     found: defaultdict[tuple[str, str, str], float] = defaultdict(float)
     for call in sessions:
         for one in call.peers:
@@ -129,7 +129,7 @@ class TestRolesChangedAfterTheFirstPoll:
         assert sum(expected.values()) > 5 * STEP
 
     def test_also_where_the_live_exporter_has_been_down_since(self, bench: Bench) -> None:
-        """What was running when it went down is in its state file as it saw it last."""
+        """The state file holds the sessions that were running when it stopped, as they were last seen."""
         found = self.joined(bench, END + 20 * MINUTE)
         expected = seen_to_rise(bench.world.sessions)
         for key, rise in found.items():
@@ -151,10 +151,10 @@ class TestMemory:
     """The state file remembers earlier roles ..."""
 
     def changed(self, counting: Counting, name: str, begin: int) -> None:
-        """A session whose peer changes its role, before the exporter's eyes, and which then ends."""
+        """A session whose peer changes its role while the exporter watches, and which then ends."""
         counting.poll(begin, session(name, {"p": peer(begin, role="guest")}, started=begin))
         counting.poll(begin + MINUTE, session(name, {"p": peer(begin, role="host")}, started=begin))
-        for minutes in (2, 4):  # its end is read, and looked at once more
+        for minutes in (2, 4):  # its end is read, and read once more
             ended = session(name, {"p": peer(begin, role="host")}, started=begin, ended=begin + 90 * SECOND)
             counting.poll(begin + minutes * MINUTE, ended)
 
@@ -193,7 +193,7 @@ class TestMemory:
 
 
 class TestAfterEdits:
-    """What the live series count depends on the rooms, and not on how the configuration is written: ..."""
+    """The live series depend on the rooms, not on how the configuration is written: ..."""
 
     @pytest.mark.parametrize("before", ["~.*", "room"])
     def test_the_past_joins_on_to_where_the_rooms_series_began_though_the_entry_was_edited_later(self, bench: Bench, before: str) -> None:
@@ -216,7 +216,7 @@ class TestAfterEdits:
 
 
 class TestAfterCatchingUp:
-    """With `since` in the past the live series are whole once that has been read: the past ends there, and ..."""
+    """With `since` in the past the live series are complete once it has been read. The backfill ends there, and ..."""
 
     SINCE = START - HOUR
     FIRST = END - 20 * MINUTE
@@ -232,7 +232,7 @@ class TestAfterCatchingUp:
         for step in range(self.FIRST // SECOND, LAST // SECOND, STEP):
             seen, said = rises(published[step], published[step + STEP]), rises(written[step], written[step + STEP])
             for key, rise in seen.items():
-                if key[2] != _LEFT_LATE:  # the record told of that leave later
+                if key[2] != _LEFT_LATE:  # that leave was recorded later
                     assert said[key] == pytest.approx(rise, abs=1e-6), (step, key)
         found = rises(written[LAST // SECOND], whole)
         assert min(found.values()) >= 0

@@ -1,4 +1,4 @@
-"""`check`: the configuration in plain words with its cost, and a live try that tells what is wrong."""
+"""`check` describes the configuration with its cost; `check --live` tries it and says what is wrong."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_cost_is_told_a_poll_and_an_hour(rooms: str, count: int | None) -> N
         assert an_hour == 60 * calls
 
 
-def test_what_is_read_beside_sessions_is_told_with_its_cost_and_so_is_what_is_turned_off() -> None:
+def test_collectors_are_told_with_their_cost_whether_on_or_off() -> None:
     text = describe(config(f"workspaces: [{WORKSPACE}}}]\ncollect: {{client_errors: true, live_streams: false, interval: 2m}}"))
     asked, off = text.split("Besides sessions, each workspace is asked for:\n")[1].split("Turned off, and what it would cost:\n")
     assert [line.split(":")[0].strip() for line in asked.splitlines()] == ["recordings", "external_streams", "client_errors"]
@@ -139,7 +139,7 @@ def test_accepted_credentials_and_running_sessions_are_told(sim: SimulatedApi, w
         (Fault(kind="html"), "/sessions: "),
     ],
 )
-def test_what_fails_is_told_and_the_other_workspaces_are_tried_too(sim: SimulatedApi, fault: Fault, said: str) -> None:
+def test_a_failure_is_told_and_the_other_workspaces_are_tried_too(sim: SimulatedApi, fault: Fault, said: str) -> None:
     sim.workspaces.append(World("other", SECRET))
     sim.faults.add(Fault(**{name: getattr(fault, name) for name in fault.__struct_fields__} | {"times": 2 if fault.status == 401 else 1}))
     text, good = live(sim, f"{WORKSPACE}}}, {{name: other, access_key: other, secret: {SECRET}}}")

@@ -1,4 +1,4 @@
-"""`check --healthy`: what counts as a running exporter's answer, over real HTTP and TLS."""
+"""`check --healthy` over real HTTP and TLS: which answers count as those of a running exporter."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HASH = bcrypt.hashpw(b"a password", bcrypt.gensalt(4)).decode()
 
 @contextmanager
 def face(status: int = 200, text: str = "Healthy.", *, host: str = "127.0.0.1", config_file: Path | None = None) -> Iterator[int]:
-    """The exporter's HTTP server with this answer to the health check; its port."""
+    """The exporter's HTTP server with this answer to the health check.  Yields its port."""
 
     async def answer(request: Request) -> Response:
         return text_response(status if request.path == "/-/healthy" else 404, text)
@@ -93,7 +93,7 @@ def test_an_exporter_that_hangs_is_not_waited_for_longer_than_five_seconds(trick
                 connection, _ = silent.accept()
                 for _ in range(10):
                     connection.sendall(trickle)
-                    time.sleep(0.2)  # a trickle that never ends a header
+                    time.sleep(0.2)  # a header that trickles and never ends
 
             threading.Thread(target=answer, daemon=True).start()
         found = verdict(("127.0.0.1", port), seconds=0.5)
@@ -127,7 +127,7 @@ def test_tls_is_spoken_with_whatever_certificate_and_version_the_exporter_has(tm
     config_file.write_text(f"tls_server_config: {{{settings}}}\n")
     with face(config_file=config_file) as port:
         assert str(verdict(("127.0.0.1", port), config_file=config_file)) == "Healthy: healthy"
-        assert not verdict(("127.0.0.1", port)).healthy, "plain HTTP is not what its configuration says"
+        assert not verdict(("127.0.0.1", port)).healthy, "without the web configuration it asks in plain HTTP"
 
 
 @pytest.mark.parametrize("version", ["TLS12", "TLS13"])

@@ -1,4 +1,4 @@
-"""Reports: what the state file of a (running) exporter says of any range of days, for people and for machines."""
+"""Reports from the state file of a running or stopped exporter, for any range of days, for people and for machines."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from exporter.times import DAY, HOUR, SECOND
 from tests.harness import T0, Counting, at, peer, session
 
 MIDNIGHT = (T0 // DAY + 1) * DAY
-"""The one after `T0`, which is 2026-03-02 08:00 UTC."""
+"""The midnight after `T0`, which is 2026-03-02 08:00 UTC."""
 MARCH = Days(20513, 20543)
 BOTS = frozenset({"recorder"})
 
 
 @pytest.fixture
 def counting(tmp_path: Path) -> Iterator[Counting]:
-    """An exporter at work: it has counted two ended sessions, of two rooms, one of them across midnight, and follows a third."""
+    """A running exporter that has counted two ended sessions of two rooms, one of them across midnight, and follows a third."""
     counting = Counting(tmp_path / "state.db")
     counting.poll(T0)
     counting.poll(
@@ -111,7 +111,7 @@ class TestSessions:
 
     @pytest.fixture
     def lengths(self, tmp_path: Path) -> Iterator[Counting]:
-        """Ended sessions of 5 min, of a microsecond more, of a second less, and across midnight; one that runs, one not yet settled."""
+        """Ended sessions of 5 min, a microsecond more, a second less, and across midnight; one still running, one not yet settled."""
         counting = Counting(tmp_path / "state.db")
         counting.poll(T0)
         ended = [
@@ -164,7 +164,7 @@ class TestSessions:
         assert self.longer(lengths.path, "2h", "day,room") == {("2026-03-02", "r2", "r2"): 1, ("2026-03-03", "r2", "r2"): 3}
 
     def test_says_from_when_on_lengths_are_kept(self, tmp_path: Path) -> None:
-        """The state of an earlier version did not keep them: what had settled by its last poll is missing."""
+        """The state of an earlier version did not keep lengths: sessions settled by its last poll are missing."""
         path = tmp_path / "state.db"
         path.write_bytes(gzip.decompress((Path(__file__).parents[1] / "state" / "files" / "state-5.db.gz").read_bytes()))
         books = report.read(StorageConfig(path=path), lambda _: MARCH, None, subject_of(None, "1m"))
@@ -207,11 +207,11 @@ class TestSessions:
 class TestReading:
     """The state file ..."""
 
-    def test_is_not_changed_nor_taken(self, counting: Counting) -> None:
+    def test_is_neither_changed_nor_locked(self, counting: Counting) -> None:
         folder = {path.name: path.read_bytes() for path in counting.path.parent.iterdir()}
         made(counting.path)
         after = {path.name: path.read_bytes() for path in counting.path.parent.iterdir()}
-        del folder["state.db-shm"], after["state.db-shm"]  # SQLite's marks of who reads
+        del folder["state.db-shm"], after["state.db-shm"]  # SQLite's files for readers
         assert after == folder
         counting.poll(MIDNIGHT + 3 * HOUR)
 
@@ -230,7 +230,7 @@ class TestReading:
         finally:
             folder.chmod(stat.S_IRWXU)
 
-    def test_that_is_none(self, tmp_path: Path) -> None:
+    def test_that_is_missing_or_of_another_kind_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="there is no state file"):
             made(tmp_path / "state.db")
         (tmp_path / "text").write_text("not a database, and long enough to look at: " * 10)
@@ -241,7 +241,7 @@ class TestReading:
         with pytest.raises(StoreError, match="a database of another program"):
             made(tmp_path / "other.db")
 
-    def test_that_has_changed_on_the_disk(self, counting: Counting) -> None:
+    def test_that_has_changed_on_the_disk_is_refused(self, counting: Counting) -> None:
         counting.close()
         with closing(sqlite3.connect(counting.path)) as db:
             db.execute("UPDATE day SET us = us + 1")
@@ -251,7 +251,7 @@ class TestReading:
 
 
 class TestKnowledge:
-    """It says plainly ..."""
+    """The report says ..."""
 
     def test_where_knowledge_begins_and_that_the_present_is_running(self, counting: Counting) -> None:
         assert made(counting.path).notes == (

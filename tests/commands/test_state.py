@@ -1,4 +1,4 @@
-"""`state copy`: between a file and a database and back, every row arrives, and what must not be touched is not."""
+"""`state copy`: every row arrives, from a file to a database and back, and the source stays untouched."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.state.test_machine_faults import full_state
 from tests.state.test_migrations import kept
 from tests.state.test_store import contents, fill
 
-pytestmark = pytest.mark.slow  # with a PostgreSQL of its own
+pytestmark = pytest.mark.slow  # starts a PostgreSQL of its own
 
 
 @pytest.fixture
 def name(postgres: Server) -> str:
-    """A database of the test's own."""
+    """A new database for the test."""
     return fresh(postgres)
 
 
@@ -62,7 +62,7 @@ def test_from_a_file_to_a_database_and_back_every_row_arrives(
 
 
 @pytest.mark.slow
-def test_what_every_collector_has_counted_arrives_and_comes_back(postgres: Server, name: str, tmp_path: Path) -> None:
+def test_the_counts_of_every_collector_arrive_and_come_back(postgres: Server, name: str, tmp_path: Path) -> None:
     path = full_state(tmp_path)
     wanted = look(path, rows)
     assert {table: len(found) for table, found in wanted.items() if not found} == {}

@@ -1,4 +1,4 @@
-"""What a configuration means.  What is refused, and in which words, is in `test_config_messages.py`."""
+"""The meaning of a configuration.  The messages about invalid ones are tested in `test_messages.py`."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def vars_of(value: Any) -> dict[str, Any]:
 
 
 class TestSettings:
-    """The sections beside the workspaces."""
+    """The sections other than `workspaces`."""
 
     def test_every_section_can_be_set(self) -> None:
         text = """
@@ -456,7 +456,7 @@ def test_a_secret_is_never_in_a_repr() -> None:
     assert CANARY not in repr(config)
 
 
-# Whatever stands in a file: a configuration or one line of complaint, soon, without what is secret.
+# Any file: the loader soon returns a configuration or a message of one line, and never shows a secret.
 SECTIONS = (
     Config,
     WorkspaceConfig,
@@ -489,7 +489,7 @@ YAML_LIKE = st.lists(
 
 
 def outcome(text: str) -> Config | str:
-    """The configuration, or the message of its refusal; anything else is raised."""
+    """The configuration, or the message about it.  Other exceptions are raised."""
     try:
         return parse(text, {"CANARY": CANARY}, "config.yaml")
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""A table of bad configurations, each with the exact message that a user reads.
+"""A table of invalid configurations, each with the exact message for the user.
 
 `WORKSPACE` is a line that makes the rest the only fault; `rooms(...)` is the same line with a list of rooms.
 """

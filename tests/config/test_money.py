@@ -1,4 +1,4 @@
-"""Budgets and prices in the configuration: what they mean, and the exact message for what they may not say."""
+"""Budgets and prices in the configuration: their meaning, and the exact message for each invalid one."""
 
 from __future__ import annotations
 

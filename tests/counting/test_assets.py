@@ -1,4 +1,4 @@
-"""What an asset adds to which counters."""
+"""The counters to which an asset adds."""
 
 from __future__ import annotations
 

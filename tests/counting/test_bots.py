@@ -1,4 +1,4 @@
-"""Bots: peers in the roles of `bots.roles` are no people.  They keep their series by role, and are counted nowhere else."""
+"""Bots: peers in the roles of `bots.roles` are not people.  They keep their series by role, and count nowhere else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def counting(tmp_path: Path) -> Iterator[Counting]:
 
 
 def in_sessions(counting: Counting) -> tuple[int, int]:
-    """Ended sessions, and the people in them, as the distribution has them."""
+    """The ended sessions and the people in them, from the histogram."""
     histogram = counting.ledger.histograms["session_peers", ""]
     return sum(histogram.counts), histogram.total
 
@@ -92,14 +92,14 @@ def test_a_session_of_recorders_alone_is_a_session_without_people(counting: Coun
     assert counting.value("ended") == 1
 
 
-def test_who_was_a_person_for_a_while_is_one_of_a_sessions_people(counting: Counting) -> None:
+def test_a_peer_that_was_a_person_for_a_while_is_one_of_a_sessions_people(counting: Counting) -> None:
     for now, role in ((10, "guest"), (40, RECORDER)):
         counting.poll(at(now), session("s", {"p": peer(at(0), role=role), "r": peer(at(0), role=RECORDER)}))
     counting.poll(at(70), session("s", {"p": peer(at(0), at(60), RECORDER), "r": peer(at(0), at(60), RECORDER)}, ended=at(60)))
     assert in_sessions(counting) == (1, 1)
 
 
-def test_nobody_is_a_bot_where_no_role_is_one(tmp_path: Path) -> None:
+def test_no_peer_is_a_bot_if_no_role_is_configured(tmp_path: Path) -> None:
     counting = Counting(tmp_path / "state.db", bots=frozenset())
     counting.poll(at(0))
     counting.poll(at(30), session("s", {"p": peer(at(1), user="u1"), "r": peer(at(2), role=RECORDER, user="bot")}))
@@ -110,7 +110,7 @@ def test_nobody_is_a_bot_where_no_role_is_one(tmp_path: Path) -> None:
 # -- usage --------------------------------------------------------------------------------------------------------
 
 
-def test_usage_is_without_bots_and_with_them_again_when_they_are_none_any_more(counting: Counting) -> None:
+def test_usage_is_without_bots_and_includes_them_again_when_they_are_bots_no_longer(counting: Counting) -> None:
     counting.poll(at(70), session("s", {"p": peer(at(0), at(60)), "r": peer(at(0), at(40), RECORDER)}, ended=at(60)))
     counting.poll(at(190), session("s", {"p": peer(at(0), at(60)), "r": peer(at(0), at(40), RECORDER)}, ended=at(60)))
 
@@ -126,7 +126,7 @@ def test_usage_is_without_bots_and_with_them_again_when_they_are_none_any_more(c
 
 
 def test_the_next_gauges_follow_a_reload_though_no_record_has_changed(counting: Counting) -> None:
-    """Also where the numbers of people are equal before and after, and of other people."""
+    """They follow even if the number of people is the same before and after, but of other people."""
     running = session("s", {"p": peer(at(1), user="u1"), "r": peer(at(2), role=RECORDER, user="bot")})
     counting.poll(at(0))
     counting.poll(at(30), running)
@@ -138,7 +138,7 @@ def test_the_next_gauges_follow_a_reload_though_no_record_has_changed(counting: 
     assert (counting.gauges().users, counting.gauges().peak, counting.gauges().peers) == (1, 1, {"guest": 1, RECORDER: 1})
 
 
-def test_a_peak_after_a_reload_is_of_who_are_people_now(counting: Counting) -> None:
+def test_a_peak_after_a_reload_counts_those_that_are_people_now(counting: Counting) -> None:
     first = session("s", {"p": peer(at(1)), "r": peer(at(2), role=RECORDER)})
     counting.poll(at(0))
     counting.poll(at(30), first)
@@ -170,7 +170,7 @@ class Recorded:
         self.call.join(role=RECORDER, at=T0 + 10 * SECOND, user_id="recorder")
 
     def reload(self, **changes: object) -> None:
-        """A reload of the configuration with these sections."""
+        """Reloads the configuration with these sections."""
         bench = self.bench
         bench.config = replace(bench.config, **changes)  # type: ignore[arg-type]  # sections by their names
         bench.poller.configure(bench.workspace, bench.config, bench.api)
@@ -191,7 +191,7 @@ def recorded(tmp_path: Path) -> Iterator[Recorded]:
     recorded.bench.close()
 
 
-def test_what_is_published_of_a_recorder_are_its_series_by_role(recorded: Recorded) -> None:
+def test_only_series_by_role_are_published_of_a_recorder(recorded: Recorded) -> None:
     bench = recorded.bench
     bench.poll(610)
     assert bench.value("hms_peers_active") == 2

@@ -1,4 +1,4 @@
-"""What went wrong at the clients of a call."""
+"""The counters of errors at the clients of a call."""
 
 from __future__ import annotations
 

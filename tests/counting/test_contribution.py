@@ -1,4 +1,4 @@
-"""What one session contributes: a function of its record, of the roles its peers were seen to hold, and of now."""
+"""The contribution of a session: a function of its record, of the roles in which its peers were seen, and of now."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tracked(stays: dict[str, Stay], past: dict[str, list[tuple[str, int]]] | Non
 
 
 def by_hand(memory: Memory, ended: int | None, now: int) -> dict[str, int]:
-    """Participant time by role, found for each stretch between two moments by looking at who held which role in it."""
+    """Participant time by role, computed naively: for each stretch between two moments, which peer had which role."""
     stays = memory.stays.values()
     moments = {now, *(stay.joined for stay in stays), *(stay.left for stay in stays if stay.left is not None)}
     moments |= {until for roles in memory.past.values() for _, until in roles}
@@ -56,7 +56,7 @@ def memories(draw: st.DrawFn) -> Memory:
 
 @given(memory=memories(), now=moment, ended=st.none() | moment)
 def test_the_sums_equal_those_worked_out_by_hand_at_any_moment(memory: Memory, now: int, ended: int | None) -> None:
-    """Also before, between and after all joins, leaves and changes of role; an ended session counts whole whatever the time."""
+    """The moments lie before, between and after all joins, leaves and changes of role.  An ended session always counts whole."""
     session = tracked(memory.stays, memory.past, ended)
     found = {role: us for role, us in session.peer_seconds(now).items() if us}
     assert found == by_hand(memory, ended, now)
@@ -93,7 +93,7 @@ def test_a_peer_that_left_adds_its_stay_and_not_more_before_it_is_over() -> None
 
 
 def test_a_peer_that_joins_after_now_adds_nothing_yet() -> None:
-    """The time of the poll is a lower bound of the API's: a record may be ahead of it by a second."""
+    """The time of the poll is a lower bound of the API's time, so a record may be ahead of it by a second."""
     assert tracked({"p": Stay(at(10), None, "host")}).peer_seconds(at(9)) == {"host": 0}
 
 

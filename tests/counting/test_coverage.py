@@ -1,4 +1,4 @@
-"""From when each room counts, and what of its past is unread: by rooms, however the configuration asks for them."""
+"""The beginning of each room's counting, and its unread past: kept by room, however the configuration asks for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONG = 10 * HOUR
 
 
 class Story:
-    """A coverage and what happens to it; `since` as a configuration's `start`, unless it is said otherwise."""
+    """A coverage and its events.  `since` is `start` by default."""
 
     def __init__(self, *keys: str, since: int | None = None, now: int = T0) -> None:
         self.coverage = Coverage()
@@ -26,7 +26,7 @@ class Story:
         self.edit(*keys, now=now)
 
     def edit(self, *keys: str, now: int) -> None:
-        """A poll begins with other entries, and reads the present and all of the past."""
+        """A poll with other entries, which reads the present and all of the past."""
         self.coverage.begin(now, LONG)
         self.coverage.configure(scope_of(keys), now if self.since is None else self.since, now, self.names.get)
         self.read(now)
@@ -36,7 +36,7 @@ class Story:
         self.coverage.complete(now, whole=whole, failed=list(failed))
 
     def read(self, now: int) -> None:
-        """A whole poll, and all of the past."""
+        """A complete poll, which also reads all of the past."""
         self.poll(now)
         for (first, last), tasks in self.coverage.unread_spans(now):
             self.coverage.has_read(tasks, first, last, now)
@@ -50,7 +50,7 @@ class Story:
         return self.coverage.counts(room_id, self.names.get(room_id), started, ended)
 
 
-# -- from when ----------------------------------------------------------------------------------------------------
+# -- the beginning of counting ------------------------------------------------------------------------------------
 
 
 def test_with_start_a_room_counts_from_the_first_poll_with_an_entry_that_covers_it() -> None:
@@ -60,7 +60,7 @@ def test_with_start_a_room_counts_from_the_first_poll_with_an_entry_that_covers_
     assert not story.counts("b", at(-100), at(1))
 
 
-def test_with_a_time_what_ended_after_that_time_counts_while_it_is_unread() -> None:
+def test_with_a_time_sessions_that_ended_after_it_count_until_they_are_read() -> None:
     coverage = Coverage()
     coverage.begin(T0, LONG)
     coverage.configure(scope_of([EVERYTHING]), T0 - DAY, T0, NAMES.get)
@@ -72,7 +72,7 @@ SAME_ROOM = [("a", "*"), ("*", "a"), ("~class-.*", "~class-[0-9]+"), ("~class-.*
 
 
 @pytest.mark.parametrize(("before", "after"), SAME_ROOM)
-def test_what_one_entry_has_read_counts_for_no_other_of_the_same_room(before: str, after: str) -> None:
+def test_sessions_read_for_one_entry_do_not_count_again_for_another_entry_of_the_same_room(before: str, after: str) -> None:
     story = Story(before, since=T0 - 5 * DAY)
     coverage = story.coverage
     coverage.begin(at(60), LONG)
@@ -83,7 +83,7 @@ def test_what_one_entry_has_read_counts_for_no_other_of_the_same_room(before: st
 
 
 @pytest.mark.parametrize(("before", "after"), SAME_ROOM)
-def test_what_passes_between_two_configurations_counts(before: str, after: str) -> None:
+def test_sessions_between_two_configurations_count(before: str, after: str) -> None:
     story = Story(before)
     coverage = story.coverage
     coverage.begin(at(3 * 3600), HOUR)
@@ -125,7 +125,7 @@ def test_a_room_that_comes_back_goes_on_from_where_it_was_taken_out() -> None:
     assert coverage.rooms_of(tasks) == ["a"]
 
 
-def test_what_was_still_to_be_read_when_it_was_taken_out_is_read_when_it_comes_back() -> None:
+def test_the_unread_past_of_a_room_that_was_taken_out_is_read_when_it_comes_back() -> None:
     story = Story("b")
     coverage = story.coverage
     story.since = T0 - 5 * DAY
@@ -183,9 +183,9 @@ def test_a_room_renamed_out_of_its_pattern_counts_what_passed_meanwhile_when_it_
 
 
 def test_a_rename_that_is_learnt_after_a_reload_and_before_the_next_poll_is_judged_by_the_entries_in_force() -> None:
-    """The new configuration has its say with its first poll."""
+    """The new configuration takes effect with its first poll."""
     story = Story("~class-.*")
-    story.rename("c", "office", at(100))  # no entry in force covers it; that of the reload, `office`, does
+    story.rename("c", "office", at(100))  # no entry in force covers the room, but `office` of the reload does
     story.coverage.begin(at(200), LONG)
     story.coverage.configure(scope_of(["~class-.*", "~office"]), at(200), at(200), story.names.get)
     assert not story.counts("c", at(110), at(190))
@@ -210,7 +210,7 @@ def test_a_room_renamed_into_an_entry_that_has_been_taken_out_begins_to_count_wh
 # -- how far the reading has come ---------------------------------------------------------------------------------
 
 
-def test_what_has_been_read_counts_no_more_but_for_a_margin() -> None:
+def test_sessions_that_have_been_read_count_no_more_except_within_a_margin() -> None:
     story = Story("*")
     story.poll(at(1000))
     assert story.coverage.horizon == at(1000) - MARGIN

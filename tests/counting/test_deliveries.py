@@ -1,4 +1,4 @@
-"""Windows of deliveries: they touch, they do not overlap, and none reaches into the last minute."""
+"""Windows of deliveries: they touch without overlapping, and none reaches into the last minute."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_long_pause_is_read_fourteen_days_at_a_time() -> None:
     assert [window.end - window.begin for window in windows] == [LONGEST, LONGEST, DAY - MINUTE]
 
 
-def test_what_is_older_than_thirty_days_is_lost_and_said_to_be() -> None:
+def test_deliveries_older_than_thirty_days_are_lost_and_reported_as_lost() -> None:
     found = next_window(NOW - 40 * DAY, NOW)
     assert found == Window(NOW - REACH_BACK, NOW - REACH_BACK + LONGEST, 10 * DAY + 5 * MINUTE)
 

@@ -1,4 +1,4 @@
-"""Accounts in which nobody comes or goes are moved on by the time that has passed; nothing may tell that from adding up anew."""
+"""Accounts without joins and leaves are advanced by the time that has passed. The result must equal that of adding up again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Life:
         self.digest = hash(name)
 
     def change(self, what: str, now: int) -> None:
-        """Something happens in it by now."""
+        """Changes the record at random."""
         stays = {key: Stay(stay.joined, stay.left, stay.role) for key, stay in self.session.stays.items()}
         ended = self.session.ended
         last = next(reversed(stays))
@@ -40,7 +40,7 @@ class Life:
             stays[f"{self.session.id}-{len(stays)}"] = Stay(now - SECOND, None, "guest")
         elif what == "leave":
             stays[last].left = max(stays[last].joined, now - 2 * SECOND)
-        elif what == "late":  # a join by a clock that is ahead
+        elif what == "late":  # a join that is ahead of the clock
             stays[f"{self.session.id}-{len(stays)}"] = Stay(now + 45 * SECOND, None, "guest")
         elif what == "role":
             stays[last].role = "speaker"
@@ -51,7 +51,7 @@ class Life:
 
 
 def counted(ledger: Ledger) -> list[tuple[object, ...]]:
-    """All that is published of the room."""
+    """Everything that is published of the room."""
     state = ledger.accounts[ROOM]
     totals = state.totals
     of_sessions = (totals.published, totals.published_seconds, state.held)
@@ -60,7 +60,7 @@ def counted(ledger: Ledger) -> list[tuple[object, ...]]:
 
 
 def poll(ledger: Ledger, lives: list[Life], absent: set[int], now: int, *, adds_up: bool) -> None:
-    """A poll that reads these; `adds_up` makes it forget that nothing but time has gone on."""
+    """A poll that reads these records.  `adds_up` makes it add up again even if only time has passed."""
     one = Poll(ledger, now, HOUR)
     for number, life in enumerate(lives):
         if number not in absent and not one.see_unchanged(life.digest):
@@ -74,7 +74,7 @@ def poll(ledger: Ledger, lives: list[Life], absent: set[int], now: int, *, adds_
 
 @given(STEPS)
 def test_moving_on_with_time_is_the_same_as_adding_up(steps: list[tuple[int, tuple[str, str]]]) -> None:
-    """At random: joins, leaves, changes of role, ends, records that are not read, clocks set back, all around a midnight."""
+    """At random around midnight: joins, leaves, changes of role, ends, records that are not read, clocks set back."""
     quick, whole = Ledger(), Ledger()
     lives, now = [Life("a"), Life("b")], START + SECOND
     for passed, happens in [(0, ("same", "same")), *steps]:

@@ -1,4 +1,4 @@
-"""What jobs count for: each rule by itself, with plain values."""
+"""The counters of jobs: each rule by itself, with plain values."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ROOM = room_account("room")
 
 
 def record(job: str = "j", status: str = "running", asked: float = 0, *, room: str = "room", **times: float) -> dict[str, Any]:
-    """A job's record as the API shows it; times in seconds after the beginning."""
+    """A job's record as the API shows it.  Times are in seconds after the beginning."""
     shown = {"id": job, "room_id": room, "status": status, "created_at": rfc3339(at(asked))}
     return shown | {f"{name}_at": rfc3339(at(seconds)) for name, seconds in times.items()}
 
 
 class Reads:
-    """Reads of one list, each of all records that it shows."""
+    """Reads a list, each time with all of its records."""
 
     def __init__(self, since: float = 0) -> None:
         self.collected = Collected(RECORDINGS)
@@ -60,14 +60,14 @@ class Reads:
 
     @property
     def counted(self) -> Counted:
-        """What is published of the room; time in seconds."""
+        """The published counters of the room.  Time is in seconds."""
         tally = self.collected.holdings[ROOM].tallies.get(())
         published = Counted(*(tally.published if tally is not None else [0] * 5))
         return published._replace(time=published.time // 1_000_000)
 
     @property
     def active(self) -> dict[str, int]:
-        """How many are under way, by status, but for those of which there are none."""
+        """The number of open jobs by status, without zeros."""
         return {status: count for status, count in standing(self.collected.holdings[ROOM].open).active.items() if count}
 
 
@@ -119,7 +119,7 @@ def test_one_that_runs_without_a_start_on_record_has_not_started(reads: Reads) -
 
 
 def test_one_that_goes_on_after_its_rooms_call_goes_on(reads: Reads) -> None:
-    """No record of a session is asked for: a job's own record alone counts."""
+    """Only the job's own record counts, not that of a session."""
     reads.read(100, record(started=1) | {"session_id": "ended-long-ago"})
     reads.read(7200, record(started=1) | {"session_id": "ended-long-ago"})
     assert reads.counted.time == 7199
@@ -147,7 +147,7 @@ def test_an_answer_from_before_the_last_one_is_left_alone(reads: Reads) -> None:
     assert (reads.counted, reads.active) == (Counted(1, 1, 1, 0, 60), {})
 
 
-def test_what_is_written_later_within_two_minutes_of_the_end_counts(reads: Reads) -> None:
+def test_changes_within_two_minutes_after_the_end_count(reads: Reads) -> None:
     reads.read(100, record(status="completed", started=1, stopped=61, updated=90))
     reads.read(300, record(status="completed", started=1, stopped=71, updated=200))
     assert reads.counted.time == 70
@@ -202,7 +202,7 @@ def test_a_status_that_is_not_known_counts_by_its_times(reads: Reads, status: ob
         {"stopped_at": "1999-01-01T00:00:00Z"},
     ],
 )
-def test_a_record_that_makes_no_sense_costs_itself_and_its_job_keeps_what_it_had(reads: Reads, broken: dict[str, Any]) -> None:
+def test_an_invalid_record_is_rejected_and_its_job_keeps_its_counts(reads: Reads, broken: dict[str, Any]) -> None:
     reads.read(60, record(started=10))
     for now in (120, 180, 240, 300):
         reads.read(now, record(started=10) | broken, record("other", started=20))
@@ -239,7 +239,7 @@ def test_time_by_day_is_split_at_midnight_and_stored_when_the_job_is_settled(rea
     assert reads.collected.usage()[0][ROOM] == (300_000_000, 900_000_000)
 
 
-def test_what_accounts_have_used_that_left_the_memory_is_told_apart(reads: Reads) -> None:
+def test_the_usage_of_accounts_that_left_the_memory_is_told_apart(reads: Reads) -> None:
     over = record(status="completed", started=10, stopped=110, updated=120)
     for now in (130, 400, 4000):
         reads.read(now, over)

@@ -1,4 +1,4 @@
-"""The rules of counting, one by one, with values.  Every poll here goes through a real state file."""
+"""The rules of counting, one by one, with plain values.  Every poll here goes through a real state file."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_ended_record_that_comes_again_after_a_restart_counts_once(counting: 
 
 
 def test_an_answer_from_before_the_end_does_not_make_a_settled_session_run_again(counting: Counting) -> None:
-    """Also long after its start, when the listings of ended sessions no longer show it."""
+    """It stays settled even long after its start, when the listings of ended sessions no longer show it."""
     running = session("s", {"p": peer(at(0))})
     counting.poll(at(10), running)
     counting.poll(at(7200), session("s", {"p": peer(at(0), at(7000))}, ended=at(7000)))
@@ -124,7 +124,7 @@ def test_a_leave_recorded_late_is_not_taken_back_but_waited_for(counting: Counti
     assert counting.seconds() == 70
 
 
-def test_what_is_held_above_the_truth_is_held_across_a_restart(counting: Counting) -> None:
+def test_a_counter_held_above_the_truth_is_held_across_a_restart(counting: Counting) -> None:
     counting.poll(at(60), session("s", {"p": peer(at(0))}))
     left = session("s", {"p": peer(at(0), at(20))})
     counting.poll(at(70), left)
@@ -190,7 +190,7 @@ def test_roles_are_remembered_across_a_restart(counting: Counting) -> None:
 
 
 def test_a_record_that_lacks_a_peer_for_once_does_not_make_its_role_forgotten(counting: Counting) -> None:
-    """A peer may be malformed in one answer, or the answer be an old one."""
+    """A peer may be malformed in one answer, or the answer may be an old one."""
     counting.poll(at(10), session("s", {"p": peer(at(0), role="viewer")}))
     counting.poll(at(40), session("s", {}))
     counting.poll(at(70), session("s", {"p": peer(at(0), role="stage")}))
@@ -228,7 +228,7 @@ def test_time_is_kept_by_day_and_split_at_midnight(counting: Counting) -> None:
 
 
 def test_nothing_is_credited_beyond_the_apis_now(counting: Counting) -> None:
-    """A record may be ahead of what is surely known of the API's clock."""
+    """A record may be ahead of the lower bound of the API's clock."""
     counting.poll(at(10), session("s", {"p": peer(at(10.7)), "q": peer(at(0), at(10.9))}, started=at(0)))
     assert counting.seconds() == 10
     assert counting.value("seconds") == 10 * SECOND
@@ -245,7 +245,7 @@ def test_a_clock_set_back_makes_no_counter_fall(counting: Counting) -> None:
 
 @pytest.mark.parametrize("ahead", [HOUR, 6 * HOUR])
 def test_an_api_clock_that_was_ahead_for_once_loses_nothing_and_counts_nothing_twice(counting: Counting, ahead: int) -> None:
-    """What passed since, though it began before the time that was told, is still to be read."""
+    """Sessions that began before the wrong time but ended since are still read."""
     before = session("before", {"p": peer(at(1), at(20))}, started=at(1), ended=at(20))
     counting.poll(at(0))
     counting.poll(at(30) + ahead, before)
@@ -299,7 +299,7 @@ def test_a_running_session_whose_record_makes_no_sense_keeps_what_it_had_contrib
     assert counting.seconds() == 70
 
 
-# -- 7: from when -------------------------------------------------------------------------------------------------
+# -- 7: the beginning of counting ---------------------------------------------------------------------------------
 
 
 def test_a_session_that_runs_at_the_first_start_counts_whole_from_its_own_start(counting: Counting) -> None:
@@ -325,8 +325,8 @@ def test_the_beginning_is_kept_in_the_state_file(counting: Counting) -> None:
     assert counting.seconds() == 50
 
 
-def test_what_has_not_been_asked_for_yet_is_left_to_a_catch_up(counting: Counting) -> None:
-    """The past is wanted back to the start of the longest session that could have ended after the beginning."""
+def test_the_past_that_has_not_been_asked_for_yet_is_left_to_a_catch_up(counting: Counting) -> None:
+    """The past must be read back to the start of the longest session that could have ended after the beginning."""
     counting.since = at(-DAY / SECOND)
     counting.begin(at(0))
     counting.end()
@@ -354,7 +354,7 @@ def test_a_room_added_later_begins_at_that_moment(tmp_path: Path) -> None:
 
 
 def test_a_room_that_comes_back_goes_on_from_where_it_was_taken_out(tmp_path: Path) -> None:
-    """Nothing that was counted then is counted again, and what passed while it was away counts too, with `since: start` as well."""
+    """Nothing counts again, and sessions while the room was away count too, even with `since: start`."""
     counting = Counting(tmp_path / "s.db", ["r1", "r2"], since=T0)
     first = session("first", {"p": peer(at(1), at(50))}, room="r2", started=at(1), ended=at(50))
     counting.poll(at(100), first)
@@ -383,11 +383,11 @@ def test_after_a_long_pause_the_time_between_is_read_beside_the_polls(counting: 
     assert task.unread == [(T0 - MARGIN, at(7200))]
 
 
-# -- 13: an ended session is looked at once more ------------------------------------------------------------------
+# -- 13: an ended session is read once more -----------------------------------------------------------------------
 
 
 def test_a_leave_that_is_recorded_after_the_end_was_read_is_not_over_counted_for_ever(counting: Counting) -> None:
-    """The ghost of the first reading left a minute before the end; the counter waits until the truth has caught up."""
+    """The ghost of the first reading had left a minute before the end. The counter waits until the truth has caught up."""
     counting.poll(at(0))
     counting.poll(at(120), session("s", {"p": peer(at(0))}, ended=at(115)))
     assert counting.seconds() == 115
@@ -524,7 +524,7 @@ def test_a_room_opened_without_a_session_is_at_zero(counting: Counting) -> None:
 
 
 def test_the_peak_is_worked_out_from_the_times_of_joining_and_leaving(counting: Counting) -> None:
-    """Peers that came and went between two polls are in it; those who left the moment another came were not there together."""
+    """It includes peers that came and went between two polls. A peer that left when another joined was not there with it."""
     counting.poll(at(0))
     stays = {"a": peer(at(1), at(10)), "b": peer(at(5), at(20)), "c": peer(at(10), at(20)), "d": peer(at(20), at(25))}
     counting.poll(at(30), session("s", stays, started=at(1)))
@@ -556,7 +556,7 @@ def test_the_peak_reaches_back_across_a_restart(counting: Counting) -> None:
 
 
 def test_the_peak_reaches_back_to_the_last_good_reading_of_the_room(counting: Counting) -> None:
-    """What was read in between, though not of all of the room, is in it."""
+    """It includes what was read in between, even if not all of the room could be read."""
     counting.poll(at(0), session("a"), session("b"))
     a = session("a", {"p": peer(at(5), at(8)), "q": peer(at(6), at(9))})
     ended = session("c", {"p": peer(at(5), at(8)), "q": peer(at(6), at(9))}, started=at(5), ended=at(10))
@@ -596,7 +596,7 @@ def test_a_value_on_a_bound_is_in_the_bucket_of_that_bound(counting: Counting) -
     assert durations.counts[0] == 1
 
 
-# -- what does not grow -------------------------------------------------------------------------------------------
+# -- bounded memory -----------------------------------------------------------------------------------------------
 
 
 def test_ended_sessions_are_forgotten_when_no_answer_can_show_them_any_more(counting: Counting) -> None:

@@ -1,8 +1,8 @@
-"""Whatever happens, in whatever order: the counters against an independent truth.
+"""Property tests: the counters equal an independent truth, whatever happens and in whatever order.
 
-Random timelines (leaves recorded late, changes of role, ghosts, sessions that vanish) are polled at random moments; pages
-fail and come twice, answers come late, the process dies before and after its commits.  `Witness` says what must be published
-at each moment, from the whole history of what was read; the simulator's own script says what it must all come to.
+Random timelines (leaves recorded late, changes of role, ghosts, sessions that vanish) are polled at random moments.  Pages
+fail and come twice, answers come late, and the process dies before and after its commits.  `Witness` computes the expected
+counters at each moment from the whole history of answers.  The simulator's own script gives the expected totals at the end.
 """
 
 from __future__ import annotations
@@ -32,49 +32,49 @@ from tests.harness import MEMORY, T0, Counting, Series, published
 
 ROLES = ("host", "guest", "viewer")
 START = T0 + 15 * HOUR + 1800 * SECOND
-"""Half an hour before midnight: most of what is played passes it."""
+"""Half an hour before midnight: most scripts cross it."""
 
 
-# -- what must be published ---------------------------------------------------------------------------------------
+# -- the expected counters ----------------------------------------------------------------------------------------
 
 
 class Seen(NamedTuple):
-    """A record that was read, and the moment up to which it is credited."""
+    """A record that was read, and the moment up to which its time counts."""
 
     record: Record
     credited: int
 
 
 class Witness:
-    """What must be published, worked out again and again from everything that was ever read."""
+    """The expected counters, computed each time from all answers so far."""
 
     def __init__(self, since: int) -> None:
         self.since = since
         self.seen: dict[str, list[Seen]] = {}
         self.vanished: dict[str, int] = {}
         self.ends: dict[str, int] = {}
-        """When a session's end was first read, by polls."""
+        """The time of the poll that first read a session's end."""
         self.final: set[str] = set()
-        """Sessions that are not looked at again."""
+        """Sessions that are not read again."""
         self.looked: set[str] = set()
-        """Sessions that have been looked at once more: with the poll's end they are final."""
+        """Sessions that were read once more.  They are final at the end of the poll."""
         self.measured: dict[str, int] = {}
-        """The peers of ended sessions as the distribution observes them: once, when the end is first read."""
+        """The peers of ended sessions as the histogram observes them: once, when the end is first read."""
         self.unknown: Counter[str] = Counter()
         self.published: dict[Series, int] = {}
 
     def see(self, record: Record, now: int) -> None:
-        """A record was read."""
+        """Takes in a record."""
         history = self.seen.get(record.id)
         if history is None and record.ended is not None and record.ended <= self.since:
             return
         if record.id in self.final:
             return
         if record.id in self.vanished:
-            del self.vanished[record.id]  # it is back
+            del self.vanished[record.id]  # the session is back
             self.ends.pop(record.id)
         elif history is not None and history[-1].record.ended is not None and record.ended is None:
-            return  # an answer from before its end
+            return  # an answer from before the session's end
         self.unknown.pop(record.id, None)
         self.seen.setdefault(record.id, []).append(Seen(record, now if record.ended is None else record.ended))
         if record.ended is None:
@@ -85,11 +85,11 @@ class Witness:
             self.looked.add(record.id)
 
     def not_found(self, session_id: str, now: int) -> None:
-        """The API did not know this session."""
+        """Takes in that the API does not know this session."""
         if session_id in self.vanished:
             return
         if session_id in self.ends:
-            self.looked.add(session_id)  # it had ended, and is no longer there to be looked at
+            self.looked.add(session_id)  # it had ended, and can no longer be read again
             return
         self.unknown[session_id] += 1
         if self.unknown[session_id] == 3:
@@ -97,7 +97,7 @@ class Witness:
             self.ends[session_id] = now
 
     def end(self, now: int) -> None:
-        """The poll is over: published = max(what was published before, the truth as known now)."""
+        """Ends the poll: published = max(published before, the truth as known now)."""
         for session_id in self.ends.keys() - self.measured:
             self.measured[session_id] = len(self.seen[session_id][-1].record.stays)
         waited = {i for i, first in self.ends.items() if now - first > (MISSED_FOR if i in self.vanished else LOOKED_FOR)}
@@ -131,11 +131,11 @@ class Witness:
         return sums
 
 
-# -- what happens -------------------------------------------------------------------------------------------------
+# -- events -------------------------------------------------------------------------------------------------------
 
 
 def script(world: World, room_id: str, chance: random.Random) -> Session:
-    """A session with peers of every kind, somewhere in the hour and a half around `START`."""
+    """Scripts a session with peers of every kind, within an hour and a half around `START`."""
     grid = chance.choice((SECOND, 10 * SECOND, 1, 7_777_777))
 
     def moment(low: int, high: int) -> int:
@@ -158,7 +158,7 @@ def script(world: World, room_id: str, chance: random.Random) -> Session:
 
 
 class Play:
-    """A world, and an exporter that meets every misfortune that chance picks."""
+    """A world, and an exporter that meets random faults."""
 
     def __init__(self, chance: random.Random, folder: Path, *, since: int) -> None:
         self.chance = chance
@@ -173,10 +173,10 @@ class Play:
         self.witness = Witness(since)
         self.now = START
         self.answers: list[bytes] = []
-        """Everything that the API ever answered."""
+        """All answers of the API."""
 
     def poll(self, *, trouble: float) -> None:
-        """One poll; `trouble` is the probability of each thing that may go wrong."""
+        """One poll.  `trouble` is the probability of each fault."""
         chance, counting = self.chance, self.counting
         before, answered = copy.deepcopy(self.witness), len(self.answers)
         counting.begin(self.now)
@@ -208,11 +208,11 @@ class Play:
             for _ in list(counting.ledger.coverage.tasks):
                 self.catch_up(known, trouble)
         if chance.random() < trouble:
-            # The kill comes when all is counted and nothing stored.
+            # The kill comes when everything is counted and nothing is stored.
             counting.assign()
             counting.now.finish(None, 0.0)
             self.witness = before
-            del self.answers[answered:]  # what came to the dead process does not come late to the next
+            del self.answers[answered:]  # late answers to the dead process do not reach the next one
             self.restart()
             return
         self.witness.end(self.now)
@@ -220,7 +220,7 @@ class Play:
         assert counting.committed == self.expected()
 
     def catch_up(self, known: list[Session], trouble: float) -> None:
-        """Some more of the past is read, and perhaps all."""
+        """Reads more of the past, perhaps all of it."""
         coverage = self.counting.ledger.coverage
         unread = coverage.unread_spans(self.now)
         if not unread:
@@ -233,7 +233,7 @@ class Play:
         coverage.has_read(tasks, first, end, self.now)
 
     def look_again(self, trouble: float) -> None:
-        """Ended sessions that are due, read by their ids, as far as no trouble comes between."""
+        """Reads ended sessions that are due by their ids, unless a fault prevents it."""
         for tracked in self.counting.now.to_look_at():
             if self.chance.random() < trouble:
                 continue
@@ -246,14 +246,14 @@ class Play:
                 self.witness.not_found(tracked.id, self.now)
 
     def see(self, call: Session, trouble: float) -> None:
-        """The session's record is read, and perhaps after it an answer that was long under way."""
+        """Reads the session's record, and perhaps an older answer after it."""
         self.answers.append(call.encoded(self.now))
         self.take(self.answers[-1])
         if self.chance.random() < trouble / 2:
             self.take(self.chance.choice(self.answers))
 
     def take(self, raw: bytes) -> None:
-        """Both the exporter and the witness are told of an answer."""
+        """Hands an answer to the exporter and to the witness."""
         record, rejections = decode_session(raw, self.now)
         assert record is not None
         assert rejections == []
@@ -261,7 +261,7 @@ class Play:
         self.witness.see(record, self.now)
 
     def restart(self) -> None:
-        """The process dies; the next one publishes at once what this one had published last."""
+        """Kills the process.  The next one must publish at once what this one published last."""
         self.counting.restart()
         accounts = self.counting.ledger.accounts.values()
         assert {key: value for key, value in published(accounts).items() if value} == {
@@ -269,12 +269,12 @@ class Play:
         }
 
     def expected(self) -> dict[Series, int]:
-        """What the witness says, in every series that is there."""
+        """The witness's value for every series."""
         return {series: self.witness.published.get(series, 0) for series in self.counting.committed}
 
 
 def run(chance: random.Random, *, trouble: float, since: int, polls: int) -> None:
-    """Plays, then lets everything end, and compares with the script."""
+    """Plays, then lets everything end and compares with the script."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         play = Play(chance, Path(folder), since=since)
         last: dict[Series, int] = {}
@@ -285,7 +285,7 @@ def run(chance: random.Random, *, trouble: float, since: int, polls: int) -> Non
             assert all(now_published.get(series, 0) >= value for series, value in last.items())
             true_now = play.world.truth(play.now)
             for room_id in play.rooms if trouble == 0 else ():
-                # Never ahead of the API's now; only an answer that comes late can make a session look longer than it was.
+                # No counter is ahead of the API's now. Only a late answer can make a session look longer than it was.
                 assert now_published.get(Series(room_id, "", "seconds"), 0) <= true_now.session_us[room_id]
             last = now_published
             if chance.random() < trouble:
@@ -294,13 +294,13 @@ def run(chance: random.Random, *, trouble: float, since: int, polls: int) -> Non
             if number == polls - 1:
                 play.now = START + 3 * HOUR
             if number == polls + 2:
-                play.now += MISSED_FOR  # what has vanished is not waited for any longer
+                play.now += MISSED_FOR  # vanished sessions are not waited for any longer
         check_against_the_script(play)
         play.counting.close()
 
 
 def check_against_the_script(play: Play) -> None:
-    """Everything has ended and been read: what was settled is what truly happened, to the microsecond."""
+    """The settled sums equal the script to the microsecond, after everything has ended and been read."""
     ledger = play.counting.ledger
     assert ledger.tracked == {}
     assert ledger.histograms.get(("session_peers", ""), Histogram(())).total == sum(play.witness.measured.values())
@@ -358,7 +358,7 @@ def test_many_more_misfortunes_change_nothing_either(chance: random.Random, trou
 
 
 def most_at_once(records: list[Record], since: int) -> int:
-    """The most peers connected at one moment from then on, by looking at each moment at which somebody came."""
+    """The most peers connected at once from then on, found by a check at each join."""
     stays = [(stay.joined, stay.left if stay.left is not None else record.ended) for record in records for stay in record.stays.values()]
     moments = [since, *(joined for joined, _ in stays if joined > since)]
     return max(sum(1 for joined, left in stays if joined <= moment and (left is None or moment < left)) for moment in moments)
@@ -366,7 +366,7 @@ def most_at_once(records: list[Record], since: int) -> int:
 
 @given(chance=seeds)
 def test_gauges_equal_what_is_found_by_looking_at_every_record(chance: random.Random) -> None:
-    """Sessions, peers by role, users; and the peak, by brute force over the moments since the poll before."""
+    """Sessions, peers by role, users, and the peak, found by brute force over the moments since the previous poll."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         play = Play(chance, Path(folder), since=START)
         before = play.now

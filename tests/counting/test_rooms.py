@@ -1,4 +1,4 @@
-"""Which rooms are ours, who owns their series, and what they are called."""
+"""Which rooms are followed, which account has their series, and their names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNGROUPED = RoomsByName(re.compile("team-.*"))
 
 
 def rooms(*entries: RoomById | RoomsByName, max_rooms: int = 5000, expiry: float = 86400.0) -> Rooms:
-    """The rooms that these entries of a configuration ask for; without entries it is every room."""
+    """The rooms of these entries of a configuration; without entries, every room."""
     workspace = WorkspaceConfig("w", KeyPair(Secret("k"), Secret("s" * 32)), entries or None)
     return Rooms(Scope(workspace), LimitsConfig(max_rooms=max_rooms, room_idle_expiry=expiry))
 
@@ -42,7 +42,7 @@ def state(account: Account, last_active: int = 0, running: int = 0) -> AccountSt
 
 
 def quiet_polls(found: Rooms, accounts: Mapping[Account, AccountState]) -> None:
-    """As many polls without a change as a room keeps its series for after its last one."""
+    """Enough polls without a change that a room no longer keeps its series for its last increase."""
     for number in range(QUIET_POLLS):
         found.end_poll(accounts, at(10 + number))
 
@@ -50,7 +50,7 @@ def quiet_polls(found: Rooms, accounts: Mapping[Account, AccountState]) -> None:
 # -- which rooms --------------------------------------------------------------------------------------------------
 
 
-def test_a_room_named_by_its_id_is_ours_and_no_other() -> None:
+def test_a_room_configured_by_its_id_is_followed_and_no_other() -> None:
     found = rooms(RoomById("r1"), RoomById("r2", "standup"))
     assert found.covers("r1") is True
     assert found.covers("r3") is False
@@ -58,7 +58,7 @@ def test_a_room_named_by_its_id_is_ours_and_no_other() -> None:
     assert place_one(found, "r3") is None
 
 
-def test_without_rooms_in_the_configuration_every_room_is_ours() -> None:
+def test_without_rooms_in_the_configuration_every_room_is_followed() -> None:
     found = rooms()
     assert found.covers("whatever") is True
     assert place_one(found, "whatever") == room_account("whatever")
@@ -153,7 +153,7 @@ def test_a_room_that_expired_leaves_its_place_to_another() -> None:
 
 
 def test_a_room_that_is_only_shown_for_its_past_gives_way_to_one_in_use() -> None:
-    """A long past that is caught up with must not take the series of what runs now."""
+    """A catch-up with a long past must not take the series of rooms with running calls."""
     found = rooms(max_rooms=1, expiry=3600)
     found.place({"past": 0}, {}, T0)
     accounts = {room_account("past"): state(room_account("past"), last_active=T0 - DAY)}
@@ -275,7 +275,7 @@ def test_after_a_restart_the_rooms_in_use_keep_their_series_before_all_others() 
     assert [found.shown(account) for account in (running, recent, old)] == [True, True, False]
 
 
-# -- what they are called -----------------------------------------------------------------------------------------
+# -- names --------------------------------------------------------------------------------------------------------
 
 
 def test_the_label_is_the_configured_name_else_that_of_100ms_else_the_id() -> None:

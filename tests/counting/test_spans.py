@@ -1,4 +1,4 @@
-"""Sets of moments: each operation is what it is on sets of whole numbers."""
+"""Sets of moments: each operation equals that on sets of whole numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def as_set(spans: list[Span]) -> set[int]:
 
 
 def is_tidy(spans: list[Span]) -> bool:
-    """Sorted, not empty, and so far apart that none could be joined."""
+    """Whether the spans are sorted, not empty, and not adjacent."""
     return all(first <= last for first, last in spans) and all(one[1] + 1 < other[0] for one, other in itertools.pairwise(spans))
 
 
@@ -30,14 +30,14 @@ def test_a_union_holds_the_same_moments_and_is_tidy(spans: list[Span]) -> None:
 
 
 @given(any_spans, span)
-def test_without_takes_away_what_is_named_and_nothing_else(spans: list[Span], gone: Span) -> None:
+def test_without_removes_the_named_moments_and_no_others(spans: list[Span], gone: Span) -> None:
     left = without(union(spans), *gone)
     assert as_set(left) == as_set(spans) - as_set([gone])
     assert is_tidy(left)
 
 
 @given(any_spans, any_spans)
-def test_common_is_what_both_hold(one: list[Span], other: list[Span]) -> None:
+def test_common_holds_the_moments_of_both(one: list[Span], other: list[Span]) -> None:
     assert as_set(common(union(one), union(other))) == as_set(one) & as_set(other)
 
 

@@ -1,4 +1,4 @@
-"""Counters that are added to."""
+"""`Sums`: counters by addition."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_nothing_makes_a_counter_that_is_0_and_changes_none_that_is_there() -> N
     assert not sums.changed
 
 
-def test_what_was_stored_is_added_to() -> None:
+def test_stored_counters_are_added_to() -> None:
     sums = Sums()
     sums.restore(ROOM, {CHATS: Counter(T0, 7)})
     assert not sums.changed

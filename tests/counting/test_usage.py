@@ -42,7 +42,7 @@ SECRET = "a secret of thirty-two characters"
 
 
 class Program:
-    """A workspace's poller over real HTTP and a real state file, at a clock of the test's."""
+    """A workspace's poller over real HTTP with a real state file, on a test clock."""
 
     def __init__(self, folder: Path, now: int, *, rooms: int = 3, limits: LimitsConfig | None = None) -> None:
         self.now = now
@@ -323,7 +323,7 @@ def test_each_meter_has_a_price_and_free_minutes_of_its_own() -> None:
     ],
 )
 def test_usage_starts_over_with_the_calendar_though_the_collector_was_last_read_before(read: int, now: int, day: int, month: int) -> None:
-    """A collector that has nothing to tell is read rarely, and one that fails not at all."""
+    """An idle collector is read rarely, and a failing one not at all."""
     assert FILMS.at(read, now).whole == (day * MINUTE, month * MINUTE)
 
 
@@ -367,7 +367,7 @@ def test_configured_rooms_alone_are_the_usage_of_such_a_workspace(tmp_path: Path
         program.close()
 
 
-def test_sums_of_accounts_out_of_memory_start_over_too() -> None:
+def test_the_usage_of_accounts_that_left_the_memory_starts_over_too() -> None:
     sums = PeriodSums()
     sums.add(calendar(MIDNIGHT - HOUR).day, 5)
     assert sums.at(calendar(MIDNIGHT)) == (0, 0)

@@ -1,4 +1,4 @@
-"""What webhooks count: each event once, under its room's id until the room's owner is known, then at that owner for good."""
+"""The counters of webhooks: each event counts once, under the room's id until the room's account is known, then there."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_an_id_is_kept_for_as_long_as_a_replay_of_it_could_count() -> None:
         [until] = found.remembered.values()
         happened = NOW if at is None else at
         assert until >= happened + REMEMBERED
-        # A replay counts only up to this moment; until then the id is known.
+        # A replay counts only up to this moment, and the id is known until then.
         assert until >= NOW + REMEMBERED
 
 
@@ -92,10 +92,10 @@ def test_a_counter_began_when_its_first_event_happened_and_never_later_than_it_c
     assert heard(event("a", at=None)).counters[key].born == NOW
 
 
-# -- whose it is --------------------------------------------------------------------------------------------------
+# -- the account --------------------------------------------------------------------------------------------------
 
 
-def test_what_waits_goes_to_the_account_with_its_beginning_and_is_forgotten_under_the_room_s_id() -> None:
+def test_waiting_counts_move_to_the_account_with_their_beginning_and_leave_the_room_s_id() -> None:
     found, account = heard(event("a"), event("b", room="other")), room_account("r")
     found.committed()
     found.assign(waiting("r"), account)
@@ -105,7 +105,7 @@ def test_what_waits_goes_to_the_account_with_its_beginning_and_is_forgotten_unde
     assert [*found.waiting] == [waiting("other")]
 
 
-def test_what_comes_later_for_the_same_account_is_added() -> None:
+def test_later_events_for_the_same_account_are_added() -> None:
     found, account = heard(event("a")), room_account("r")
     found.assign(waiting("r"), account)
     found.take([event("b")], (), NOW + SECOND)
@@ -121,7 +121,7 @@ def test_of_a_room_that_is_not_followed_only_the_type_stays() -> None:
     assert Key(waiting("r"), *KICKED) in found.changed, "it is removed from the store"
 
 
-def test_what_comes_back_from_the_store_is_where_it_was() -> None:
+def test_counts_from_the_store_come_back_where_they_were() -> None:
     before, after = heard(event("a"), event("b", room="other")), Heard()
     before.assign(waiting("r"), room_account("r"))
     for key, counter in before.counters.items():
@@ -161,7 +161,7 @@ _EVENTS = st.builds(
 
 
 @given(st.lists(st.lists(_EVENTS, max_size=6), max_size=6), st.lists(st.booleans(), min_size=6, max_size=6))
-def test_whatever_comes_how_often_and_whenever_its_room_is_known_each_event_counts_once(
+def test_each_event_counts_once_however_often_it_comes_and_whenever_its_room_is_known(
     batches: list[list[Event]], known: list[bool]
 ) -> None:
     found = Heard()

@@ -1,4 +1,4 @@
-"""What Kubernetes and the Prometheus operator accept: the schemas that manifests and rendered charts are held against."""
+"""The schemas of Kubernetes and of the Prometheus operator, against which manifests and rendered charts are checked."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import jsonschema
 import kubernetes_validate  # type: ignore[import-untyped]  # it ships without types
 
 KUBERNETES_VERSIONS: tuple[str, ...] = ("1.31", kubernetes_validate.latest_version())
-"""The oldest and the newest Kubernetes that the schemas at hand know of the recent ones."""
+"""The oldest and the newest Kubernetes version to check against."""
 
-# As much of the Prometheus operator's definitions (monitoring.coreos.com/v1) as is used here, and nothing besides.
+# The part of the Prometheus operator's definitions (monitoring.coreos.com/v1) that is used here.
 _LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
 _METADATA = {
     "type": "object",

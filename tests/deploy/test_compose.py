@@ -1,4 +1,4 @@
-"""compose.yaml, on paper: pinned, guarded, and mounting files that exist at the places where the programs look for them."""
+"""compose.yaml, without running it: images are pinned, ports are local, and mounted files exist where the programs look for them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
 
-# Where the images keep their data.
+# The folders in which the images keep their data.
 _DATA = {"hms-exporter": "/data", "prometheus": "/prometheus", "alertmanager": "/alertmanager", "grafana": "/var/lib/grafana"}
 
 
 def _mounts(service: str) -> list[tuple[str, str, bool]]:
-    """What is mounted where, and whether it can only be read."""
+    """The mounts by target, each with its source and whether it is read-only."""
     mounts = [mount.split(":") for mount in SERVICES[service]["volumes"]]
     return [(mount[0], mount[1], mount[2:] == ["ro"]) for mount in mounts]
 
 
 def _inside(service: str, path: str) -> Path | None:
-    """The file of this project that the service sees at that path."""
+    """The file of this project that is mounted at that path of the service."""
     for source, target, _ in _mounts(service):
         if source.startswith("./") and (path == target or path.startswith(f"{target}/")):
             return REPOSITORY / source / path.removeprefix(target).lstrip("/")
@@ -62,7 +62,7 @@ def test_data_are_in_a_volume_and_files_are_read_only(service: str) -> None:
 
 
 def test_every_service_has_a_health_check_and_waits_for_no_other() -> None:
-    """They start side by side, and `up --wait` returns after the slowest, not after the sum."""
+    """They start at the same time, so `up --wait` takes as long as the slowest, not as long as all together."""
     for name, service in SERVICES.items():
         assert float(service["healthcheck"]["interval"].removesuffix("s")) <= 5, f"{name} would be found healthy late"
         assert "depends_on" not in service
@@ -100,7 +100,7 @@ def test_every_address_in_the_configuration_is_a_service_and_its_port() -> None:
 
 
 def test_grafana_finds_provisioning_and_dashboards_here_and_in_containers() -> None:
-    """Local programs and containers are told the same things."""
+    """Local programs and containers get the same settings."""
     inside = SERVICES["grafana"]["environment"]
     local = stack.grafana_environment(Path("/somewhere"), "127.0.0.1:3000", "127.0.0.1:9090")
     for name in ("HMS_DASHBOARDS", "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"):

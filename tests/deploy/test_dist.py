@@ -1,4 +1,4 @@
-"""What `make dist` writes: the same bytes twice, whole on a package index, and with everything in it that makes an exporter useful."""
+"""`make dist`: it writes the same bytes twice, with dashboards and rules, and a README that reads well on a package index."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHART = ROOT / "deploy/helm/hms-exporter"
 
 
 def build(folder: Path, repository: str = "") -> dict[str, bytes]:
-    """Wheel and sdist, as `make dist` makes them; their bytes by suffix."""
+    """Builds wheel and sdist as `make dist` does; returns their bytes by suffix."""
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "HMS_REPOSITORY_URL": repository}
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--directory", folder], cwd=ROOT, env=environ, check=True, capture_output=True
@@ -90,7 +90,7 @@ def test_the_readme_is_whole_on_the_package_index(tmp_path: Path, built: dict[st
     assert "Source, https://git.example.org/hms-exporter" in told.get_all("Project-URL", [])
 
 
-def test_the_chart_is_packed_as_helm_takes_it_and_always_alike(tmp_path: Path) -> None:
+def test_the_chart_is_packed_for_helm_and_always_the_same(tmp_path: Path) -> None:
     packed = dist.archive(dist.chart(), 1_700_000_000)
     assert packed == dist.archive(dist.chart(), 1_700_000_000)
     package = tmp_path / "hms-exporter.tgz"
@@ -136,7 +136,7 @@ def layer(time: int) -> bytes:
 
 
 def saved(path: Path, *, hostname: str, layers: list[bytes], created: str = "2023-11-14T22:13:20Z") -> tuple[list[str], dict[str, bytes]]:
-    """The tags and files of an archive as an engine saves it, after it is rewritten."""
+    """Saves an archive as an engine does and rewrites it; returns its tags and files."""
     config = {
         "config": {"Hostname": hostname, "Image": "", "User": "65532"},
         "container": hostname,
@@ -167,7 +167,7 @@ def saved(path: Path, *, hostname: str, layers: list[bytes], created: str = "202
     return image["RepoTags"], {"config": found[image["Config"]], **{name: found[name] for name in image["Layers"]}}
 
 
-def test_an_images_archive_loses_its_containers_names_and_the_name_that_only_one_engine_gives(tmp_path: Path) -> None:
+def test_an_images_archive_loses_the_containers_names_and_the_name_that_only_one_engine_adds(tmp_path: Path) -> None:
     one = saved(tmp_path / "one", hostname="one", layers=[layer(EPOCH)])
     assert one == saved(tmp_path / "two", hostname="two", layers=[layer(EPOCH)])
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

@@ -1,4 +1,4 @@
-"""The Helm chart, linted and rendered by helm itself and held against the schemas of Kubernetes and of the Prometheus operator."""
+"""The Helm chart, linted and rendered by Helm, and checked against the schemas of Kubernetes and of the Prometheus operator."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def helm(folder: Path, values: dict[str, Any], *command: str, chart: Path = CHAR
 
 
 def template(folder: Path, values: dict[str, Any], version: str = "1.31") -> list[dict[str, Any]]:
-    """What `helm install` sends."""
+    """The objects that `helm install` would send."""
     ran = helm(folder, values, "template", "hms-exporter", "--namespace=monitoring", f"--kube-version={version}")
     assert ran.returncode == 0, ran.stderr
     return [document for document in yaml.safe_load_all(ran.stdout) if document is not None]
@@ -81,7 +81,7 @@ def refusal(folder: Path, values: dict[str, Any]) -> str:
     return ran.stderr
 
 
-# -- as a whole ---------------------------------------------------------------------------------------------------------
+# -- the chart as a whole ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -144,7 +144,7 @@ def test_every_value_has_its_schema() -> None:
         ({**CREDENTIALS, "persistence": {"accessModes": ["ReadWriteMany"]}}, "at '/persistence/accessModes/0'"),
     ],
 )
-def test_what_cannot_work_is_refused_and_named(tmp_path: Path, values: dict[str, Any], said: str) -> None:
+def test_invalid_values_are_refused_and_named(tmp_path: Path, values: dict[str, Any], said: str) -> None:
     assert said in refusal(tmp_path, values)
 
 
@@ -189,7 +189,7 @@ def test_with_postgresql_two_exporters_share_the_database_and_nothing_is_claimed
 
 
 def test_the_exporter_understands_webhooks_and_a_database_as_the_chart_writes_them(tmp_path: Path) -> None:
-    """By the exporter's own reader, with the secrets as the pod has them: in the environment and as mounted files."""
+    """The exporter's loader reads it, with the secrets as in the pod: from the environment and from mounted files."""
     values = {**EVERYTHING, "webhooks": {**EVERYTHING["webhooks"], "port": 9999, "signatureSecret": "${HMS_SIGNATURE}"}}
     documents = template(tmp_path, values)
     mounts = {mount["name"]: mount["mountPath"] for mount in _pod(documents)["containers"][0]["volumeMounts"]}
@@ -254,7 +254,7 @@ def test_probes_ask_for_health_and_through_tls_and_passwords_by_the_exporters_ow
     assert container[probe]["timeoutSeconds"] > 5, "the command itself waits for 5 s"
 
 
-# -- around it ----------------------------------------------------------------------------------------------------------
+# -- objects around the pod ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_exporter_is_scraped_once_by_annotation_or_by_the_operator(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_webhooks_have_a_port_and_a_service_of_their_own(tmp_path: Path) -> None
     assert all(port["name"] == "metrics" for port in one(documents, "Service")["spec"]["ports"])
 
 
-def test_the_network_policy_lets_in_what_scrapes_and_delivers_and_out_what_is_asked(tmp_path: Path) -> None:
+def test_the_network_policy_allows_scrapes_and_webhooks_in_and_requests_out(tmp_path: Path) -> None:
     policy = one(template(tmp_path, EVERYTHING), "NetworkPolicy")["spec"]
     assert policy["ingress"] == [
         {"ports": [{"port": "metrics", "protocol": "TCP"}], "from": [{"podSelector": {}}]},
@@ -344,7 +344,7 @@ def test_the_network_policy_lets_in_what_scrapes_and_delivers_and_out_what_is_as
 
 
 def test_the_notes_say_how_to_look_at_it_and_warn_of_a_state_that_is_lost(tmp_path: Path) -> None:
-    """Only an installation shows them, so a copy of the chart makes an object of them."""
+    """Only an installation shows the notes, so a copy of the chart renders them as an object."""
     chart = tmp_path / "chart"
     shutil.copytree(CHART, chart)
     shown = 'apiVersion: v1\nkind: Notes\nmetadata: {name: notes}\ntext: {{ include (print .Template.BasePath "/NOTES.txt") . | quote }}\n'

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: as kustomize renders them, held against the schemas of Kubernetes and of the Prometheus operator."""
+"""The Kubernetes manifests, rendered by kustomize and checked against the schemas of Kubernetes and of the Prometheus operator."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def manifest(path: Path) -> Any:
 
 @functools.cache
 def rendered(folder: Path) -> list[dict[str, Any]]:
-    """What `kubectl apply -k` sends, as kustomize makes it."""
+    """The objects that `kubectl apply -k` would send."""
     ran = subprocess.run([require("kustomize"), "build", folder], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     return list(yaml.safe_load_all(ran.stdout))
@@ -89,7 +89,7 @@ def test_the_pod_runs_as_the_user_of_the_image_and_may_read_its_credentials() ->
     assert secret["defaultMode"] == 0o440
 
 
-def test_the_configuration_of_the_cluster_is_one_and_its_paths_are_mounted() -> None:
+def test_the_configuration_of_the_cluster_is_valid_and_its_paths_are_mounted() -> None:
     loaded = config.parse((BASE / "config.yaml").read_text(), {}, "config.yaml")
     mounts = {mount["name"]: Path(mount["mountPath"]) for mount in CONTAINER["volumeMounts"]}
     credentials = loaded.workspaces[0].credentials
@@ -151,7 +151,7 @@ def test_labels_ports_and_volumes_fit_together() -> None:
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in template["spec"]["volumes"]}
 
 
-def test_everything_bears_the_recommended_labels_and_kube_prometheus_stacks() -> None:
+def test_everything_has_the_recommended_labels_and_those_of_kube_prometheus_stack() -> None:
     recommended = {f"app.kubernetes.io/{name}" for name in ("name", "instance", "version", "component", "part-of", "managed-by")}
     labelled = [document for document in rendered(BASE) if document["kind"] != "ConfigMap"]
     assert all(recommended <= document["metadata"]["labels"].keys() for document in labelled)
@@ -172,7 +172,7 @@ def test_the_counters_series_outlive_their_pod() -> None:
 
 
 def test_a_second_apply_changes_nothing() -> None:
-    """What Kubernetes would fill in within lists that `kubectl apply` compares as a whole is written out."""
+    """`kubectl apply` compares some lists as a whole, so the defaults that Kubernetes fills in there are written out."""
     policy = one(OPERATOR, "NetworkPolicy")["spec"]
     assert all("protocol" in port for rule in (*policy["ingress"], *policy["egress"]) for port in rule["ports"])
     (endpoint,) = one(OPERATOR, "ServiceMonitor")["spec"]["endpoints"]
@@ -186,11 +186,11 @@ def test_grafanas_sidecar_finds_every_dashboard_as_it_is() -> None:
 
 
 def test_no_object_is_too_large_for_kubectl_apply() -> None:
-    """It keeps a copy of each object in an annotation of at most 256 KiB."""
+    """`kubectl apply` keeps a copy of each object in an annotation, which may have at most 256 KiB."""
     assert max(len(json.dumps(document)) for document in rendered(OPERATOR)) < 256 * 1024
 
 
 def test_the_state_of_an_earlier_layout_is_taken_over() -> None:
-    """A Deployment's selector cannot change, and the claim holds what has been counted."""
+    """The selector of a Deployment cannot change, and the volume claim holds the counts."""
     assert one(BASE, "Deployment")["spec"]["selector"] == {"matchLabels": {"app.kubernetes.io/name": "hms-exporter"}}
     assert one(BASE, "PersistentVolumeClaim")["metadata"]["name"] == "hms-exporter"

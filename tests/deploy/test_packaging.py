@@ -1,4 +1,4 @@
-"""What a newcomer's machine, the image and the release are made of: lock files, Makefile, Dockerfile, and the scripts around them."""
+"""The lock files, the Makefile, the Dockerfile, and the scripts around them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = PROJECT["project"]["dependencies"]
 
-# What each lock file is made from.
+# The sources of each lock file.
 LOCKED = {
     "requirements.lock": RUNTIME,
     "requirements-dev.lock": RUNTIME + PROJECT["dependency-groups"]["dev"],
@@ -38,7 +38,7 @@ PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([A-Za-z0-9.!+]+)")
 
 
 def pinned(requirements: list[str]) -> dict[str, str]:
-    """Names, as PyPI compares them, and versions of requirements that all say `name==version`."""
+    """The versions of `name==version` requirements, by normalised name."""
     found = {}
     for requirement in requirements:
         match = PIN.match(requirement)
@@ -48,7 +48,7 @@ def pinned(requirements: list[str]) -> dict[str, str]:
 
 
 def entries(lock: str) -> list[str]:
-    """A lock file's packages, each with its hashes and the comment that says what wants it."""
+    """The entries of a lock file, each with its hashes and the comment that says which package requires it."""
     parts = re.split(r"^(?=[A-Za-z0-9])", (ROOT / lock).read_text(), flags=re.MULTILINE)
     return parts[1:]
 
@@ -63,7 +63,7 @@ def test_a_lock_file_pins_what_pyproject_names_at_the_same_versions(lock: str) -
 
 
 @pytest.mark.parametrize("lock", LOCKED)
-def test_a_lock_file_holds_nothing_that_nobody_wants(lock: str) -> None:
+def test_a_lock_file_holds_only_required_packages(lock: str) -> None:
     wanted_directly = {name for entry in entries(lock) for name in pinned([entry]) if re.search(r"# +(via )?hms-exporter", entry)}
     assert wanted_directly == set(pinned(LOCKED[lock]))
 
@@ -101,7 +101,7 @@ def make(folder: Path, *arguments: str, path: str | None = None) -> subprocess.C
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """The Makefile and the lock files in a folder of their own."""
+    """A copy of the Makefile and the lock files in a new folder."""
     folder = tmp_path / "clone"
     folder.mkdir()
     for name in ("Makefile", *LOCKED):
@@ -167,14 +167,14 @@ def test_everything_that_make_installs_is_checked_against_its_hash(clone: Path) 
 
 
 class Step(NamedTuple):
-    """A line of a Dockerfile: its instruction and what follows it."""
+    """A line of a Dockerfile: its instruction and its arguments."""
 
     instruction: str
     text: str
 
 
 def stages(dockerfile: str) -> list[list[Step]]:
-    """The Dockerfile's stages; what stands before the first FROM is left out."""
+    """The stages of the Dockerfile, without the lines before the first FROM."""
     logical = re.sub(r"^\s*#.*\n", "", dockerfile, flags=re.MULTILINE).replace("\\\n", " ")
     found: list[list[Step]] = []
     for line in filter(None, map(str.strip, logical.splitlines())):
@@ -201,7 +201,7 @@ def test_the_image_starts_from_one_exact_version_in_both_stages() -> None:
     assert [texts(stage, "FROM")[0].split()[0] for stage in (BUILD, FINAL)] == ["${PYTHON_IMAGE}"] * 2
 
 
-def test_what_the_image_copies_is_there_and_is_sent_to_the_engine() -> None:
+def test_files_that_the_image_copies_exist_and_are_sent_to_the_engine() -> None:
     ignore = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert ignore[0] == "*"
     sent = {line.removeprefix("!") for line in ignore if line.startswith("!")}
@@ -235,7 +235,7 @@ def test_the_image_tells_the_exporter_its_revision(monkeypatch: pytest.MonkeyPat
     assert revision() == "1a2b3c"
 
 
-def test_what_differs_from_commit_to_commit_comes_last_so_that_layers_stay() -> None:
+def test_values_that_differ_between_commits_come_last_so_that_layers_stay() -> None:
     first = next(index for index, step in enumerate(FINAL) if step.instruction == "ARG")
     assert {step.instruction for step in FINAL[first:]} == {"ARG", "ENV", "LABEL"}
     assert not texts(BUILD, "ARG")
@@ -243,7 +243,7 @@ def test_what_differs_from_commit_to_commit_comes_last_so_that_layers_stay() -> 
 
 @pytest.mark.parametrize(("changed", "later"), [("docs/a.md", False), ("exporter/b.py", True)])
 def test_a_commit_that_changes_nothing_in_the_image_leaves_its_layers_as_they_were(tmp_path: Path, changed: str, later: bool) -> None:
-    """Engines write the time that they are given into each file of a layer."""
+    """Engines write the given time into each file of a layer."""
     program(tmp_path / "bin", "buildah", 'printf "%s\\n" "$@"')
     folder = tmp_path / "clone"
     for name in ("scripts/image", ".dockerignore", "Dockerfile", "exporter/__init__.py"):
@@ -271,7 +271,7 @@ def test_the_image_bears_the_usual_labels(label: str) -> None:
     assert f"org.opencontainers.image.{label}=" in " ".join(texts(FINAL, "LABEL"))
 
 
-def test_scripts_image_names_everything_that_the_image_is_told() -> None:
+def test_scripts_image_passes_every_argument_of_the_image() -> None:
     told = {text.partition("=")[0] for text in texts(FINAL, "ARG")}
     assert set(re.findall(r"--build-arg \"(HMS_\w+)=", (ROOT / "scripts/image").read_text())) == told
 
@@ -283,19 +283,19 @@ def test_the_health_check_of_the_image_is_the_exporters_own_command() -> None:
 
 
 def test_a_health_check_does_not_load_the_client_of_the_api(tmp_path: Path) -> None:
-    """It runs every few seconds, and that takes half of its time."""
+    """It runs every few seconds, and loading the client would double its time."""
     code = "import sys; from exporter.cli import main; main(['check', '--healthy']); print(*sys.modules, sep='\\n')"
     environment = {"HMS_ACCESS_KEY": "a", "HMS_SECRET": "b", "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert {"requests", "schedule", "sqlite3"} & set(ran.stdout.splitlines()) == set()
 
 
-# -- the real image, where buildah can make one -------------------------------------------------------------------------
+# -- the real image -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    """The image that .ci/run has built; its name."""
+    """The name of the image that .ci/run has built."""
     name = os.environ.get("HMS_IMAGE")
     if name is None:
         pytest.skip("HMS_IMAGE names no image; `.ci/run` builds one")
@@ -380,7 +380,7 @@ VULNERABLE = {"name": "urllib3", "version": "2.8.0", "vulns": [{"id": "PYSEC-1",
         ),
     ],
 )
-def test_the_audit_fails_for_what_is_known_and_says_what_it_could_not_ask(
+def test_the_audit_fails_for_known_vulnerabilities_and_tells_what_it_could_not_check(
     packages: list[dict[str, Any]], expected: tuple[bool, list[str]]
 ) -> None:
     assert verdict({"dependencies": packages}) == expected

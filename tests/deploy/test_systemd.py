@@ -1,4 +1,4 @@
-"""The systemd unit, by systemd's own checker and against the command line."""
+"""The systemd unit, checked by systemd and against the command line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
 
 
 def test_systemd_finds_little_that_the_unit_exposes() -> None:
-    # In tenths of a point: 20 is "OK", and the network that it needs alone is 9.
+    # In tenths of a point: 20 is rated "OK". The network access that the exporter needs takes 9.
     judged = systemd_analyze("security", "--offline=yes", "--threshold=15", "--no-pager", UNIT)
     assert judged.returncode == 0, judged.stdout
 
@@ -52,7 +52,7 @@ def test_a_reload_checks_the_configuration_before_the_exporter_reads_it() -> Non
     check, signal = settings("ExecReload")
     config_file = next(argument for argument in settings("ExecStart")[0].split() if argument.startswith("--config.file="))
     assert check.split()[1:] == ["check", config_file]
-    # Not /bin/kill, which a small Debian does not have: the reload of a good configuration failed there.
+    # Not /bin/kill: a minimal Debian does not have it, and reloads failed there.
     assert signal == """/bin/sh -c 'kill -HUP "$$MAINPID"'"""
 
 

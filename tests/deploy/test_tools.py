@@ -1,4 +1,4 @@
-"""The script that fetches the programs which tests run."""
+"""The script that fetches the programs for the tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 INSTALLED = ("chromium", "nginx", "systemd-analyze", "cc", "buildah", "runc", "debootstrap")
 
 
-def test_where_everything_is_there_nothing_is_fetched_and_nothing_is_said() -> None:
+def test_it_is_silent_and_fetches_nothing_when_all_programs_are_there() -> None:
     fetched = all((ROOT / ".tools" / name / ".complete").exists() for name in ("prometheus", "prometheus-2", "base"))
     built = any((ROOT / ".tools/go").glob(".*-*"))
     if not (fetched and built and all(map(shutil.which, INSTALLED)) and postgres.program("postgres")):

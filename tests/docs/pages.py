@@ -1,4 +1,4 @@
-"""The pages of the documentation, taken apart for the tests."""
+"""Reads parts of the documentation's pages for the tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def page(name: str) -> str:
 
 
 def section(text: str, title: str) -> str:
-    """What stands below a heading, up to the next of its rank or a higher one."""
+    """The text below a heading, up to the next one of the same or a higher level."""
     found = re.search(rf"^(#+) {re.escape(title)}\n", text, re.MULTILINE)
     assert found is not None, f"no section {title}"
     end = re.search(rf"^#{{1,{len(found[1])}}} ", text[found.end() :], re.MULTILINE)
@@ -24,7 +24,7 @@ def section(text: str, title: str) -> str:
 
 
 def rows(text: str) -> list[dict[str, str]]:
-    """The rows of all tables of a text, each by the heads of its columns."""
+    """The rows of all tables of a text, each by column heading."""
     found: list[dict[str, str]] = []
     head: list[str] | None = None
     for line in _BLOCK.sub("", text).splitlines():
@@ -40,12 +40,12 @@ def rows(text: str) -> list[dict[str, str]]:
 
 
 def quoted(text: str) -> list[str]:
-    """What stands in backquotes."""
+    """The texts in backquotes."""
     return re.findall(r"`([^`]+)`", text)
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """The code blocks of a language, also those within lists."""
+    """The code blocks of a language, including those within lists."""
     return re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
 
 

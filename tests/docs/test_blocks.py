@@ -1,4 +1,4 @@
-"""Every shell block of the documentation is run here, or the comment before it says why not: <!-- not run by a test: REASON -->."""
+"""Runs every shell block of the documentation, except those whose comment says why not: <!-- not run by a test: REASON -->."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _BLOCK = re.compile(
     r"(?:^ *<!-- not run by a test: (?P<reason>.+?) -->\n)?^ *```(?:sh|bash|shell|console)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL
 )
 _PROGRAMS = ("helm", "promtool", "sqlite3")
-"""Other people's programs in blocks that are run."""
+"""External programs in blocks that are run."""
 
 
 class Block(NamedTuple):
-    """A block of a page: where it stands, its commands, and why it is not run."""
+    """A block of a page: its place, its commands, and the reason if it is not run."""
 
     place: str
     text: str
@@ -50,7 +50,7 @@ RUN = [block for block in BLOCKS if block.reason is None]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in which the blocks run: a configuration, a state file that knows yesterday, and a simulated 100ms."""
+    """The folder in which the blocks run: a configuration, a state file with yesterday's sessions, and a simulated 100ms."""
     folder = tmp_path_factory.mktemp("blocks")
     company = Company(1, time.time_ns() // 1000)
     yesterday = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT00:00:00Z")
@@ -80,9 +80,9 @@ def test_a_block_of_the_documentation_does_what_it_says(folder: Path, block: Blo
     for name in _PROGRAMS:
         if re.search(rf"^ *{name}\b", block.text, re.MULTILINE) and not (folder / "bin" / name).exists():
             (folder / "bin" / name).symlink_to(require(name))
-    # Backfill ends more than three hours ago, and here before the live series begin.
+    # A backfill must end more than three hours ago and before the live series begin.
     past = (datetime.now(UTC) - timedelta(days=2)).strftime("%Y-%m-%d")
-    # Days and places that are examples.
+    # Replaces the example dates and paths.
     text = block.text.replace("/var/lib/prometheus", f"{folder}/prometheus-data").replace(
         "--from 2026-08-01", f"--from {past} --to {past} --step 5m"
     )

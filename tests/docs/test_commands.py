@@ -1,4 +1,4 @@
-"""docs/commands.md against the program: every command, option and HTTP path, and no other."""
+"""docs/commands.md names every command, option and HTTP path of the program, and no other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z.-]*[a-z]")
 
 
 def told(*arguments: str) -> str:
-    """What the program prints on `--help`."""
+    """The output of `--help`."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as end:
         cli.main([*arguments, "--help"])

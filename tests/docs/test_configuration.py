@@ -1,4 +1,4 @@
-"""docs/configuration.md against the program: every key with its default, and no other; examples are accepted, a message is as shown."""
+"""docs/configuration.md has every key with its default, and no other. Its examples are valid, and its message is the real one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.docs.pages import PAGES, ROOT, blocks, page, quoted, rows
 
 PAGE = page("docs/configuration.md")
 WORKSPACE = "workspaces: [{name: a, management_token: b%s}]\n"
-# Keys of lists and mappings without a table in the code: what the loader lists when it is given another.
+# Keys of lists and mappings that have no table in the code: taken from the loader's message about an unknown key.
 STRANGERS = {
     "workspaces[]": WORKSPACE % ", zzzzzzzz: 1",
     "workspaces[].rooms[]": WORKSPACE % ", rooms: [{zzzzzzzz: 1}]",
@@ -25,7 +25,7 @@ ROWS = [row for row in rows(PAGE) if "key" in row]
 
 
 def keys_with_defaults() -> set[str]:
-    """The keys of the sections, which are dataclasses."""
+    """The keys of the sections, which are the fields of dataclasses."""
     loaded = config.parse(WORKSPACE % "", {}, "config.yaml")
     sections = {section.name: getattr(loaded, section.name) for section in fields(loaded)}
     tables = {name: fields(section) for name, section in sections.items() if is_dataclass(section)}
@@ -34,7 +34,7 @@ def keys_with_defaults() -> set[str]:
 
 
 def known_keys() -> set[str]:
-    """Every key that the loader knows."""
+    """Every key that the loader accepts."""
     keys = keys_with_defaults()
     for place, text in STRANGERS.items():
         with pytest.raises(ConfigError) as refusal:
@@ -55,7 +55,7 @@ def sections() -> set[str]:
 def test_the_page_describes_every_key_once_and_no_other() -> None:
     described, known = [key for row in ROWS for key in quoted(row["key"])], known_keys()
     assert known - set(described) == set(), "docs/configuration.md lacks these keys"
-    assert set(described) - known == set(), "docs/configuration.md describes keys that are none"
+    assert set(described) - known == set(), "docs/configuration.md describes keys that do not exist"
     assert len(described) == len(known), "a key is described twice"
 
 
@@ -63,7 +63,7 @@ def test_the_page_describes_every_section() -> None:
     assert {re.split(r"[.\[]", quoted(row["key"])[0])[0] for row in ROWS} == sections()
 
 
-def test_the_page_tells_the_defaults_as_they_are() -> None:
+def test_the_page_has_the_real_defaults() -> None:
     shown = {quoted(row["key"])[0]: quoted(row["default"]) for row in ROWS}
     assert {key for key in keys_with_defaults() if not shown.get(key)} == {"storage.url", "storage.url_file"}, "the others have a default"
     for key in keys_with_defaults() - {"storage.url", "storage.url_file"}:
@@ -90,7 +90,7 @@ LACKING = (
 )
 
 
-def test_the_message_that_is_shown_is_the_one_that_comes() -> None:
+def test_the_message_on_the_page_is_the_real_one() -> None:
     (shown,) = blocks(PAGE, "text")
     with pytest.raises(ConfigError) as refusal:
         config.parse(WORKSPACE % "" + "poll: {interval: 30}", {}, "config.yaml")
@@ -102,7 +102,7 @@ def test_the_message_that_is_shown_is_the_one_that_comes() -> None:
     [(path.relative_to(ROOT), block) for path in PAGES for block in blocks(path.read_text(encoding="utf-8"), "yaml")],
     ids=lambda value: str(value)[:40],
 )
-def test_every_example_of_a_configuration_is_one(path: object, example: str) -> None:
+def test_every_example_is_a_valid_configuration(path: object, example: str) -> None:
     """An example is a whole configuration, some of its sections, or the rooms of a workspace."""
     begins = re.sub(r"^#.*\n", "", example).partition(":")[0]
     environ = {"HMS_ACCESS_KEY": "a", "HMS_SECRET": "b", "HMS_WEBHOOK_TOKEN": "c"}
@@ -115,4 +115,4 @@ def test_every_example_of_a_configuration_is_one(path: object, example: str) -> 
     elif begins in sections():
         config.parse(WORKSPACE % "" + example, environ, "config.yaml")
     else:
-        assert begins in {"scrape_configs", "tls_server_config"}, path  # Prometheus's own, tested elsewhere
+        assert begins in {"scrape_configs", "tls_server_config"}, path  # Prometheus's configuration, tested elsewhere

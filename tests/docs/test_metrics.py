@@ -1,4 +1,4 @@
-"""docs/metrics.md against the program: every metric with its type and labels, and no other; no page names one that does not exist."""
+"""docs/metrics.md has every metric with its type and labels, and no other. No page names a metric that does not exist."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SAMPLE_SUFFIXES = re.compile(r"_(bucket|count|sum)$")
 
 
 class Metric(NamedTuple):
-    """A metric as it is published: type and the labels of its series, without `le`."""
+    """A published metric: its type and the labels of its series, without `le`."""
 
     kind: str
     labels: frozenset[frozenset[str]]
 
 
 def own_metrics() -> dict[str, Metric]:
-    """The exporter's own."""
+    """The exporter's own metrics."""
     metrics = SelfMetrics("0", "0")
     found = {}
     for collector in vars(metrics).values():
@@ -39,7 +39,7 @@ def own_metrics() -> dict[str, Metric]:
 
 
 def counted_metrics() -> dict[str, Metric]:
-    """Those of the workspaces; their labels from an exposition that has a series of each."""
+    """The metrics of workspaces, with the labels from an exposition that has a series of each."""
     labels: dict[str, set[frozenset[str]]] = {}
     for family in text_string_to_metric_families(GOLDEN):
         for sample in family.samples:

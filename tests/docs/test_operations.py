@@ -1,4 +1,4 @@
-"""What the operations page promises of the state file and of the web configuration."""
+"""docs/operations.md: its backup command and its example of a web configuration."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_backup_command_makes_a_state_file_while_the_exporter_has_it(tmp_pat
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_the_example_of_a_web_configuration_is_one() -> None:
+def test_the_example_of_a_web_configuration_is_valid() -> None:
     page = (ROOT / "docs/operations.md").read_text()
     example = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
     assert example is not None

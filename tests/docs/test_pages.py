@@ -1,4 +1,4 @@
-"""The pages among themselves: links and anchors lead somewhere, no page is left out, the front door is short, pictures are pictures."""
+"""The pages: links and anchors exist, the table of contents is complete, the README is short, pictures are legible."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_file_that_is_named_exists(path: Path) -> None:
         assert (ROOT / named).exists(), named
 
 
-def test_the_readme_is_a_front_door() -> None:
+def test_the_readme_is_short() -> None:
     assert (ROOT / "README.md").stat().st_size <= 8 * 1024
 
 
@@ -66,7 +66,7 @@ def test_the_readme_shows_the_landing_page_and_one_dashboard() -> None:
     assert re.findall(r"\(docs/images/([\w.-]+)\)", page("README.md")) == ["landing.png", "dashboard-overview.png"]
 
 
-def test_the_scrape_configuration_is_one() -> None:
+def test_the_scrape_configuration_is_valid() -> None:
     (example,) = (block for block in blocks(page("README.md"), "yaml") if block.startswith("scrape_configs:"))
     jobs = yaml.safe_load(example)["scrape_configs"]
     assert [job["job_name"] for job in jobs] == ["hms-exporter"]

@@ -1,4 +1,4 @@
-"""docs/scaling.md: the samples for Prometheus, run by Prometheus."""
+"""docs/scaling.md: a real Prometheus runs its examples."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_series_of_a_pair_are_scraped_in_the_tests_as_the_page_says(tmp_path
     given = []
 
     class Refused(Exception):
-        """Enough has been seen."""
+        """Ends the command early: the test has what it needs."""
 
     def command(_: str, __: Path, ___: str, config: stack.Document) -> list[str]:
         given.append(config)

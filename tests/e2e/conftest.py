@@ -1,4 +1,4 @@
-"""What the end-to-end tests share."""
+"""Fixtures and markers of the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.e2e.program import ACCESS_KEY, SECRET
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs the real program is no part of `make quick`."""
+    """Marks every test here as slow: `make quick` leaves out tests that run the real program."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def world() -> World:
-    """A workspace with nothing in it."""
+    """An empty workspace."""
     return World(ACCESS_KEY, SECRET)
 
 

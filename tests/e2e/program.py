@@ -1,4 +1,4 @@
-"""The program as its users run it: started as a process, asked over HTTP, ended by signals; and what its counters ought to say."""
+"""The program as its users run it: started as a process, asked over HTTP, ended by signals; and the expected counters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lab.counters import NAMES, RISING, unit
 REPOSITORY = Path(__file__).parent.parent.parent
 ACCESS_KEY, SECRET = "c4nary-access-key", "c4nary-secret-which-is-of-enough-bytes"
 PRIVATE = (ACCESS_KEY, SECRET, "eyJ", "c4nary-user", "C4nary Person")
-"""What must be seen nowhere: credentials, tokens (which begin like this), user ids and names of people, as `busy` makes them up."""
+"""Texts that must appear nowhere: credentials, the beginning of a token, and the user ids and names that `busy` makes up."""
 
 _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -45,13 +45,13 @@ Samples = Mapping[Series, float]
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 15.0, what: str = "") -> Any:
-    """The first true value of `condition`, asked again and again; fails after this many seconds."""
+    """Waits for the first true value of `condition` and returns it; fails after this many seconds."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, what or "it has not come true in time"
+        assert time.monotonic() < deadline, what or "the condition was not met in time"
         time.sleep(0.02)
 
 
@@ -72,13 +72,13 @@ def series(name: str, **labels: str) -> Series:
 
 
 def some(samples: Samples, name: str, **labels: str) -> dict[frozenset[tuple[str, str]], float]:
-    """The samples of this name that have these labels, among others."""
+    """The samples of this name whose labels include these."""
     wanted = set(labels.items())
     return {key.labels: value for key, value in samples.items() if key.name == name and wanted <= key.labels}
 
 
 def total(samples: Samples, name: str, **labels: str) -> float:
-    """The sum over those."""
+    """The sum of the samples that `some` finds."""
     return sum(some(samples, name, **labels).values())
 
 
@@ -107,7 +107,7 @@ def configure(folder: Path, source: SimulatedApi | str, /, *workspaces: dict[str
 
 
 def environment(**more: str) -> dict[str, str]:
-    """A plain environment for a process of ours."""
+    """A minimal environment for the program."""
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **more}
 
 
@@ -148,19 +148,19 @@ class Program:
 
     @property
     def log(self) -> str:
-        """What this process has logged so far."""
+        """The log of this process so far."""
         with self._log.open("rb") as log:
             log.seek(self._begin)
             return log.read().decode()
 
     @property
     def output(self) -> str:
-        """What has been written to stdout in this folder."""
+        """The stdout of all processes in this folder."""
         return self._output.read_text()
 
     @property
     def address(self) -> str:
-        """Where it listens; waits until it says so."""
+        """The address on which it listens; waits until it is logged."""
         if self._address is None:
 
             def listening() -> str | None:
@@ -176,11 +176,11 @@ class Program:
         return f"http://{self.address}{path}"
 
     def get(self, path: str, method: str = "GET", **headers: str) -> requests.Response:
-        """An answer of the HTTP face."""
+        """An answer of the program's HTTP server."""
         return self._http.request(method, self.url(path), headers=headers, timeout=5, allow_redirects=False)
 
     def metrics(self) -> dict[Series, float]:
-        """All that is published now."""
+        """All samples that are published now."""
         return parse(self.get("/metrics").text)
 
     def value(self, name: str, **labels: str) -> float | None:
@@ -197,7 +197,7 @@ class Program:
         self.process.send_signal(number)
 
     def stop(self, number: signal.Signals = signal.SIGTERM, within: float = 5.0) -> int:
-        """Asks it to stop; its exit code.  Fails if that takes too long."""
+        """Asks it to stop; returns its exit code.  Fails if that takes too long."""
         self.send(number)
         return self.process.wait(within)
 
@@ -208,7 +208,7 @@ class Program:
         self._http.close()
 
     def check_log(self) -> None:
-        """Every line is an event, and none shows what is private."""
+        """Checks that every line is an event and that none shows private data."""
         text = self.log
         for line in text.splitlines():
             assert _LOG_LINE.fullmatch(line), f"not an event: {line!r}"
@@ -217,7 +217,7 @@ class Program:
 
 @contextlib.contextmanager
 def running(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, events_only: bool = True) -> Iterator[Program]:
-    """A process that is ended, if it has not been, at the end; its log is checked."""
+    """A process, ended at the end of the block if it still runs.  Its log is checked."""
     program = Program(folder, *arguments, env=env)
     try:
         yield program
@@ -228,7 +228,7 @@ def running(folder: Path, *arguments: str, env: Mapping[str, str] | None = None,
 
 
 class Scraper:
-    """Scrapes without a pause, and notes every counter that falls; `program` may be replaced by its successor at any time."""
+    """Scrapes without a pause and notes every counter that falls. A successor may replace `program` at any time."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -261,16 +261,16 @@ class Scraper:
                 self._highest[key] = value
 
 
-# --- what happens, and what it comes to ---
+# --- a script, and the counters that follow from it ---
 
 
 def present() -> int:
-    """Now, to the millisecond: what is scripted from it can be told to the millisecond."""
+    """Now, in whole milliseconds, so that the script's times are exact in milliseconds."""
     return real_clock() // 1000 * 1000
 
 
 def busy(world: World, rooms: Sequence[Room], begin: int, end: int, seed: int = 0) -> None:
-    """Calls come and go in these rooms from `begin` to `end` (µs of the API's clock), all over by then, long and short ones."""
+    """Scripts long and short calls in these rooms from `begin` to `end` (µs of the API's clock). All have ended by `end`."""
     chance = random.Random(seed)
 
     def moment(low: int, high: int) -> int:
@@ -288,7 +288,7 @@ def busy(world: World, rooms: Sequence[Room], begin: int, end: int, seed: int = 
                     peer = session.join(
                         chance.choice(["host", "guest"]), joined, user_id=f"c4nary-user-{number}", name=f"C4nary Person {number}"
                     )
-                    if chance.random() < 0.8:  # else a ghost
+                    if chance.random() < 0.8:  # otherwise the peer is a ghost
                         peer.leave(moment(joined, over))
                 session.close(over)
             at = over + moment(0, SECOND)
@@ -297,7 +297,7 @@ def busy(world: World, rooms: Sequence[Room], begin: int, end: int, seed: int = 
 def expected(
     world: World, now: int, rooms: Sequence[Room], *, besides: Collection[Session] = (), workspace: str = "default"
 ) -> dict[Series, int]:
-    """What the counters must say at `now`, if all sessions count besides these: whole numbers, and times in milliseconds."""
+    """The expected counters at `now`, if all sessions count except `besides`.  Times are in milliseconds."""
     truth = truth_of([session for session in world.sessions if session not in besides], now)
     found = {}
 
@@ -315,7 +315,7 @@ def expected(
 
 
 def counted(samples: Samples) -> dict[Series, int]:
-    """What the counters of rooms say, in the same way."""
+    """The published counters of rooms, in the form of `expected`."""
     return {
         key: round(value * 1000) if unit(key.name) == SECOND else round(value)
         for key, value in samples.items()
@@ -324,7 +324,7 @@ def counted(samples: Samples) -> dict[Series, int]:
 
 
 def comes_to(program: Program, wanted: Mapping[Series, int], seconds: float = 20.0) -> None:
-    """Waits until every counter is equal to what it ought to be, and is so still a poll later."""
+    """Waits until every counter has its wanted value, and checks that it still has it a poll later."""
 
     def wrong() -> list[tuple[Series, int | None, int | None]]:
         found = counted(program.metrics())

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes one process of ours."""
+"""A real Prometheus that scrapes the program."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.programs import require
 
 
 class Prometheus:
-    """Its answers; `address` is where it listens."""
+    """The answers of the Prometheus that listens on `address`."""
 
     def __init__(self, address: str) -> None:
         self._address = address
 
     def ask(self, query: str) -> float:
-        """The first value that an instant query finds, 0 when it finds none."""
+        """The first value of an instant query; 0 when it finds none."""
         url = f"http://{self._address}/api/v1/query?query={urllib.parse.quote(query)}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             found = json.load(answer)["data"]["result"]
@@ -30,7 +30,7 @@ class Prometheus:
 
     @property
     def scrapes(self) -> float:
-        """How many scrapes have succeeded."""
+        """The number of successful scrapes."""
         return self.ask("sum_over_time(up[10m])")
 
 
@@ -38,9 +38,9 @@ class Prometheus:
 def scraping(
     folder: Path, target: str, interval: str, job: Mapping[str, Any] | None = None, features: Sequence[str] = ()
 ) -> Iterator[Prometheus]:
-    """Scrapes the target within the block, each `interval`, which is also the time a scrape may take; `job` adds to how.
+    """Scrapes the target within the block, once an `interval`, which is also the timeout of a scrape.
 
-    `features` are those that Prometheus is told to enable.
+    `job` adds to the scrape job.  `features` are the feature flags that Prometheus gets.
     """
     executable = require("prometheus")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -58,7 +58,7 @@ def scraping(
 
 @contextlib.contextmanager
 def scraping_both(folder: Path, targets: Sequence[str], interval: str) -> Iterator[Prometheus]:
-    """Scrapes a pair; series of workspaces get one `instance`, as docs/scaling.md has it, so that a take-over makes no new series."""
+    """Scrapes a pair.  Series of workspaces get one `instance`, as in docs/scaling.md, so that a take-over makes no new series."""
     one_instance = [{"source_labels": ["workspace"], "regex": ".+", "target_label": "instance", "replacement": "hms-exporter"}]
     job = {"static_configs": [{"targets": list(targets)}], "metric_relabel_configs": one_instance}
     folder.mkdir(exist_ok=True)

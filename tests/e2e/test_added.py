@@ -1,4 +1,4 @@
-"""Assets, deliveries and client errors, counted by the real program while it is killed: exact in the end, and no counter falls."""
+"""Assets, deliveries and client errors, counted by the real program while it is killed: exact, and no counter ever falls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LASTS = 10 * 60
 
 
 class AddedScraper(Scraper):
-    """Notes every counter of these that falls."""
+    """Notes every counter of assets, deliveries and client errors that falls."""
 
     def _look(self, samples: Samples) -> None:
         self.scrapes += 1
@@ -37,7 +37,7 @@ class AddedScraper(Scraper):
 
 
 def script(world: World, rooms: list[Room], begin: int, chance: random.Random) -> None:
-    """Everything after `begin`: short calls with errors, files of several types, webhooks that arrive or do not."""
+    """Scripts, from `begin` on, short calls with errors, files of several types, and webhooks that arrive or do not."""
     outcomes: list[AssetStatus] = ["completed", "completed", "failed"]
     for room in rooms:
         recording = world.record(room, begin + SECOND).start(begin + 2 * SECOND)
@@ -58,7 +58,7 @@ def script(world: World, rooms: list[Room], begin: int, chance: random.Random) -
 
 
 def counted(samples: Samples) -> BesideTruth:
-    """What the counters say."""
+    """The published counters."""
     return beside_counted((key.name, dict(key.labels), value) for key, value in samples.items())
 
 
@@ -72,7 +72,7 @@ def postgres() -> Iterator[Server]:
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", ["SQLite", "PostgreSQL"])
 def test_killed_at_random_moments_it_counts_everything_once(tmp_path: Path, world: World, postgres: Server, kind: str) -> None:
-    """100ms's clock leaps while the program is down.  In the end a copy of the state in the other kind of database says the same."""
+    """100ms's clock leaps while the program is down.  In the end a copy of the state in the other kind of database is equal."""
     chance = random.Random(kind)
     rooms = [world.room(name=f"hall-{number}") for number in range(2)]
     file = {"path": str(tmp_path / "state.db")}

@@ -1,4 +1,4 @@
-"""The HTTP face as strangers may find it, TLS and passwords in front, while a real Prometheus scrapes it: its scrapes come first."""
+"""A real Prometheus gets its scrapes while strangers attack the port, with TLS and passwords and without."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MIB = 1 << 20
 
 
 class Attackers:
-    """Clients that mean ill, at one address; each kind goes on until the end.  Without a certificate they speak plainly."""
+    """Hostile clients of one address.  Each kind repeats until the end.  Without a certificate they speak plain HTTP."""
 
     def __init__(self, port: int, certificate: Path | None) -> None:
         self._address = ("127.0.0.1", port)
@@ -55,13 +55,13 @@ class Attackers:
 
     def _repeat(self, kind: str) -> None:
         while not self._over.is_set():
-            with suppress(OSError):  # they are shown the door: that is what doors are for
+            with suppress(OSError):  # the server is right to close their connections
                 getattr(self, f"_{kind}")()
                 self.done[kind] += 1
             self._over.wait(0.02)
 
     def _connect(self) -> socket.socket:
-        # Not from Prometheus's own address: one that cannot be told from it can fill its share.
+        # From another address than Prometheus: a client of the same address could use up its share.
         return socket.create_connection(self._address, timeout=5, source_address=("127.0.0.2", 0))
 
     def _speak(self) -> socket.socket:
@@ -77,20 +77,20 @@ class Attackers:
             self.surprises.append(found.decode())
 
     def _idle(self) -> None:
-        """A thousand who say nothing."""
+        """A thousand connections that send nothing."""
         with ExitStack() as crowd:
             for _ in range(1000):
                 crowd.enter_context(self._connect())
             self._over.wait(1)
 
     def _handshake(self) -> None:
-        """The beginning of a TLS handshake, and nothing more for as long as it is borne."""
+        """The beginning of a TLS handshake, then nothing until the server gives up."""
         with self._connect() as client:
             client.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
             client.recv(1)
 
     def _slow(self) -> None:
-        """A header, a byte at a time."""
+        """A header that arrives byte by byte."""
         with self._speak() as client:
             client.sendall(b"GET /metrics HTTP/1.1\r\nHost: it\r\nX: ")
             for _ in range(40):
@@ -98,20 +98,20 @@ class Attackers:
                 client.sendall(b"x")
 
     def _huge(self) -> None:
-        """Headers without end."""
+        """Endless headers."""
         with self._speak() as client:
             client.sendall(b"GET /metrics HTTP/1.1\r\n" + b"X-Long: x\r\n" * 3000)
             self._status(client, b"431")
 
     def _guess(self) -> None:
-        """Passwords and users, never the same twice."""
+        """Wrong passwords and users, never the same twice."""
         credentials = base64.b64encode(f"user-{random.random()}:{random.random()}".encode()).decode()
         with self._speak() as client:
             self._ask(client, headers=f"Authorization: Basic {credentials}\r\n")
             self._status(client, b"401", b"503")
 
     def _ahead(self) -> None:
-        """A hundred requests ahead, nothing read, then one half of the connection shut."""
+        """A hundred pipelined requests, nothing read, then half of the connection closed."""
         with self._speak() as client:
             for _ in range(100):
                 self._ask(client)
@@ -119,7 +119,7 @@ class Attackers:
             self._over.wait(0.5)
 
     def _junk(self) -> None:
-        """Methods, paths and bytes of no sense."""
+        """Nonsensical methods, paths and bytes."""
         with self._speak() as client:
             client.sendall(
                 random.randbytes(3) + b" /" + random.randbytes(30).hex().encode() + b" HTTP/9.9\r\n\r\n" + random.randbytes(2000)
@@ -127,14 +127,14 @@ class Attackers:
             client.recv(4096)
 
     def _unread(self) -> None:
-        """Two hundred who ask for the page and do not read it."""
+        """Two hundred clients that ask for the page and do not read it."""
         with ExitStack() as crowd:
             for _ in range(200):
                 self._ask(crowd.enter_context(self._speak()))
             self._over.wait(0.3)
 
     def _names(self) -> None:
-        """The page in parts, by names without end, and nothing of it is read."""
+        """Scrapes filtered by ever new names, and nothing is read."""
         wanted = "&".join(f"name[]={name}" for name in (*(family.name for family in FAMILIES), *map(str, range(300))))
         with ExitStack() as crowd:
             for _ in range(50):
@@ -142,7 +142,7 @@ class Attackers:
             self._over.wait(0.3)
 
     def _odd(self) -> None:
-        """Formats and encodings that nobody has."""
+        """Formats and encodings that do not exist."""
         odd = random.choice(
             ["text/plain;version=abc", ";;;,q=,", "*/*;q=nan", "application/openmetrics-text;version=9;q=1e400", "x" * 5000]
         )
@@ -180,7 +180,7 @@ def test_a_real_prometheus_gets_every_scrape_in_time_while_the_port_is_attacked(
             "basic_auth": {"username": "prometheus", "password": PASSWORD},
         }
     with running(tmp_path, *arguments) as program, scraping(tmp_path, program.address, "3s", scheme) as prometheus:
-        wait_until(lambda: prometheus.scrapes >= 2, 30, "not even in peace does it get a scrape")
+        wait_until(lambda: prometheus.scrapes >= 2, 30, "scrapes fail even before the attack")
         attackers = Attackers(int(program.address.rpartition(":")[2]), certificate)
         kinds = AT_A_LOCKED_DOOR if locked else AT_AN_OPEN_DOOR
         before = prometheus.scrapes
@@ -194,5 +194,5 @@ def test_a_real_prometheus_gets_every_scrape_in_time_while_the_port_is_attacked(
         assert slowest < 3
         assert 0 < memory < 160 * MIB
         assert attackers.surprises == []
-        assert set(attackers.done) == set(kinds), "each kind has had its turn"
+        assert set(attackers.done) == set(kinds), "a kind of attack has not run"
         assert prometheus.ask("min_over_time(hms_up[10m])") == 1

@@ -1,4 +1,4 @@
-"""The past and the present in one real Prometheus: what was backfilled, what was scraped, and the moment where they join."""
+"""Backfilled and scraped series in one real Prometheus, and the moment where they join."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DAYS = 8
 
 
 class Prometheus:
-    """A real one, over a folder that outlives it."""
+    """A real Prometheus over a folder that outlives it."""
 
     def __init__(self, folder: Path, target: str) -> None:
         with socket.socket() as listener:
@@ -68,7 +68,7 @@ class Prometheus:
 
 
 def _talks(now: int) -> World:
-    """A workspace of one call that began two hours ago and goes on, with peers of three roles."""
+    """A workspace with one call that began two hours ago and still runs, with peers of three roles."""
     world = World("key-of-the-restless", "secret-of-the-restless-of-enough-bytes")
     talk = world.open(world.room(name="talk").id, now - 2 * HOUR)
     for number in range(6):
@@ -80,10 +80,10 @@ def _talks(now: int) -> World:
 def joined(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Prometheus, Company, list[Session], int]]:
-    """A company's eight days before the exporter's first start, backfilled, beside some seconds scraped after it.
+    """Eight backfilled days of a company before the exporter's first start, and some seconds scraped after it.
 
-    In a second workspace peers change their roles, before the exporter's eyes and after it has ended.  The API's clock then leaps
-    by three hours, for Prometheus's last hours are refused.
+    In a second workspace peers change their roles, while the exporter runs and after it has ended.  The API's clock then leaps
+    by three hours, because a backfill of the last hours is refused.
     """
     prometheus_program, promtool = require("prometheus"), require("promtool")
     assert prometheus_program
@@ -92,12 +92,12 @@ def joined(
     with SimulatedApi([company, talks]) as api:
         accounts = [workspace(name, access_key=of.access_key, secret=of.secret) for name, of in (("company", company), ("talks", talks))]
         since = "start" if request.param == "start" else rfc3339(real_clock() - 10 * DAY)
-        # A series that leaves the exposition for a while leaves a gap, over which Prometheus estimates more freely.
+        # A series that leaves the page for a while leaves a gap, and across a gap Prometheus estimates less exactly.
         config = configure(folder, api, *accounts, limits={"room_idle_expiry": "30d"}, poll={"since": since})
         with running(folder, "--config.file", str(config)) as exporter:
             for account in accounts:
                 exporter.polled(3, name=account["name"])
-                wait_until(lambda name=account["name"]: exporter.value("hms_exporter_catch_up_ratio", workspace=name) == 1, 60)  # type: ignore[misc]  # a default is how a loop's value is kept
+                wait_until(lambda name=account["name"]: exporter.value("hms_exporter_catch_up_ratio", workspace=name) == 1, 60)  # type: ignore[misc]  # the default keeps the loop's value
             target = exporter.address
             prometheus = Prometheus(folder, target)
             with prometheus.run():
@@ -130,13 +130,13 @@ def joined(
 
 
 def _by_room(sessions: list[Session], now: float, *, recorded: bool = False) -> dict[str, float]:
-    """Participant time by room, in seconds; as `recorded` by then, or as it turned out to be."""
+    """Participant time by room, in seconds: as `recorded` at that moment, or as it was known later."""
     truth = truth_of(sessions, round(now * SECOND), recorded=recorded)
     return defaultdict(float, {room: micros / SECOND for room, micros in truth.room_peer_us.items()})
 
 
 class TestIncrease:
-    """increase() over any stretch of the past is ..."""
+    """increase() over a stretch of the past is ..."""
 
     @pytest.mark.parametrize(("length", "text"), [(3600, "1h"), (86400, "1d"), (7 * 86400, "7d")])
     def test_the_truth_within_the_step(self, joined: tuple[Prometheus, Company, list[Session], int], length: int, text: str) -> None:
@@ -148,8 +148,8 @@ class TestIncrease:
                 sample["metric"]["room_id"]: float(sample["value"][1])
                 for sample in prometheus.ask(f"sum without (role) (increase(hms_peer_seconds_total[{text}]))", end)
             }
-            # Prometheus sees the samples within the stretch, and extends what they say to all of it: by a step, and by half of
-            # one where a role is seen for the first time.
+            # Prometheus extrapolates from the samples within the stretch to its ends: by a step, and by half a step where a role
+            # is seen for the first time.
             early, begin, over = (_by_room(sessions, moment) for moment in (end - length, end - length + _STEP, end))
             for room, value in found.items():
                 seen, whole = over[room] - begin[room], over[room] - early[room]
@@ -172,7 +172,7 @@ class TestJoin:
     """Where the live series begin, ..."""
 
     def test_no_counter_falls(self, joined: tuple[Prometheus, Company, list[Session], int]) -> None:
-        """Of no role either: peers have changed theirs since."""
+        """No counter of a role falls either, though peers have changed their roles since."""
         prometheus, _, _, now = joined
         crossing = 0
         for name in NAMES:
@@ -185,16 +185,16 @@ class TestJoin:
         assert crossing >= 3 + 3 * 3, "the call of the second workspace at least: its own counters, and those of three roles"
 
     def test_each_role_goes_on_as_it_was_seen(self, joined: tuple[Prometheus, Company, list[Session], int]) -> None:
-        """Two of each of three roles, at the last step and at the first scrape."""
+        """Compares two counters of each of three roles, at the last step and at the first scrape."""
         prometheus, _, _, now = joined
         rises = {}
         for found in prometheus.ask('hms_peer_seconds_total{workspace="talks"}[20m]', now / SECOND):
             samples = [(float(at), float(value)) for at, value in found["values"]]
             step = [sample for sample in samples if sample[0] % _STEP == 0][-1]
             scrape = next((sample for sample in samples if sample[0] > step[0]), None)
-            if scrape is not None:  # one role was held by nobody yet
+            if scrape is not None:  # nobody had one of the roles yet
                 rises[found["metric"]["role"]] = scrape[1] - step[1]
-                # A scrape shows what the poll before it counted.
+                # A scrape shows the counts of the poll before it.
                 assert 2 * (scrape[0] - step[0] - 3) <= scrape[1] - step[1] <= 2 * (scrape[0] - step[0])
         assert sorted(rises) == ["audience", "host", "speaker"]
         assert max(rises.values()) - min(rises.values()) < 0.01
@@ -215,7 +215,7 @@ class TestJoin:
             if after:
                 scraped = after[-1][0]
                 live[room] += after[-1][1]
-        # A scrape shows what was recorded by the poll before it, or more: a leave recorded late takes nothing back.
+        # A scrape shows at least what was recorded by the poll before it: a leave recorded late does not lower it.
         sessions = [session for session in sessions if session.closed_at is None or session.closed_at > step * SECOND]
         recorded = [_by_room(sessions, scraped - back, recorded=True) for back in range(60)]
         begin = _by_room(sessions, step)

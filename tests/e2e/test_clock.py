@@ -1,4 +1,4 @@
-"""The machine's wall clock is set while the program runs: by an hour and by a day, forwards and back."""
+"""The machine's wall clock is set while the program runs, forwards and back, by an hour and by a day."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOUR_S, DAY_S = 3600, 86_400
 
 
 class WallClock:
-    """The wall clock of the processes that are started with `environment`."""
+    """The wall clock of processes that are started with `environment`."""
 
     def __init__(self, folder: Path) -> None:
         library = folder / "wall_clock.so"
@@ -28,14 +28,14 @@ class WallClock:
         self.environment = environment(LD_PRELOAD=str(library), WALL_CLOCK=str(self._file))
 
     def set_by(self, seconds: int) -> None:
-        """Puts it so far from the truth, at once."""
+        """Sets it this far from the true time, at once."""
         with self._file.open("r+b") as file:
             file.write(struct.pack("=q", seconds))
 
 
 @pytest.mark.slow
 def test_polls_keep_their_beat_and_counters_their_truth_when_the_wall_clock_is_set(tmp_path: Path, world: World, api: SimulatedApi) -> None:
-    """The program ends as if nothing had been, and never shows a counter fall; also when it is started by a wrong clock."""
+    """The totals are exact and no counter ever falls, also when the program starts with a wrong clock."""
     clock = WallClock(tmp_path)
     room = world.room(name="daily")
     config = configure(tmp_path, api, workspace(rooms=[room.id]), poll={"since": "1h"})
@@ -51,7 +51,7 @@ def test_polls_keep_their_beat_and_counters_their_truth_when_the_wall_clock_is_s
             after = program.value("hms_exporter_polls_total")
             assert before is not None
             assert after is not None
-            assert after - before <= (api.clock() - begun) / SECOND + 2, "no beat is made up for"
+            assert after - before <= (api.clock() - begun) / SECOND + 2, "missed polls are not made up for"
             assert program.value("hms_up") == 1
             assert program.value("hms_exporter_clock_skew_seconds") == pytest.approx(-set_by, abs=2)
         program.kill()

@@ -33,7 +33,7 @@ from tests.receiver import Receiver
 
 
 def said(program: Program, pattern: str, seconds: float = 15) -> str:
-    """What the pattern's group finds in the output, once it is there."""
+    """Waits until the pattern matches the output; returns its group."""
 
     def found() -> str | None:
         assert program.process.poll() is None, program.log
@@ -82,7 +82,7 @@ def test_demo_shows_what_is_recorded_streamed_and_delivered_and_what_goes_wrong(
         def found(name: str, **labels: str) -> float:
             return total(parse(requests.get(f"http://{page}/metrics", timeout=5).text), name, **labels)
 
-        # At a weekend's end there has been no webinar since counting began; language practice is recorded every hour.
+        # At the end of a weekend there has been no webinar yet; language practice is recorded every hour.
         wait_until(lambda: found("hms_recordings_completed_total") > 10, 60)
         assert found("hms_live_streams_started_total", room="open-house") > 5
         assert found("hms_recordings_requested_total") - found("hms_recordings_started_total") >= 2, "some never start"

@@ -1,4 +1,4 @@
-"""Nothing is lost and nothing is counted twice: polls, restarts, kills, downtime, faults and wrong clocks against the truth."""
+"""Totals equal the truth through restarts, kills, downtime, faults and wrong clocks: nothing is lost or counted twice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.e2e.program import (
 
 
 def over(api: SimulatedApi, end: int) -> None:
-    """Waits until the API's clock has passed this."""
+    """Waits until the API's clock has passed this time."""
     wait_until(lambda: api.clock() > end, 60)
 
 
@@ -50,14 +50,14 @@ def test_sessions_around_inside_and_between_polls_come_to_the_truth(
     api.clock, api.manners, world.shape = shifted_clock(offset), manners, shape
     rooms = [world.room(name=f"room-{number}") for number in range(4)]
     now = api.clock() // 1000 * 1000
-    # Some have begun before the exporter does, and some of those end within its time.
+    # Some calls begin before the exporter starts, and some of these end while it runs.
     early = world.open(rooms[0].id, now - HOUR)
     leaving = early.join("host", now - HOUR + 1000, "c4nary-user-0", "C4nary Person 0")
     ended_before = world.open(rooms[0].id, now - 2 * HOUR)
     ended_before.close(now - 2 * HOUR + MINUTE)
     config = configure(tmp_path, api, workspace(rooms=[room.id for room in rooms]))
     with running(tmp_path, f"--config.file={config}") as program, Scraper(program) as scraper:
-        # From here on, however long the start has taken: what had ended before the first poll would not count.
+        # Scripted only now, because the start may take long, and calls that end before the first poll do not count.
         wait_until(lambda: program.value("hms_up") == 1)
         now = api.clock() // 1000 * 1000
         leaving.leave(now + SECOND)
@@ -90,7 +90,7 @@ def test_kills_between_and_during_polls_lose_nothing_and_no_counter_is_seen_to_f
         with Scraper(program) as scraper:
             kills = 0
             while real_clock() < end - SECOND:
-                time.sleep(chance.uniform(0.2, 1.4))  # at any moment, of a poll or between two
+                time.sleep(chance.uniform(0.2, 1.4))  # at a random moment, within a poll or between two
                 program.kill()
                 program.check_log()
                 kills += 1
@@ -107,7 +107,7 @@ def test_kills_between_and_during_polls_lose_nothing_and_no_counter_is_seen_to_f
 
 
 @pytest.mark.slow
-def test_what_passes_while_the_exporter_is_down_is_counted_when_it_is_back(tmp_path: Path, world: World, api: SimulatedApi) -> None:
+def test_calls_during_downtime_are_counted_after_the_restart(tmp_path: Path, world: World, api: SimulatedApi) -> None:
     room, other = world.room(name="daily"), world.room(name="weekly")
     config = configure(tmp_path, api)
     now = present()
@@ -124,7 +124,7 @@ def test_what_passes_while_the_exporter_is_down_is_counted_when_it_is_back(tmp_p
     over(api, now + 2 * SECOND)
     api.stop()
     with running(tmp_path, f"--config.file={config}") as program:
-        assert counted(program.metrics()) == before, "counters are there again before the first good poll"
+        assert counted(program.metrics()) == before, "counters are published before the first good poll"
         assert program.value("hms_up") == 0
         api.start()
         comes_to(program, expected(world, now + 2 * SECOND, [room, other]))
@@ -140,7 +140,7 @@ def test_faults_at_random_cost_no_second(tmp_path: Path, world: World, api: Simu
         api.faults.add(Fault(kind=kind, probability=0.03))
     for status in (401, 403, 408, 429, 500, 503):
         api.faults.add(Fault(kind="status", status=status, probability=0.03))
-    # Of a room, 404 would be an answer: that there is none.
+    # For a room, 404 is an answer: there is no such room.
     api.faults.add(Fault(kind="status", status=404, probability=0.03, match="/sessions"))
     now = present()
     end = now + 7 * SECOND
@@ -272,7 +272,7 @@ def test_gauges_show_who_is_there_now(tmp_path: Path, world: World, api: Simulat
         assert series("hms_session_start_timestamp_seconds", **mine) not in samples
         assert samples[series("hms_rooms_configured", workspace="default")] == 3
         assert samples[series("hms_rooms_tracked", workspace="default")] == 3
-        assert some(samples, "hms_sessions_active", room="65f0000000000000deadbeef"), "a missing room goes by its id"
+        assert some(samples, "hms_sessions_active", room="65f0000000000000deadbeef"), "a missing room is shown by its id"
         session.close(present())
         wait_until(lambda: program.value("hms_sessions_active", room_id=room.id, room="daily") == 0)
         samples = program.metrics()

@@ -88,7 +88,7 @@ def test_it_is_the_moment_before_the_first_thing_in_a_series(tmp_path: Path, api
         wait_until(lambda: ("hms_peers_joined", "busy/guest") in created())
         later = created()
         assert joined / SECOND - 3 <= later["hms_peers_joined", "busy/guest"] <= joined / SECOND
-        # Those of the exporter itself begin with their labels; here several series of them share a key.
+        # The exporter's own counters begin with their labels. Several of their series share a key here.
         assert all(later[key] == found[key] for key in found if not key[0].startswith("hms_exporter_"))
 
 

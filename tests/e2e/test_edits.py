@@ -1,4 +1,4 @@
-"""The configuration of the real program is edited: fifty times before a real Prometheus, and the workspace is renamed during calls."""
+"""Edits of the real program's configuration: fifty while a real Prometheus scrapes, and a workspace renamed during calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_prometheus_sees_no_reset_through_fifty_edits(tmp_path: Path, world: Wor
     chance = random.Random(4)
 
     def edited(*, whole: bool = False) -> Path:
-        """Another configuration: some of the rooms or all, in one form or the other."""
+        """Another configuration: some or all of the rooms, in different forms."""
         ids: list[Any] = [room.id for room in rooms if whole or chance.random() < 0.6]
         patterns = [{"match": pattern} for pattern in ("class-.*", "class-[0-9]", ".*-1", "class-[23]") if whole or chance.random() < 0.4]
         entries = [*ids, *patterns]

@@ -1,4 +1,4 @@
-"""The running program over HTTP: pages, probes, reload, several workspaces, and what must be seen nowhere."""
+"""The running program over HTTP: pages, probes, reload, several workspaces, and secrets that must appear nowhere."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_workspace_that_hangs_and_one_with_a_bad_secret_leave_the_third_untouc
     worlds = [World(f"{ACCESS_KEY}-{name}", SECRET) for name in ("hangs", "refused", "good")]
     for world in worlds:
         world.open(world.room(name="daily").id, present() - MINUTE).join("host", present() - MINUTE)
-    # All are asked at one address, and each world gives its rooms the same ids in turn: only the one that hangs has a second room.
+    # All workspaces share one address, and each world numbers its rooms alike: only the hanging workspace has a second room.
     of_its_own = worlds[0].room(name="of its own").id
     with SimulatedApi(worlds) as api:
         api.faults.add(Fault(kind="stall", seconds=600, match=of_its_own))
@@ -187,7 +187,7 @@ def test_a_secret_replaced_in_its_file_mends_a_refused_workspace(tmp_path: Path,
 def test_keys_replaced_in_their_files_are_read_at_a_reload_though_the_old_ones_still_serve(
     tmp_path: Path, world: World, api: SimulatedApi
 ) -> None:
-    """As when a key pair is rotated: for a while 100ms takes both.  That the new one is in use shows in what it opens."""
+    """During a rotation 100ms accepts both key pairs for a while.  The new pair opens another world, which shows that it is in use."""
     successor = World("c4nary-access-key-of-tomorrow", "c4nary-secret-of-tomorrow-long-enough")
     successor.open(successor.room(name="tomorrow").id, present() - MINUTE)
     api.workspaces.append(successor)
@@ -254,7 +254,7 @@ def test_a_reload_is_taken_over_whole_or_refused_whole_and_loses_no_count(
         assert total(program.metrics(), "hms_exporter_config_last_reload_successful") == 1
         wait_until(lambda: some(program.metrics(), "hms_sessions_active", room_id=rooms[2].id))
         assert not some(program.metrics(), "hms_sessions_active", room_id=rooms[1].id)
-        # the first one taken away while calls go on, and back again
+        # the first room taken away while calls go on, and added again
         write(rooms[2])
         reload(program)
         wait_until(lambda: not some(program.metrics(), "hms_sessions_started_total", room_id=rooms[0].id))
@@ -266,7 +266,7 @@ def test_a_reload_is_taken_over_whole_or_refused_whole_and_loses_no_count(
         found, wanted = counted(program.metrics()), expected(world, now + 8 * SECOND, rooms)
         for key in found:
             if ("room_id", rooms[0].id) in key.labels:
-                assert found[key] <= wanted[key], "what came and went while the room was not wanted need not count, all else does, once"
+                assert found[key] <= wanted[key], "a call within the time without the room need not count, all others count once"
             else:
                 assert found[key] == wanted[key], "a call that ran on while the room was not wanted counts whole"
 
@@ -339,7 +339,7 @@ def test_what_cannot_change_while_running_is_refused(tmp_path: Path, api: Simula
         program.polled()
 
 
-# --- what must be seen nowhere ---
+# --- secrets and personal data -------
 
 
 @pytest.mark.slow
@@ -386,7 +386,7 @@ def test_no_secret_user_id_or_name_of_a_person_in_any_log_page_or_file(tmp_path:
 
 
 def test_a_crash_tells_where_and_nothing_private(tmp_path: Path, world: World, api: SimulatedApi) -> None:
-    """By a signal that dumps every thread's stack, and by an exception that nobody expects, in the midst of things."""
+    """Once by a signal that dumps every thread's stack, once by an unexpected exception."""
     now = present()
     busy(world, [world.room(name="daily")], now - 10 * SECOND, now + SECOND)
     config = configure(tmp_path, api)
@@ -419,14 +419,14 @@ def test_a_web_configuration_stands_before_everything(tmp_path: Path, api: Simul
 def test_a_real_prometheus_reads_every_character_in_every_label_in_the_format_that_it_prefers(
     tmp_path: Path, world: World, api: SimulatedApi
 ) -> None:
-    """Rooms and roles named by controls, quotes, backslashes, line ends of all kinds and what lies beyond 16 bits."""
+    """Names of rooms and roles hold control characters, quotes, backslashes, all line ends, and characters beyond 16 bits."""
     characters = "".join(map(chr, [*range(1, 0x300), 0x2028, 0x2029, 0xFEFF, 0xFFFD, 0xFFFF, 0x1F600, 0x10FFFF]))
     names = [f"a{characters[start : start + 10]}b" for start in range(0, len(characters), 10)]
     for name in names:
         world.open(world.room(name=name).id, present() - MINUTE).join(f"{name} role", present() - MINUTE)
     config = configure(tmp_path, api)
     with running(tmp_path, f"--config.file={config}") as program, scraping(tmp_path, program.address, "1s") as prometheus:
-        wait_until(lambda: prometheus.ask("count(hms_peers_active == 1)") == len(names), 30, "it does not take them all")
+        wait_until(lambda: prometheus.ask("count(hms_peers_active == 1)") == len(names), 30, "Prometheus does not accept all characters")
         for name in names:
             asked = "".join(f"\\U{ord(character):08x}" for character in name)
             assert prometheus.ask(f'hms_peers_active{{room="{asked}",role="{asked} role"}}') == 1

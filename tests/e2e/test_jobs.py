@@ -1,4 +1,4 @@
-"""Recordings and streams, counted by the real program while it is killed: exact in the end, and no counter ever seen to fall."""
+"""Recordings and streams, counted by the real program while it is killed: exact in the end, and no counter ever falls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LASTS = 15
 """Seconds in which jobs begin and end."""
 
 Counts = dict[tuple[str, str, str], int]
-"""By the name of a kind, a room's id and what is counted; times in milliseconds."""
+"""Values by kind, room id and counter; times in milliseconds."""
 
 
 class JobScraper(Scraper):
@@ -40,7 +40,7 @@ class JobScraper(Scraper):
 
 
 def scripted(world: World, rooms: list[Room], begin: int) -> dict[str, list[Job]]:
-    """Jobs asked for before and after `begin`, short and long ones, all over a little after `LASTS` seconds; by kind."""
+    """Scripts short and long jobs around `begin`, which all end soon after `LASTS` seconds; returns them by kind."""
     chance = random.Random(12)
     made: dict[str, list[Job]] = {}
 
@@ -68,7 +68,7 @@ def scripted(world: World, rooms: list[Room], begin: int) -> dict[str, list[Job]
 
 
 def truth(jobs: Mapping[str, list[Job]], now: int) -> Counts:
-    """What the counters must say."""
+    """The expected counters."""
     found: Counts = {}
     for kind, of_kind in jobs.items():
         of = jobs_truth_of(of_kind, now)
@@ -79,7 +79,7 @@ def truth(jobs: Mapping[str, list[Job]], now: int) -> Counts:
 
 
 def counted(samples: Samples) -> Counts:
-    """What they say."""
+    """The published counters."""
     found: Counts = {}
     for kind in KINDS:
         for what in (*COUNTS, "time"):
@@ -104,7 +104,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str
 def test_killed_at_random_moments_it_counts_every_job_once(
     tmp_path: Path, world: World, api: SimulatedApi, storage: dict[str, str]
 ) -> None:
-    """Some jobs pass while the program is down; in the end a copy of the state says what the state says."""
+    """Some jobs begin and end while the program is down.  In the end a copy of the state equals the state."""
     rooms = [world.room(name=f"hall-{number}") for number in range(3)]
     chance = random.Random(1)
     config = configure(tmp_path, api, collect={"interval": "1s"})
@@ -120,12 +120,12 @@ def test_killed_at_random_moments_it_counts_every_job_once(
             jobs = scripted(world, rooms, begin)
         try:
             while api.clock() < begin + LASTS * SECOND:
-                time.sleep(chance.uniform(0.2, 2.5))  # killed at any moment, of a poll or between two
+                time.sleep(chance.uniform(0.2, 2.5))  # killed at a random moment, within a poll or between two
                 scraper.program.kill()
                 time.sleep(chance.choice((0, 0, 2)))  # sometimes down for a while
                 scraper.program = Program(tmp_path, f"--config.file={config}")
             wanted = truth(jobs, begin + (LASTS + 30) * SECOND)
-            wait_until(lambda: counted(scraper.program.metrics()) == wanted, 60, "the jobs are not what they truly were")
+            wait_until(lambda: counted(scraper.program.metrics()) == wanted, 60, "the counters are not the truth")
             assert scraper.program.stop() == 0
             (tmp_path / "from").write_text(storage.get("url") or storage["path"])
             copied = run(tmp_path, "state", "copy", "@from", str(tmp_path / "copy.db"))
@@ -142,7 +142,7 @@ def test_killed_at_random_moments_it_counts_every_job_once(
 
 
 def test_workspaces_count_their_own_jobs_though_their_rooms_have_the_same_id(tmp_path: Path) -> None:
-    """Also over a kill."""
+    """They still do after a kill."""
     worlds = {name: World(f"key-of-{name}", f"secret-of-{name}-of-more-than-thirty-two-bytes") for name in ("a", "b")}
     with SimulatedApi(list(worlds.values())) as api:
         spaces = [workspace(name, access_key=world.access_key, secret=world.secret) for name, world in worlds.items()]

@@ -1,4 +1,4 @@
-"""The real program, killed, suspended and starved: no second lost, none counted twice, no counter ever seen to fall."""
+"""The real program, killed, suspended and starved of resources: nothing is lost or counted twice, and no counter ever falls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.programs import require
 
 @pytest.mark.slow
 def test_killed_at_random_moments_it_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
-    """Ten times here; `python -m soak --kills 1000` is the long one."""
+    """Ten kills here. `python -m soak --kills 1000` is the long run."""
     result = campaign(tmp_path, kills=10)
     assert result.sessions > 10
     assert result.scrapes > 50
@@ -36,12 +36,12 @@ def test_killed_at_random_moments_it_loses_nothing_and_counts_nothing_twice(tmp_
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to that in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 
 class Running(NamedTuple):
-    """What a test has in hand."""
+    """The parts of a running test."""
 
     world: World
     api: SimulatedApi
@@ -51,7 +51,7 @@ class Running(NamedTuple):
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Running]:
-    """A program that has polled a call, which goes on, with success."""
+    """A program that has successfully polled a running call."""
     world = World("soak-key", "soak-secret-of-thirty-two-bytes-and-more")
     now = real_clock()
     room = world.room(name="room", created_at=now - SECOND).id
@@ -68,7 +68,7 @@ def running(folder: Path) -> Iterator[Running]:
 
 
 def finish(found: Running) -> None:
-    """The call ends; what is published in the end is the truth."""
+    """Ends the call, and waits until the published counters equal the truth."""
     world, _, exporter, scraper = found
     world.sessions[0].close(real_clock() + SECOND // 2)
     until(lambda: real_clock() > (world.sessions[0].closed_at or 0))
@@ -82,7 +82,7 @@ def polls(scraper: Scraper) -> float:
 
 
 @pytest.mark.slow
-def test_a_suspended_process_goes_on_where_time_is_and_makes_up_for_no_poll(tmp_path: Path) -> None:
+def test_a_suspended_process_continues_at_the_present_and_makes_up_for_no_poll(tmp_path: Path) -> None:
     with running(tmp_path) as found:
         _, _, exporter, scraper = found
         before = polls(scraper)
@@ -102,7 +102,7 @@ def test_without_file_descriptors_polls_fail_and_recover_once_there_are_some(tmp
         _, api, exporter, scraper = found
         seen = sums(scraper.latest)
         soft, hard = resource.prlimit(exporter.pid, resource.RLIMIT_NOFILE)
-        # Not one more than are open: neither a connection to the API nor one from a scraper can be made.
+        # No more than are open now: the program can neither connect to the API nor accept a scraper.
         resource.prlimit(exporter.pid, resource.RLIMIT_NOFILE, (3, hard))
         api.faults.add(Fault(kind="reset", times=1, route="/sessions"))
         until(lambda: "poll failed" in exporter.log.read_text())
@@ -144,7 +144,7 @@ ssize_t pwrite(int file, const void *from, size_t much, off_t at) { return pwrit
 def test_while_writing_to_the_state_file_fails_counters_stand_and_then_go_on_with_nothing_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a file system that the machine has made read-only, or that is breaking."""
+    """Like a file system that has become read-only or is failing."""
     library, why = tmp_path / "failing_writes.so", tmp_path / "why"
     compile_it = [require("cc"), "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), "-x", "c", "-"]
     subprocess.run(compile_it, input=FAILING_WRITES, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Thirty-one sessions of 20,000 peers at once, through the whole program: counted to the last peer, within 400 MiB."""
+"""The whole program counts thirty-one simultaneous sessions of 20,000 peers exactly, within 400 MiB."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MOST = 400 * 1024
 
 
 class Halls:
-    """An API that knows these sessions alone: all run until `end`, then all have ended."""
+    """An API with these sessions only: all run until `end`, then all have ended."""
 
     def __init__(self) -> None:
         self.began = real_clock() - 600 * SECOND
         self.left = b""
-        """When the first half of everybody left; nobody has while it is empty."""
+        """The moment when the first half of the peers left. While it is empty, nobody has left."""
         self.ended_at: int | None = None
 
     def session(self, number: int) -> Iterator[bytes]:
@@ -73,7 +73,7 @@ def serving(halls: Halls) -> Iterator[str]:
     """The address of that API."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.0"  # the end of the connection ends the body
+        protocol_version = "HTTP/1.0"  # the body ends with the connection
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
@@ -83,7 +83,7 @@ def serving(halls: Halls) -> Iterator[str]:
                 for piece in halls.answer(parts.path, {name: values[0] for name, values in parse_qs(parts.query).items()}):
                     self.wfile.write(piece)
             except OSError:
-                pass  # the exporter wants a smaller page
+                pass  # the exporter has cut off the answer, and will ask for a smaller page
 
         def log_message(self, *_: object) -> None:
             """Nothing."""
@@ -120,7 +120,7 @@ def test_thirty_one_sessions_of_20000_peers_are_counted_within_400_mib(tmp_path:
             assert program.get("/metrics", **{"Accept-Encoding": "gzip"}).status_code == 200
             halls.left = rfc3339(real_clock(), 3).encode()
             wait_until(lambda: sums_to(program, "hms_peers_left_total", everybody // 2), 150)
-            time.sleep(0.1)  # they end a moment after they left
+            time.sleep(0.1)  # the sessions end a moment after the peers left
             halls.ended_at = real_clock()
             wait_until(lambda: sums_to(program, "hms_sessions_ended_total", SESSIONS), 150)
             assert sums_to(program, "hms_peers_joined_total", everybody)

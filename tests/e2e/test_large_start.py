@@ -1,4 +1,4 @@
-"""A start with a large state file: the exporter answers for its health and obeys SIGTERM while it still restores."""
+"""A start with a large state file: the exporter answers health checks and obeys SIGTERM while it restores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start and stop: within five seconds in the middle of anything; what cannot run says why, with the exit code that was promised."""
+"""Start and stop: it stops within five seconds in the middle of anything, and a failed start says why, with its exit code."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_it_stops_in_time_while_it_catches_up_with_the_past_and_goes_on_where_it
     for number in range(3000):
         session = world.open(room.id, begin + number * 5 * MINUTE)
         session.close(session.created_at + MINUTE)
-    # Rooms of weeks ago would lose their series at a restart, once all of their past is read.
+    # Otherwise rooms of weeks ago would lose their series at a restart, once their past has been read.
     more: dict[str, Any] = {"poll": {"since": "30d"}, "limits": {"room_idle_expiry": "40d"}}
     config = configure(tmp_path, api, api={"max_requests_per_second": 15}, **more)
     seen = 0.0
@@ -79,11 +79,11 @@ def test_a_second_signal_changes_nothing(tmp_path: Path, api: SimulatedApi) -> N
         assert program.stop() == 0
 
 
-# --- what cannot run ---
+# --- failed starts -----
 
 
 def fails(folder: Path, *arguments: str) -> str:
-    """Runs it, which must end with 1 and one line on stderr besides events: that line."""
+    """Runs the program, which must end with exit code 1 and one line on stderr besides events; returns that line."""
     done = run(folder, *arguments)
     assert done.returncode == 1
     assert done.stdout == ""

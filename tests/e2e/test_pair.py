@@ -1,6 +1,6 @@
-"""Two exporters of one configuration with one PostgreSQL: whatever happens to one of them, the other one goes on.
+"""Two exporters with one configuration and one PostgreSQL: whatever happens to one of them, the other goes on.
 
-Nothing is lost, nothing is counted twice, no counter falls over both, and never do both poll.
+Nothing is lost or counted twice, no counter over both ever falls, and the two never poll at the same time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TAKE_OVER = 15.0
 
 
 class Pair:
-    """Two programs, each with a line of its own to the database; what both publish is watched all the time."""
+    """Two programs, each with its own connection to the database.  The pages of both are watched all the time."""
 
     def __init__(self, folder: Path, postgres: Server, database: str, api: SimulatedApi, **sections: Any) -> None:
         self.lines = [Line(postgres.port), Line(postgres.port)]
@@ -52,19 +52,19 @@ class Pair:
         self.watch = Both(self.programs)
 
     def active(self) -> int | None:
-        """Which one is active."""
+        """The active program, if there is one."""
         found = [index for index, one in enumerate(self.programs) if self.watch.is_active(one)]
         return found[0] if len(found) == 1 else None
 
     def wait_active(self, seconds: float = TAKE_OVER, but: int | None = None) -> int:
-        """The one that has become active."""
+        """Waits until a program is active, and returns it."""
         wait_until(lambda: self.active() not in (None, but), seconds, f"nobody takes over: {[one.log[-2000:] for one in self.programs]}")
         found = self.active()
         assert found is not None
         return found
 
     def replace(self, index: int) -> None:
-        """A new process in the place of one that has ended."""
+        """Starts a new process in place of one that has ended."""
         self.programs[index].process.wait(10)
         self.programs[index] = Program(self.folders[index])
 
@@ -76,7 +76,7 @@ class Pair:
 
 
 class Both(Scraper):
-    """Scrapes both without a pause: the highest value of each counter, over both, never falls, and only one shows workspaces."""
+    """Scrapes both without a pause. No counter over both may fall, and only one of them may show workspaces."""
 
     def __init__(self, programs: list[Program]) -> None:
         super().__init__(programs[0])
@@ -132,7 +132,7 @@ def pair(folder: Path, postgres: Server, database: str, api: SimulatedApi, **sec
 
 
 class Calls:
-    """Calls that come and go in three rooms, scripted a few seconds ahead, until the test has seen enough."""
+    """Scripts calls in three rooms, a few seconds ahead, until `end`."""
 
     def __init__(self) -> None:
         self.world = World(program.ACCESS_KEY, program.SECRET)
@@ -151,7 +151,7 @@ class Calls:
                 return
 
     def end(self) -> int:
-        """Nothing more is scripted; when the last call ends."""
+        """Scripts nothing more; returns when the last call ends."""
         self._ended.set()
         self._thread.join()
         return max(call.closed_at or 0 for call in self.world.sessions)
@@ -167,7 +167,7 @@ def busy() -> Iterator[tuple[Calls, SimulatedApi]]:
 
 
 def all_is_counted(made: Pair, calls: Calls) -> None:
-    """When everything has ended and has been looked at once more, the active one says exactly what happened."""
+    """Waits until everything has ended and was read once more. The active one's counters then equal the truth."""
     index = made.wait_active()
     last = calls.end()
     comes_to(made.programs[index], expected(calls.world, last, calls.world.rooms), max(0, (last - present()) / SECOND) + 30)
@@ -188,7 +188,7 @@ def test_a_standby_is_healthy_not_ready_and_shows_no_workspace(tmp_path: Path, p
         assert "workspace=" not in text
         assert other.get("/").status_code == 200
         assert made.programs[active].get("/-/ready").status_code in (200, 503)
-        # A reload of a standby reads everything, and applies it.
+        # A reload of a standby reads the whole configuration, and applies it.
         other.send(signal.SIGHUP)
         wait_until(lambda: "configuration reloaded" in other.log)
 
@@ -196,13 +196,13 @@ def test_a_standby_is_healthy_not_ready_and_shows_no_workspace(tmp_path: Path, p
 def test_a_webhook_that_reaches_a_standby_is_answered_503_and_counts_once_it_has_reached_the_active_one(
     tmp_path: Path, postgres: Server, busy: tuple[Calls, SimulatedApi]
 ) -> None:
-    """As 100ms sends them, through a balancer that knows nothing of who is active: again and again until it hears 200."""
+    """100ms sends again until it gets 200, through a balancer that does not know which one is active."""
     receiver = {"webhooks": {"listen_address": "127.0.0.1:0", "headers": {"x-hms-token": "c4nary-webhook-token"}}}
     room = busy[0].world.rooms[0]
     with pair(tmp_path, postgres, "webhooks", busy[1], **receiver) as made:
         active = made.wait_active()
         made.programs[active].polled()
-        # Both know the secret, so that neither tells a stranger which one it is.
+        # Both check the secret, so that a stranger does not learn which one is active.
         senders = [Sender(one) for one in made.programs]
         assert [sender.send(event("room.end.success"), **{"x-hms-token": "wrong"}).status_code for sender in senders] == [401, 401]
         left = [event("peer.leave.success", room.id, f"event-{number}", reason="peer kicked") for number in range(3)]
@@ -215,7 +215,7 @@ def test_a_webhook_that_reaches_a_standby_is_answered_503_and_counts_once_it_has
         made.wait_active(but=active)
         other = senders[1 - active]
         wait_until(lambda: other.send(left[2]).status_code == 200)
-        # What the one before has counted is known to the one after.
+        # The new active one knows the counts of the previous one.
         for found in left:
             assert other.send(found).status_code == 200
         page = made.programs[1 - active].metrics
@@ -254,7 +254,7 @@ def test_of_several_that_start_at_once_on_an_empty_database_one_becomes_active(
 def test_whatever_happens_to_the_active_one_nothing_is_lost_and_no_counter_falls(
     tmp_path: Path, postgres: Server, busy: tuple[Calls, SimulatedApi]
 ) -> None:
-    """Stopped, killed, paused, its line stalled, its line cut: each in turn, while calls come and go."""
+    """It is stopped, killed and paused, and its connection is stalled and cut, one after the other, while calls come and go."""
     calls, api = busy
     took: dict[str, float] = {}
     with pair(tmp_path, postgres, "failover", api) as made:
@@ -274,7 +274,7 @@ def test_whatever_happens_to_the_active_one_nothing_is_lost_and_no_counter_falls
                 made.lines[active].stalled.set()
             else:
                 made.lines[active].cut()
-            if what != "cut":  # it may win the lock again at once
+            if what != "cut":  # it may take the lock again at once
                 made.wait_active(but=active)
             made.wait_active()
             took[what] = time.monotonic() - began
@@ -352,7 +352,7 @@ def test_without_psycopg_it_ends_with_2_and_names_the_extra(tmp_path: Path) -> N
 def test_a_reload_in_the_midst_of_a_take_over_is_applied_or_refused_whole(
     tmp_path: Path, postgres: Server, busy: tuple[Calls, SimulatedApi]
 ) -> None:
-    """Asked for again and again from before the active one ends until the standby polls."""
+    """Reloads follow one another, from before the active one ends until the standby polls."""
     calls, api = busy
     with pair(tmp_path, postgres, "reload", api) as made:
         active = made.wait_active()
@@ -374,7 +374,7 @@ def test_a_reload_in_the_midst_of_a_take_over_is_applied_or_refused_whole(
         found = set(told.findall(other.log))
         assert ("reloaded", "") in found
         assert found <= {("reloaded", ""), ("not reloaded", "the state is still being read; try again when the exporter is ready")}
-        # However that went, the next one counts once the exporter is ready, and so does everything that has happened.
+        # Whatever those reloads did, the next one is applied once the exporter is ready, and everything has been counted.
         wait_until(lambda: other.get("/-/ready").status_code == 200)
         config["poll"]["interval"] = "3s"
         path.write_text(json.dumps(config))

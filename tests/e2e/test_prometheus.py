@@ -1,7 +1,7 @@
-"""The exporter among real Prometheus and Alertmanager, with the shipped configuration, rules and dashboards.
+"""The exporter with a real Prometheus and Alertmanager, and the shipped configuration, rules and dashboards.
 
-Only addresses and waiting times are other than shipped: intervals are a second, and alerts wait for two.
-A week of collecting is not waited for: last week's numbers are loaded as blocks.
+Only addresses and waiting times differ from the shipped ones: intervals are a second, and alerts wait for two.
+Last week's numbers are loaded as blocks.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _free_address() -> str:
 
 
 def _scripted_world() -> World:
-    """A forgotten session that nears the limit, and a room with a difficult name and much coming and going."""
+    """A forgotten session near the limit, and a room with a difficult name whose peers come and go."""
     now = time.time_ns() // 1000
     world = World("scripted-key", "scripted-secret-of-the-simulator")
     forgotten = world.open(world.room(name="forgotten").id, now - 11 * HOUR - 40 * MINUTE)
@@ -124,7 +124,7 @@ def _exporter_config(folder: Path, base_url: str, company: Company, world: World
 def _impatient_rules(folder: Path) -> str:
     """The shipped rules, evaluated every second, with alerts that wait two seconds instead of minutes.
 
-    A budget's pace is judged from its period's beginning: the test may run on the first of a month.
+    The pace of a budget is judged from the beginning of its period, because the test may run on the first of a month.
     """
     target = folder / "rules"
     target.mkdir()
@@ -142,7 +142,7 @@ def _impatient_rules(folder: Path) -> str:
 
 
 def _load_last_week(promtool: str, folder: Path, exporter: str) -> None:
-    """Numbers of a week ago, around this time of day, as blocks."""
+    """Loads numbers of a week ago, around this time of day, as blocks."""
     now = int(time.time())
     labels = [
         f'job="hms-exporter",instance="{exporter}",workspace="{workspace}",room="{room}"'
@@ -160,11 +160,11 @@ def _load_last_week(promtool: str, folder: Path, exporter: str) -> None:
 
 
 _TROUBLES = ("HmsJobNotStarted", "HmsJobsFailed", "HmsDeliveriesFailing", "HmsJoinsFailing")
-"""Alerts of what goes wrong in these made-up workspaces; whether the first of it is seen in time depends on the machine."""
+"""Alerts about the faults of these made-up workspaces. Whether the first one fires in time depends on the machine."""
 
 
 class Asked(NamedTuple):
-    """A query and where it stands."""
+    """A query and the place where it is written."""
 
     where: str
     expr: str
@@ -179,7 +179,7 @@ def documented_queries() -> list[Asked]:
 
 
 def queries_of_panels(variables: Mapping[str, str], *, within: str = "") -> list[Asked]:
-    """The queries of the panels of every dashboard, or of those that one contains, with the variables filled in."""
+    """The queries of all panels, or of the dashboards whose name contains this, with the variables filled in."""
     return [
         Asked(f"{query.dashboard}, {query.panel}", filled(query.expr, variables), query.instant)
         for query in panel_queries()
@@ -188,7 +188,7 @@ def queries_of_panels(variables: Mapping[str, str], *, within: str = "") -> list
 
 
 def _pattern(value: str) -> str:
-    """A variable's value as Grafana puts it into a regular expression within a string."""
+    """A variable's value as Grafana writes it into a regular expression within a string."""
     return re.sub(r"[\\^$.*+?()\[\]{}|/]", r"\\\\\g<0>", value).replace('"', '\\"')
 
 
@@ -201,11 +201,11 @@ class Picture:
         self._alertmanager = alertmanager
 
     def prometheus(self, path: str, **parameters: str) -> Any:
-        """The data of an answer of Prometheus's API; a refusal fails the test with what it says."""
+        """The data of an answer of Prometheus's API.  A refusal fails the test with its message."""
         return self._get(f"http://{self._prometheus}/api/v1/{path}?{urllib.parse.urlencode(parameters)}")["data"]
 
     def values(self, expr: str, *, instant: bool = True) -> list[float]:
-        """The numbers that a query has at this moment or, if not `instant`, had in the last minutes."""
+        """The values of a query: now if `instant`, else in the last minutes."""
         now = time.time()
         if instant:
             result = self.prometheus("query", query=expr, time=str(now))["result"]
@@ -216,13 +216,13 @@ class Picture:
         return [number for _, text in found if not math.isnan(number := float(text))]
 
     def alerts(self) -> dict[tuple[str, str, str], dict[str, Any]]:
-        """What has reached Alertmanager, by the alert's name, workspace and room."""
+        """The alerts in Alertmanager, by name, workspace and room."""
         found = self._get(f"http://{self._alertmanager}/api/v2/alerts")
         names = ("alertname", "workspace", "room")
         return {(*(alert["labels"].get(name, "") for name in names),): alert for alert in found}
 
     def silent(self, queries: Iterable[Asked]) -> list[Asked]:
-        """Those of the queries that have no answer, asked again for a while: some only have one after two events."""
+        """The queries that have no answer even after a while. Some have one only after two events."""
         left = list(queries)
 
         def all_answered() -> bool:
@@ -233,7 +233,7 @@ class Picture:
         return left
 
     def until(self, what: Callable[[], bool], seconds: float) -> bool:
-        """Whether it comes true within that time."""
+        """Whether the condition becomes true within that time."""
         end = time.monotonic() + seconds
         while not (true := what()) and time.monotonic() < end:
             time.sleep(0.2)
@@ -273,8 +273,8 @@ def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Picture]
 
 @pytest.mark.timeout(180)
 def test_the_shipped_configuration_in_the_real_programs(picture: Picture) -> None:
-    """Every query of every panel, variable and page of the documentation has an answer; troubles become alerts; an end is noticed."""
-    # A forgotten session is one that was watched for an hour; prometheus/tests waits for it, and for budgets that are not used up yet.
+    """Every query of the dashboards and the documentation has an answer, faults become alerts, and ended faults resolve them."""
+    # prometheus/tests covers the alerts that take an hour: a forgotten session, and budgets that are not used up yet.
     arriving = {
         ("HmsSessionNearLimit", "scripted", "forgotten"),
         ("HmsRoomMissing", "scripted", ""),
@@ -285,11 +285,11 @@ def test_the_shipped_configuration_in_the_real_programs(picture: Picture) -> Non
     picture.until(lambda: arriving <= picture.alerts().keys(), 45)
     alerts = picture.alerts()
     assert arriving <= alerts.keys()
-    # A busy machine may well leave out one of the polls, a second apart here.
+    # Polls are a second apart here, and a busy machine may skip one.
     unexpected = {name for name, _, _ in alerts} - {name for name, _, _ in arriving} - {"HmsPollSlow", "HmsCollectorDown", *_TROUBLES}
-    assert not unexpected, "an alert about something that is in order"
+    assert not unexpected, "alerts fire without a fault"
     assert "torn-down" in alerts["HmsRoomMissing", "scripted", ""]["annotations"]["description"]
-    # The consequences of the rejected credentials keep quiet, the cause does not.
+    # The alert on the rejected credentials inhibits the alerts on their consequences.
     collectors = [alert for (name, _, _), alert in alerts.items() if name == "HmsCollectorDown"]
     assert all(alert["labels"]["workspace"] == "locked-out" and alert["status"]["inhibitedBy"] for alert in collectors)
     assert alerts["HmsPollFailing", "locked-out", ""]["status"]["inhibitedBy"]
@@ -306,8 +306,8 @@ def test_the_shipped_configuration_in_the_real_programs(picture: Picture) -> Non
     assert picture.silent(queries_of_panels(_VARIABLES)) == []
     assert picture.silent(queries_of_panels(one_room, within="$room")) == []
     assert picture.silent(documented_queries()) == []
-    # Once from the series of the rooms, as above, and once from the recorded ones alone.
-    # Last week was not recorded here, and minutes are only after five of them: prometheus/tests has these.
+    # Above, the queries read the series of the rooms. Now they read the recorded series alone.
+    # Last week was not recorded here, and minutes need five of them: prometheus/tests covers both.
     recorded = queries_of_panels({**_VARIABLES, "unrecorded": ""}, within="$unrecorded")
     assert picture.silent(query for query in recorded if "offset 1w" not in query.expr and ":increase5m" not in query.expr) == []
     for expr in looked_up():

@@ -1,4 +1,4 @@
-"""What the process takes stays bounded, and what happens to the process itself costs no count."""
+"""Memory, threads and descriptors stay bounded, and a suspended process loses no count."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.e2e.program import Program, busy, comes_to, configure, expected, pres
 
 
 def peak_mebibytes(program: Program) -> float:
-    """The most memory that the process has had."""
+    """The peak memory of the process."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{program.process.pid}/status").read_text())
     assert found is not None
     return int(found[1]) / 1024
 
 
 def taken(program: Program) -> tuple[int, int]:
-    """Its file descriptors and threads."""
+    """The numbers of its file descriptors and threads."""
     process = Path(f"/proc/{program.process.pid}")
     return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
 
@@ -38,10 +38,10 @@ def test_monstrous_answers_cost_a_poll_and_not_the_memory(tmp_path: Path, world:
         world.open(room.id, present() - SECOND * (serial + 1)).join("host", present())
     config = configure(tmp_path, api, api={"timeout": "5s", "max_retries": 0, "page_size": 10})
     with running(tmp_path, f"--config.file={config}") as program:
-        # Not in the middle of a first poll: what fails while the past is read is read again, and the poll has not failed.
+        # Only after the first poll: a failure while the past is read does not fail the poll, as the past is read again.
         program.polled(2)
         api.faults.add(Fault(kind=kind, size=1 << 33, times=3, route="/sessions"))
-        # By a counter: the poll after the third answer is a good one again, perhaps before anybody looks.
+        # A counter, not `hms_up`: the poll after the third answer succeeds again, perhaps before the test looks.
         wait_until(lambda: program.value("hms_exporter_poll_failures_total"), 40)
         assert peak_mebibytes(program) < 300
         api.faults.clear()
@@ -69,7 +69,7 @@ SWARMS: dict[str, tuple[Callable[[], str], int]] = {
     "a session of valid peers": (lambda: peers(f'{{"joined_at":"{rfc3339(present() - 30 * SECOND)}"}}'), 1),
     "a session of numbers": (lambda: peers("0"), 1),
 }
-"""Answers that are within their limit of bytes, and whether a poll makes use of them."""
+"""Answers within the limit of bytes, and whether the poll accepts them."""
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_swarms_of_tiny_records_cost_neither_the_memory_nor_the_time(tmp_path: P
     with running(tmp_path, f"--config.file={configure(tmp_path, api, api={'timeout': '10s', 'max_retries': 0})}") as program:
         wait_until(lambda: program.value("hms_up") == 1)
         api.faults.add(Fault(kind="body", body=make(), route="/sessions"))
-        # Not by the wall clock: other tests share the machine.
+        # CPU time, not wall-clock time: other tests share the machine.
         spent = program.value("process_cpu_seconds_total") or 0
         polls = program.value("hms_exporter_polls_total") or 0
         while (program.value("hms_exporter_polls_total") or 0) < polls + 3:
@@ -124,7 +124,7 @@ def test_failed_polls_leave_no_threads_and_no_descriptors_behind(tmp_path: Path,
             api.faults.add(Fault(kind=kind, times=1))
         program.polled(len(kinds) + 2, seconds=30)
         assert taken(program)[0] <= before[0] + 2
-        wait_until(lambda: taken(program)[1] <= before[1])  # the thread of a scrape ends with it, a moment after its answer
+        wait_until(lambda: taken(program)[1] <= before[1])  # the thread of a scrape ends a moment after its answer
 
 
 @pytest.mark.slow
@@ -142,12 +142,12 @@ def test_a_process_that_was_suspended_goes_on_and_loses_nothing(tmp_path: Path, 
         comes_to(program, expected(world, now + 6 * SECOND, [room]))
         polls = program.value("hms_exporter_polls_total")
         assert polls is not None
-        assert polls < 12, "missed beats are not made up for"
+        assert polls < 12, "missed polls are not made up for"
 
 
 @pytest.mark.slow
 def test_polls_keep_a_steady_beat(tmp_path: Path, world: World, api: SimulatedApi) -> None:
-    """An answer that takes a while does not put the next poll off."""
+    """A slow answer does not delay the next poll."""
     api.faults.add(Fault(kind="stall", seconds=0.3, route="/sessions", match="active=true"))
     with running(tmp_path, f"--config.file={configure(tmp_path, api)}") as program:
         program.polled(2)
@@ -163,7 +163,7 @@ def test_polls_keep_a_steady_beat(tmp_path: Path, world: World, api: SimulatedAp
 def test_a_fault_is_logged_when_it_begins_when_it_changes_and_when_it_ends(tmp_path: Path, world: World, api: SimulatedApi) -> None:
     with running(tmp_path, f"--config.file={configure(tmp_path, api, api={'max_retries': 0})}") as program:
         wait_until(lambda: program.value("hms_up") == 1)
-        # The first change is told at once, later ones once a minute at most.
+        # The first change is logged at once, later ones once a minute at most.
         for status in (500, 503):
             api.faults.replace(Fault(kind="status", status=status))
             program.polled(3)

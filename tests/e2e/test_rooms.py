@@ -1,4 +1,4 @@
-"""Which rooms have series, and what they are called: discovered, matched, grouped, overflowing, idle, nameless."""
+"""The series of rooms and their names: discovered, matched, grouped, overflowing, idle and nameless rooms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.e2e.program import Program, configure, present, running, some, total,
 
 
 def call(world: World, room: Room, peers: int = 1) -> Session:
-    """A call that runs since a minute ago."""
+    """A running call that began a minute ago."""
     session = world.open(room.id, present() - MINUTE)
     for _ in range(peers):
         session.join("host", present() - MINUTE)
@@ -67,13 +67,13 @@ def test_an_idle_room_leaves_and_comes_back_with_its_totals(tmp_path: Path, worl
     room = world.room(name="daily")
     session = call(world, room)
     with running(tmp_path, f"--config.file={configure(tmp_path, api, limits={'room_idle_expiry': '3s'})}") as program:
-        # What had ended before the first poll would not count.
+        # Calls that end before the first poll do not count.
         wait_until(lambda: program.value("hms_up") == 1)
         session.close(present())
         seconds = 0.0
 
         def ended() -> bool:
-            # From one page: a moment later the room may have left.
+            # Read from one page: a moment later the room may have left.
             nonlocal seconds
             samples = program.metrics()
             seconds = total(samples, "hms_session_seconds_total")

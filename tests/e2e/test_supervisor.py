@@ -1,4 +1,4 @@
-"""What a supervisor such as systemd hears from the program."""
+"""The program's messages to a supervisor such as systemd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""100ms over TLS, as it really is: its certificate is verified, always, by the authorities that the environment names."""
+"""100ms over TLS: its certificate is always verified, by the authorities that the environment names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.e2e.program import configure, environment, running, wait_until, works
 
 @contextmanager
 def over_tls(api: SimulatedApi, certificate: Path) -> Iterator[str]:
-    """The simulated 100ms behind that certificate; its base URL."""
+    """The simulated 100ms with that certificate.  Yields its base URL."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, certificate.with_suffix(".key"))
     assert api._server is not None

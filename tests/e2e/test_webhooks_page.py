@@ -1,4 +1,4 @@
-"""docs/webhooks.md as somebody follows it: its configuration, its proxy with a real nginx, its curl."""
+"""Follows docs/webhooks.md: its configuration, its proxy with a real nginx, its curl."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def webhooks_address(program: Program) -> str:
 
 @contextlib.contextmanager
 def nginx(folder: Path, target: str) -> Iterator[str]:
-    """A real nginx with the page's block before the exporter; its address."""
+    """A real nginx in front of the exporter, with the page's block.  Yields its address."""
     executable = require("nginx")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -89,7 +89,7 @@ def test_a_signed_webhook_passes_the_pages_proxy_and_what_is_too_large_or_elsewh
         return requests.post(f"http://{proxy}{path}", data=body, headers=headers, timeout=10).status_code
 
     def announce(path: str, size: int) -> int:
-        """The answer to a body of this size before it is sent: one that is sent may meet a connection that is closed already."""
+        """The answer to a body of this size before it is sent. While a body is sent, the connection might already be closed."""
         connection = http.client.HTTPConnection(proxy, timeout=10)
         connection.putrequest("POST", path)
         connection.putheader("Content-Length", str(size))
@@ -100,7 +100,7 @@ def test_a_signed_webhook_passes_the_pages_proxy_and_what_is_too_large_or_elsewh
     with exporter(tmp_path, api, signature_secret="${HMS_SIGNATURE}") as program, nginx(tmp_path, webhooks_address(program)) as proxy:
         body = json.dumps({"id": "e1", "type": "room.end.success", "data": {"room_name": "Zoë"}}, ensure_ascii=False).encode()
         assert send("/webhooks/default", body) == 200
-        # The largest that the exporter takes passes the proxy; what is larger is stopped by it.
+        # The largest body that the exporter accepts passes the proxy, and the proxy stops a larger one.
         large = b'{"id": "e2", "type": "room.end.success", "data": {"x": "' + b"x" * (64 * 1024 - 60) + b'"}}'
         assert len(large) <= 64 * 1024
         assert send("/webhooks/default", large) == 200

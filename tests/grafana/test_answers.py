@@ -1,4 +1,4 @@
-"""What the dashboards answer to a real Prometheus that scrapes once a minute: two exporters of one truth, an idle workspace, alerts."""
+"""The dashboards' numbers from a real Prometheus that scrapes once a minute: a pair of exporters, an idle workspace, alerts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 _EXPORTERS = [f'job="hms-exporter",instance="10.0.0.{number}:10100",pod="exporter-{number}"' for number in (1, 2)]
 _HUNG = 'job="hms-exporter",instance="10.0.0.3:10100",pod="exporter-3"'
 _CLASS = 'workspace="school",room_id="61652b404e556e35f2179759",room="class"'
-# Grafana's window for rates is four of the queries' shortest step, here a minute.
+# Grafana's window for rates is four times the shortest step of the queries, here a minute.
 _VARIABLES = {
     **dict.fromkeys(("job", "instance", "workspace", "room", "unrecorded"), EVERYTHING),
     "__rate_interval": "4m",
@@ -43,7 +43,7 @@ def _rising(by: int) -> Callable[[int], float]:
 
 
 def _samples(now: int, *, alerts: bool) -> Iterator[tuple[str, str, Value]]:
-    """Metric, labels, and the value through the last hour or at each of its minutes."""
+    """Metric, labels, and the value during the last hour or at each of its minutes."""
     for exporter in _EXPORTERS:
         yield "hms_exporter_build_info", f'{exporter},version="1"', 1
         yield "process_resident_memory_bytes", exporter, 5e7
@@ -61,7 +61,7 @@ def _samples(now: int, *, alerts: bool) -> Iterator[tuple[str, str, Value]]:
             yield "hms_peers_joined_total", labels, lambda minute: minute
             yield "hms_usage_peer_seconds", f'{labels},period="month"', peers * 7200
             yield "hms_usage_peer_seconds", f'{labels},period="day"', peers * 600
-    # A third one hangs since yesterday, when more had been used than today.
+    # A third exporter hangs since yesterday, when more had been used than today.
     yield "hms_exporter_last_success_timestamp_seconds", f'{_HUNG},workspace="school"', now - 90000
     yield "hms_usage_peer_seconds", f'{_HUNG},{_CLASS},role="host",period="day"', 90000
     yield "process_resident_memory_bytes", 'job="node",instance="node:9100"', 9e9
@@ -74,13 +74,13 @@ def _samples(now: int, *, alerts: bool) -> Iterator[tuple[str, str, Value]]:
 
 
 class Grafana:
-    """Asks a Prometheus what the panels ask it."""
+    """Sends the panels' queries to a Prometheus."""
 
     def __init__(self, address: str, now: int) -> None:
         self._address, self._now = address, now
 
     def rows(self, board: str, title: str, name: str | int = 0, **variables: str) -> list[Row]:
-        """The answer to a panel's query, its labels with the last value as `value`."""
+        """The answer to a panel's query: the labels, with the last value as `value`."""
         (panel,) = [panel for panel in panels(dashboards()[f"hms-{board}.json"]) if panel["title"] == title]
         targets = panel["targets"]
         target = targets[name] if isinstance(name, int) else next(one for one in targets if one["legendFormat"] == name)
@@ -95,7 +95,7 @@ class Grafana:
         return [{**one["metric"], "value": (one["value"] if "value" in one else one["values"][-1])[1]} for one in result]
 
     def number(self, board: str, title: str, name: str | int = 0, **variables: str) -> float:
-        """The one number of a panel."""
+        """The single number of a panel."""
         (row,) = self.rows(board, title, name, **variables)
         return float(row["value"])
 
@@ -123,10 +123,10 @@ def asked(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Graf
         yield Grafana(address, now), alerts
 
 
-def test_the_dashboards_answers(asked: tuple[Grafana, bool]) -> None:
+def test_the_dashboards_numbers(asked: tuple[Grafana, bool]) -> None:
     grafana, alerts = asked
 
-    # Alerts of any workspace and of none, ours alone; a line of its own when nothing fires.
+    # The exporter's alerts with and without a workspace, and a line of its own when nothing fires.
     firing = {row["alertname"]: row for row in grafana.rows("overview", "Alerts that are firing")}
     if alerts:
         assert firing.keys() == {"HmsExporterDown", "HmsSessionNearLimit"}
@@ -136,10 +136,10 @@ def test_the_dashboards_answers(asked: tuple[Grafana, bool]) -> None:
     else:
         assert firing.keys() == {"No alert is firing"}
 
-    # Other programs of that Prometheus are not ours.
+    # Alerts of other programs are left out.
     assert {row["instance"] for row in grafana.rows("exporter", "Memory")} == {"10.0.0.1:10100", "10.0.0.2:10100"}
 
-    # Two exporters of one truth, each with a pod of its own.
+    # Two exporters with the same data, each with its own pod.
     assert grafana.number("overview", "Peers", "now") == 7
     assert grafana.number("overview", "Most peers at once") == 7
     assert grafana.number("usage", "This month so far") == 7 * 120
@@ -148,13 +148,13 @@ def test_the_dashboards_answers(asked: tuple[Grafana, bool]) -> None:
     assert grafana.number("room", "Running for") == 30600
     assert len(grafana.rows("overview", "Rooms in use", 2)) == 1
 
-    # A workspace that is there and idle has none, it is not unknown.
+    # An idle workspace shows 0, not missing data.
     assert grafana.number("overview", "Sessions", "now", workspace="idle") == 0
     assert grafana.number("usage", "This month so far", workspace="idle") == 0
     assert {row["workspace"]: row["value"] for row in grafana.rows("overview", "Peers by workspace")} == {"school": "7", "idle": "0"}
     assert grafana.rows("overview", "Sessions", "now", workspace="no-such") == []
 
-    # A scrape every minute: rates have curves, and what is counted in steps is counted in whole ones.
+    # With a scrape every minute rates have curves, and counts per step are whole numbers.
     assert grafana.number("overview", "Joins and leaves per minute", "joins") == pytest.approx(2, rel=0.01)
     grafana.rows("room", "Sessions started and ended", "started")
     assert sorted(set(grafana.curves[0])) == [0, 1]

@@ -1,4 +1,4 @@
-"""The dashboards: the committed files are what the code makes, what Grafana reads, and what its linter asks for."""
+"""The dashboards: the committed files equal those of the code, and satisfy Grafana's schema and its linter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EACH_PANEL = pytest.mark.parametrize(
     ids=lambda value: value["title"].removeprefix("100ms / ").replace(" ", "-"),
 )
 
-# A selector's metric and labels, and what stands around it.
+# A selector's metric and labels, and the text around it.
 _SELECTOR = re.compile(r"(?P<metric>[a-zA-Z_:][\w:]*)\{(?P<labels>[^}]*)\}(?P<range>\[[^\]]+\])?")
 
 
@@ -46,11 +46,11 @@ def test_the_files_are_what_the_code_makes() -> None:
 
 @EACH
 def test_the_file_is_a_dashboard_of_the_classic_schema(board: Json) -> None:
-    """Read into Grafana's own types and written again it is the same: every key is known to them, and of its type."""
+    """It is the same after it is read into Grafana's own types and written again, so every key is known and of the right type."""
     register_default_plugins()
     again = json.loads(json.dumps(models.Dashboard.from_json(board), cls=JSONEncoder))
     for link in again["links"]:
-        link["placement"] = ""  # the types know but one place, beside which there is the usual one
+        link["placement"] = ""  # the types know only one place, which is used beside the usual one
     assert again == board
     assert "spec" not in board
     assert board["schemaVersion"] >= 39
@@ -79,7 +79,7 @@ def test_dashboards_lead_to_each_other_and_keep_variables_and_time(board: Json) 
 
 
 @EACH
-def test_what_all_dashboards_are_asked_by(board: Json) -> None:
+def test_all_dashboards_have_the_same_variables(board: Json) -> None:
     """Linter: template-datasource-rule, template-job-rule, template-instance-rule, template-on-time-change-reload-rule."""
     variables = _variables(board)
     assert list(variables)[:5] == ["datasource", "job", "instance", "workspace", "room"]
@@ -93,7 +93,7 @@ def test_what_all_dashboards_are_asked_by(board: Json) -> None:
         assert variable["label"] == name.title()
         assert variable["refresh"] == 2
         if name == "room" and board["uid"] == "hms-room":
-            continue  # one at a time, see below
+            continue  # one room at a time, see below
         assert variable["multi"] is True
         assert variable["includeAll"] is True
         assert variable["allValue"] == ".+"
@@ -103,7 +103,7 @@ def test_what_all_dashboards_are_asked_by(board: Json) -> None:
 
 @EACH
 def test_every_variable_is_used_and_every_one_used_exists(board: Json) -> None:
-    """A hidden room is there for the links to other dashboards, which carry its value along."""
+    """The hidden room is an exception: links to other dashboards carry its value along."""
     asked = set(re.findall(r"\$\{?(\w+)", json.dumps([board["panels"], board["templating"], board["annotations"]])))
     built_in = {name for name in asked if name.startswith("__")}
     hidden = {name for name, variable in _variables(board).items() if variable.get("hide") == 2}
@@ -151,7 +151,7 @@ def test_a_query_can_be_narrowed_down_by_what_the_dashboard_asks(board: Json, pa
     assert selectors
     for selector in selectors:
         metric = selector["metric"]
-        # Alerts and recorded series may have no instance, alerts no job either.
+        # Alerts and recorded series may have no instance, and alerts may have no job.
         optional = {"ALERTS": ("job", "instance", "workspace"), "ALERTS_FOR_STATE": ("job", "instance", "workspace")}.get(
             metric, ("instance",) if ":" in metric else ()
         )
@@ -168,7 +168,7 @@ def test_a_query_can_be_narrowed_down_by_what_the_dashboard_asks(board: Json, pa
 
 @EACH_PANEL
 def test_counters_are_compared_over_time(board: Json, panel: Json) -> None:
-    """Linter: target-rate-interval-rule, target-counter-agg-rule; what is counted in steps is the difference of two moments."""
+    """Linter: target-rate-interval-rule, target-counter-agg-rule.  A count per step is the difference of two moments."""
     for target in panel["targets"]:
         for call, window in re.findall(r"\b(rate|irate)\([^()]*\[([^\]]+)\]", target["expr"]):
             assert window == "$__rate_interval", (call, target["expr"])
@@ -183,7 +183,7 @@ def test_counters_are_compared_over_time(board: Json, panel: Json) -> None:
 @EACH_PANEL
 def test_a_panel_asks_only_for_metrics_that_exist(board: Json, panel: Json) -> None:
     assert {selector["metric"] for selector in _selectors(panel)} <= _KNOWN | _RECORDED.keys()
-    # A metric named without labels would not be seen above; the presence of one threshold says that the rules are there.
+    # The pattern above misses a metric without labels. One threshold is used so, to tell whether the rules are loaded.
     for target in panel["targets"]:
         text = target["expr"].replace("absent(hms:threshold:stale_seconds)", "")
         assert len(re.findall(r"\b(?:\w+:)?hms_\w+", text)) == len([1 for found in _SELECTOR.finditer(text) if "hms_" in found["metric"]])
@@ -191,7 +191,7 @@ def test_a_panel_asks_only_for_metrics_that_exist(board: Json, panel: Json) -> N
 
 @EACH_PANEL
 def test_numbers_of_this_moment_are_asked_at_this_moment(board: Json, panel: Json) -> None:
-    """Reduced from a range, the last number would stay when the data have gone."""
+    """The last number of a range would stay after the data have gone."""
     expected = panel["type"] in {"stat", "gauge", "bargauge", "table"}
     assert {target["instant"] for target in panel["targets"]} == {expected}
 
@@ -216,8 +216,8 @@ _NEED_NOT_BE = {
 
 
 @EACH_PANEL
-def test_what_need_not_be_configured_is_not_called_missing_data(board: Json, panel: Json) -> None:
-    """Without `budgets`, `prices`, webhooks and the collectors that are off at first their panels say so, and nothing else does."""
+def test_optional_features_are_not_called_missing_data(board: Json, panel: Json) -> None:
+    """Only panels of `budgets`, `prices`, webhooks and optional collectors say that something is not configured."""
     asked = {selector["metric"] for selector in _selectors(panel)}
     expected = "none" if panel["type"] == "table" else None
     if "hms_usage_cost" in asked:
@@ -231,7 +231,7 @@ def test_what_need_not_be_configured_is_not_called_missing_data(board: Json, pan
 
 @EACH_PANEL
 def test_the_calendar_is_asked_from_the_exporter(board: Json, panel: Json) -> None:
-    """An increase since a time of the calendar lacks what was before the first scrape, and what was while Prometheus was down."""
+    """An increase since midnight or the first of a month would miss the time before the first scrape and while Prometheus was down."""
     assert "timeFrom" not in panel
     for target in panel["targets"]:
         for selector in _SELECTOR.finditer(target["expr"]):

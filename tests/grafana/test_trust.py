@@ -1,4 +1,4 @@
-"""What an engineer on call relies on, seen in the dashboards' files: how numbers, curves and tables are drawn, and what is folded away."""
+"""Details of the dashboards on which an engineer on call relies: how numbers, curves and tables are drawn, and which rows are folded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EACH_PANEL = pytest.mark.parametrize(
     ids=lambda value: value["title"].removeprefix("100ms / ").replace(" ", "-"),
 )
 
-# A mixin's fields are hidden: who imports it says which of them to write.
+# The fields of a mixin are hidden, so the test names those to write.
 _VISIBLE = "local m = import 'mixin.libsonnet'; {[name]: m[name] for name in std.objectFieldsAll(m)}"
 
 _LOSES_DIGITS = {"short", "dtdurations"}
@@ -58,11 +58,11 @@ def test_what_every_program_publishes_is_asked_of_exporters_alone(board: Json, p
 
 
 @EACH_PANEL
-def test_nothing_is_added_up_before_the_copies_of_further_exporters_are_left_out(board: Json, panel: Json) -> None:
+def test_copies_of_further_exporters_are_left_out_before_any_sum(board: Json, panel: Json) -> None:
     for target in panel["targets"]:
         for found in re.finditer(r"\bsum(?: by \([^)]*\))? ?\(", target["expr"]):
             inside = target["expr"][found.end() :].lstrip("(").removeprefix("clamp_min(")
-            # What a sum is taken of is one of many exporters already, or is itself such a sum.
+            # Every sum is over series in which the copies are already left out, or over such a sum.
             assert inside.startswith(("max without (instance, pod, node) (", "sum by (job, workspace")), found[0] + inside[:60]
 
 
@@ -84,7 +84,7 @@ def test_numbers_and_durations_keep_their_digits(board: Json, panel: Json) -> No
     assert not units & _LOSES_DIGITS or panel["title"] in _MIXED
 
 
-def test_one_truth_about_money_is_open_and_the_what_if_is_last_and_folded() -> None:
+def test_the_actual_cost_is_open_and_the_calculator_is_last_and_folded() -> None:
     rows = [box for box in DASHBOARDS["hms-usage.json"]["panels"] if box["type"] == "row"]
     assert rows[-1]["title"].startswith("What if")
     assert rows[-1]["collapsed"]
@@ -95,7 +95,7 @@ def test_one_truth_about_money_is_open_and_the_what_if_is_last_and_folded() -> N
 
 @EACH
 def test_no_query_reads_all_rooms_at_many_moments_where_they_are_recorded(board: Json) -> None:
-    """With thousands of rooms such a subquery fails after a week; one moment of all of them is a small thing."""
+    """With thousands of rooms such a subquery fails after a week. A query of all rooms at one moment is cheap."""
     for panel in panels(board):
         for target in panel["targets"]:
             for inner in re.findall(r"max_over_time\((.*?)\[\$__range:", target["expr"]):
@@ -126,7 +126,7 @@ def test_a_long_range_is_refreshed_less_often(board: Json) -> None:
 
 @EACH_PANEL
 def test_a_table_has_room_for_names(board: Json, panel: Json) -> None:
-    """Grafana gives each column an equal share: a room's name needs 220 pixels in a window of 1366."""
+    """Grafana gives each column the same share, and a room's name needs 220 pixels in a window of 1366."""
     if panel["type"] == "table":
         (order,) = [step["options"]["indexByName"] for step in panel["transformations"] if step["id"] == "organize"]
         assert panel["gridPos"]["w"] / 24 * 1334 / len(order) >= 220
@@ -135,7 +135,7 @@ def test_a_table_has_room_for_names(board: Json, panel: Json) -> None:
 
 
 @EACH_PANEL
-def test_a_chart_is_calm(board: Json, panel: Json) -> None:
+def test_a_chart_is_plain(board: Json, panel: Json) -> None:
     assert panel["type"] != "bargauge", "a single bar would fill it"
     if panel["type"] in {"timeseries", "state-timeline"}:
         assert panel["options"]["legend"]["displayMode"] == "list"
@@ -163,7 +163,7 @@ def test_annotations_tell_of_alerts_restarts_and_reloads(board: Json) -> None:
         assert annotation["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
 
 
-def test_what_is_not_configured_is_folded_away() -> None:
+def test_rows_of_optional_features_are_folded() -> None:
     board = DASHBOARDS["hms-usage.json"]
     say_so = [
         panel["title"]
@@ -180,7 +180,7 @@ def test_what_is_not_configured_is_folded_away() -> None:
 
 @EACH_PANEL
 def test_rates_bear_a_scrape_every_minute(board: Json, panel: Json) -> None:
-    """Grafana's window is four times the query's shortest step, however often the data source is said to scrape."""
+    """Grafana's window is four times the query's shortest step, whatever interval the data source has."""
     for target in panel["targets"]:
         if "$__rate_interval" in target["expr"]:
             assert target["interval"] in {"1m", "15m"}
@@ -196,7 +196,7 @@ def test_every_panel_says_which_grafana_it_was_made_for() -> None:
     assert {panel["pluginVersion"] for board in DASHBOARDS.values() for panel in panels(board)} == {image.partition(":")[2]}
 
 
-def test_curves_and_tables_lead_on() -> None:
+def test_curves_and_tables_have_links() -> None:
     linked = {panel["title"] for board in DASHBOARDS.values() for panel in panels(board) if '"id": "links"' in json.dumps(panel)}
     assert {"Peers by workspace", "Data is this old", "Alerts that are firing", "Rooms in use", "Rooms of this month"} <= linked
 

@@ -1,4 +1,4 @@
-"""Run by itself: reads large sessions from the address given, and prints records, parts and its largest memory (KiB)."""
+"""A program of its own: reads large sessions from the given address, and prints records, parts and its peak memory (KiB)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ for page in client.pages("/sessions", {"active": "true"}, Patience.from_now()):
         assert session is not None
         records, peers = records + 1, peers + len(session.stays)
         if parts == 1 and records == 1:
-            client.record("/sessions", "one", Patience.from_now())  # another request, while the page still arrives
+            client.record("/sessions", "one", Patience.from_now())  # another request while the page still arrives
 status = Path("/proc/self/status").read_text().splitlines()
 print(records, parts, peers, next(line.split()[1] for line in status if line.startswith("VmHWM")))
 api.stop()

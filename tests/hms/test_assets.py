@@ -1,4 +1,4 @@
-"""Records of `/recording-assets`: what is counted is read, what makes no sense costs itself, and the path stays where it is."""
+"""Records of `/recording-assets`: counted fields are read, invalid records are rejected alone, and the path is never read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOW = at(3600)
 
 
 def record(**fields: object) -> bytes:
-    """A finished recording of ten minutes with these fields in place of its own."""
+    """A finished recording of ten minutes, with these fields replaced."""
     whole = {
         "id": "a1",
         "job_id": "j1",
@@ -45,7 +45,7 @@ def test_an_asset_has_a_length_and_a_size() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, 0])
-def test_one_that_has_neither_is_a_record_all_the_same(nothing: object) -> None:
+def test_an_asset_without_length_and_size_is_still_a_record(nothing: object) -> None:
     found = read(status="failed", size=nothing, duration=nothing)
     assert (found.status, found.length, found.size) == ("failed", 0, 0)
 
@@ -77,12 +77,12 @@ def test_other_types_and_statuses_share_a_name(name: str | None) -> None:
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_rejected_and_says_why(fields: dict[str, object], reason: str) -> None:
+def test_an_invalid_record_is_rejected_with_the_reason(fields: dict[str, object], reason: str) -> None:
     assert decode_asset(record(**fields), NOW) == Rejection("recording_asset", ("a1",), "a1", reason)
 
 
 @pytest.mark.parametrize("raw", [b"0", b"[]", b"{}", b'{"id": 7}', b'{"id": "\xff"}'], ids=repr)
-def test_what_is_no_record_at_all_is_rejected_too(raw: bytes) -> None:
+def test_values_that_are_no_records_are_rejected_too(raw: bytes) -> None:
     found = decode_asset(raw, NOW)
     assert isinstance(found, Rejection)
     assert (found.subject, found.reason) == ("unknown", "not a record of a recording asset")
@@ -94,5 +94,5 @@ def test_the_path_to_the_file_is_not_read() -> None:
     raw = asset.encoded(NOW)
     assert MARK in raw.decode()
     found = decode_asset(raw, NOW)
-    assert (found.type, found.length, found.size) == ("chat", 3 * SECOND, 9)  # type: ignore[union-attr]  # a rejection fails the test too
+    assert (found.type, found.length, found.size) == ("chat", 3 * SECOND, 9)  # type: ignore[union-attr]  # a rejection also fails the test
     assert MARK not in msgspec.json.encode(found).decode()

@@ -1,4 +1,4 @@
-"""The 100ms client against the simulated API on real sockets: what each fault comes to, how long it takes, what is asked again."""
+"""The 100ms client against the simulated API on real sockets: the outcome of each fault, its time limit, and the retries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FOREVER = Patience(float("inf"))
 
 
 class Told:
-    """An observer that remembers what it was told."""
+    """An observer that remembers its calls."""
 
     def __init__(self) -> None:
         self.codes: list[tuple[str, str]] = []
@@ -74,7 +74,7 @@ Make = Callable[..., tuple[Api, Told]]
 
 @pytest.fixture
 def make(sim: SimulatedApi) -> Iterator[Make]:
-    """An `Api` of these settings, stopped at the end."""
+    """A factory of `Api` objects with these settings, which are stopped after the test."""
     made = []
 
     def build(credentials: KeyPair | ManagementToken | None = None, **settings: Any) -> tuple[Api, Told]:
@@ -90,7 +90,7 @@ def make(sim: SimulatedApi) -> Iterator[Make]:
 
 
 def sessions(api: Api, patience: Patience = FOREVER) -> int:
-    """How many running sessions are listed, all pages together."""
+    """The number of running sessions listed on all pages."""
     client = api.client()
     try:
         return sum(len(page.data or ()) for page in client.pages("/sessions", {"active": "true"}, patience))
@@ -100,7 +100,7 @@ def sessions(api: Api, patience: Patience = FOREVER) -> int:
 
 @contextlib.contextmanager
 def scripted(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
-    """A server that sends these bytes, one after the other, a connection each, whatever is asked: its address and what was."""
+    """A server that sends these answers whatever is asked, one per connection.  Yields its address and the requests."""
     asked: list[bytes] = []
 
     def serve() -> None:
@@ -164,7 +164,7 @@ def test_each_fault_ends_in_time_under_its_label_and_the_next_good_answer_is_rea
 
 
 @pytest.mark.parametrize(("fault", "code"), [(fault, code) for _, fault, code in FAULTS], ids=[name for name, _, _ in FAULTS])
-def test_a_fault_in_a_later_page_raises_too_for_half_a_list_is_no_list(sim: SimulatedApi, make: Make, fault: Fault, code: str) -> None:
+def test_a_fault_in_a_later_page_raises_too_as_half_a_list_is_no_list(sim: SimulatedApi, make: Make, fault: Fault, code: str) -> None:
     api, told = make(timeout=0.4, page_size=10)
     sim.faults.add(Fault(**{**_fields(fault), "match": "start="}))
     with pytest.raises(ApiError):
@@ -185,7 +185,7 @@ def test_an_unknown_record_is_told_apart_from_a_failure(make: Make) -> None:
 
 
 @pytest.mark.parametrize("body", ["[]", "null", '"text"', "17", "<html></html>", "", "{}", '{"id": null}', '{"id": "y"}', '{"id": 7}'])
-def test_a_record_that_is_none_or_another_is_a_failed_request(sim: SimulatedApi, make: Make, body: str) -> None:
+def test_an_invalid_record_or_that_of_another_id_is_a_failed_request(sim: SimulatedApi, make: Make, body: str) -> None:
     api, told = make()
     sim.faults.add(Fault(kind="body", body=body))
     with pytest.raises(ApiError):
@@ -263,7 +263,7 @@ def test_a_tls_handshake_that_never_ends_is_cut_off(make: Make) -> None:
 
 @pytest.fixture
 def black_hole() -> Iterator[int]:
-    """The port of a server whose queue is full: connecting to it never ends."""
+    """The port of a server whose queue is full: a connection to it never completes."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         while True:
@@ -281,7 +281,7 @@ Resolve = Callable[..., None]
 
 @pytest.fixture
 def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
-    """Gives every host these ports of this machine as its addresses."""
+    """Resolves every host to these ports of this machine."""
 
     def use(*ports: int) -> None:
         found = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port)) for port in ports]
@@ -293,7 +293,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("addresses", [1, 4, 8])
-def test_a_connection_that_never_comes_about_is_given_up_in_time_however_many_addresses_the_host_has(
+def test_a_connection_that_never_completes_is_given_up_in_time_however_many_addresses_the_host_has(
     make: Make, black_hole: int, resolve: Resolve, addresses: int, scheme: str
 ) -> None:
     resolve(*[black_hole] * addresses)
@@ -453,7 +453,7 @@ def test_no_retry_begins_once_patience_has_run_out(sim: SimulatedApi, make: Make
 )
 def test_it_waits_as_long_as_100ms_asks_and_no_longer(sim: SimulatedApi, make: Make, fault: Fault, least: float, most: float) -> None:
     api, told = make(max_retries=1)
-    sessions(api)  # the API's clock is known, for the date
+    sessions(api)  # now the API's clock is known, which the date needs
     sim.faults.add(fault)
     began = time.monotonic()
     assert sessions(api, Patience(began + 10)) == 25
@@ -472,7 +472,7 @@ def test_a_day_is_too_long_to_wait(sim: SimulatedApi, make: Make, asked: str) ->
     assert told.waited == 0
 
 
-def test_the_time_waited_at_100mss_wish_is_told(sim: SimulatedApi, make: Make) -> None:
+def test_the_time_of_waiting_for_100ms_is_told(sim: SimulatedApi, make: Make) -> None:
     api, told = make(max_retries=1)
     sim.faults.add(Fault(kind="status", status=429, retry_after="1", times=1))
     sessions(api)
@@ -505,7 +505,7 @@ def test_a_stop_ends_every_wait_at_once(sim: SimulatedApi, make: Make, fault: Fa
     thread = threading.Thread(target=ask)
     thread.start()
     _until(lambda: bool(sim.faults.standing()[0].struck))
-    time.sleep(0.05)  # into the wait that follows the strike
+    time.sleep(0.05)  # until it waits after the fault
     began = time.monotonic()
     api.stop()
     thread.join(5)
@@ -660,7 +660,7 @@ def test_an_item_on_two_pages_is_no_end_of_the_list(sim: SimulatedApi, make: Mak
 # --- routes that a workspace may lack ---
 
 
-def test_a_403_of_an_optional_route_doubts_no_token(sim: SimulatedApi, make: Make) -> None:
+def test_a_403_of_an_optional_route_renews_no_token(sim: SimulatedApi, make: Make) -> None:
     api, told = make(max_retries=3)
     token = api.tokens.current(api.token_time())
     sim.faults.add(Fault(kind="status", status=403))
@@ -738,7 +738,7 @@ def test_a_netrc_of_the_machine_does_not_replace_the_token(
 
 
 def test_proxies_of_the_environment_are_used(sim: SimulatedApi, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The simulated API answers requests in absolute form as well, which makes it a proxy to itself.
+    # The simulated API also answers requests in absolute form, so it can be a proxy to itself.
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{sim.port}")
     for name in ("NO_PROXY", "no_proxy"):
@@ -753,8 +753,8 @@ def test_proxies_of_the_environment_are_used(sim: SimulatedApi, make: Make, monk
     assert told.codes == [("/sessions", "connection")]
 
 
-def test_what_is_for_this_machine_goes_through_no_proxy(sim: SimulatedApi, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy would be told the token, in clear."""
+def test_requests_to_this_machine_go_through_no_proxy(sim: SimulatedApi, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy would get the token in clear text."""
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")

@@ -1,4 +1,4 @@
-"""Records of `/analytics/events`: the errors among them, and nothing of the people they happened to."""
+"""Records of `/analytics/events`: errors are read, and no personal data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.harness import T0
 
 
 def record(kind: str = "client.join.failed", **data: object) -> bytes:
-    """An error with these fields in the place of its own."""
+    """An error with these fields replaced."""
     whole = {"session_id": "s1", "error_code": 4006, "agent": {"sdk": "web", "os": "macos"}, **data}
     return json.dumps({"version": "2.0", "id": "e1", "timestamp": rfc3339(T0), "type": kind, "data": whole}).encode()
 
@@ -33,13 +33,13 @@ def test_an_error_has_a_type_a_code_and_a_kind_of_client() -> None:
     assert read() == ClientError("e1", "s1", "join", "4006", "web")
 
 
-def test_types_lose_what_they_have_in_common() -> None:
+def test_types_lose_their_common_parts() -> None:
     assert [read(kind).type for kind in ERROR_TYPES] == ["join", "connect", "publish", "subscribe", "disconnected"]
     assert read("client.screenshare.failed").type == "other"
 
 
 @pytest.mark.parametrize("kind", ["track.add.success", "client.joined", "client", ""])
-def test_what_is_no_error_is_no_record(kind: str) -> None:
+def test_events_that_are_no_errors_are_left_out(kind: str) -> None:
     assert not isinstance(decode_client_error(record(kind)), ClientError)
 
 
@@ -54,7 +54,7 @@ def test_codes_are_numbers(code: object, label: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["Somebody's name", 4.5, ""])
-def test_what_is_no_number_is_not_shown(code: object) -> None:
+def test_codes_that_are_no_numbers_are_not_shown(code: object) -> None:
     assert read(error_code=code).code == "unknown"
 
 
@@ -76,7 +76,7 @@ def test_kinds_of_clients_are_single_words(agent: object, label: str) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"0", b"{}", b'{"id": "e1", "type": 7}', b'{"id": "e1", "type": "t", "data": []}'], ids=repr)
-def test_what_makes_no_sense_is_rejected(raw: bytes) -> None:
+def test_an_invalid_event_is_rejected(raw: bytes) -> None:
     found = decode_client_error(raw)
     assert isinstance(found, Rejection)
     assert (found.kind, found.reason) == ("client_error", "not a record of an event")

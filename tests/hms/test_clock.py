@@ -1,4 +1,4 @@
-"""The API's clock, as its `Date` headers tell it."""
+"""The API's clock, estimated from its `Date` headers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def test_before_the_first_answer_nothing_is_known() -> None:
 
 
 def test_one_answer_tells_the_time_at_the_least() -> None:
-    """The whole second that it shows had begun when it came, and no more is certain."""
+    """Its second had begun when the answer arrived, and nothing more is certain."""
     clock = ApiClock()
     clock.learn(date=1000 * SECOND, sent=40 * SECOND, received=40 * SECOND + 200 * MS)
     assert clock.at(40 * SECOND + 200 * MS) == 1000 * SECOND
     assert clock.at(41 * SECOND) == 1000 * SECOND + 800 * MS
 
 
-def test_several_answers_narrow_it() -> None:
+def test_several_answers_narrow_the_estimate() -> None:
     """An answer that shows the second changing gives the time to within the answer's travel time."""
     clock = ApiClock()
     clock.learn(date=1000 * SECOND, sent=900 * MS, received=950 * MS)
@@ -38,7 +38,7 @@ def test_several_answers_narrow_it() -> None:
     assert 1001 * SECOND + 850 * MS <= known <= 1001 * SECOND + 950 * MS
 
 
-def test_an_answer_that_took_long_spoils_nothing() -> None:
+def test_a_slow_answer_does_not_worsen_the_estimate() -> None:
     clock = ApiClock()
     clock.learn(date=1000 * SECOND, sent=0, received=10 * MS)
     clock.learn(date=1003 * SECOND, sent=SECOND, received=9 * SECOND)
@@ -73,7 +73,7 @@ def test_one_wrong_date_is_not_believed(jump: int) -> None:
 @pytest.mark.parametrize("interval", [1.0, 30.0, 3600.0])
 @pytest.mark.parametrize("drift", [0, 100e-6, -100e-6, 400e-6, -400e-6])
 def test_it_is_never_ahead_of_the_api_and_hardly_a_second_behind(interval: float, drift: float) -> None:
-    """Whatever the ways of the answers take, and though the clocks drift apart."""
+    """Answers take any time, and the clocks drift apart."""
     chance = random.Random(interval)
     clock = ApiClock()
     steady = 0

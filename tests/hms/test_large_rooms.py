@@ -1,4 +1,4 @@
-"""Sessions of 20,000 peers and more over real HTTP: page sizes, streamed pages, and the memory they take."""
+"""Sessions of 20,000 peers and more over real HTTP: page sizes, streamed pages, and memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def session(peers: int) -> bytes:
 
 @contextmanager
 def serving(records: int, record: bytes) -> Iterator[tuple[str, list[str]]]:
-    """A server of this many of these records, and each `limit` it was asked for."""
+    """A server of `count` such records.  Yields its address and the list of requested limits."""
     limits: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

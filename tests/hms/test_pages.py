@@ -1,4 +1,4 @@
-"""Pages of lists, whole and in parts: the splitter against json, the envelopes, the page sizes."""
+"""Pages of lists, whole and in parts: the splitter compared with `json`, the envelopes, the page sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALUES = st.recursive(
 
 
 def split(body: bytes, cuts: int) -> tuple[list[Any], Any]:
-    """The records and the rest of an answer that arrives in pieces of this size."""
+    """The records, and the rest, of an answer that arrives in pieces of this size."""
     splitter = Splitter("data")
     found = [json.loads(record) for at in range(0, len(body), cuts) for record in splitter.feed(body[at : at + cuts])]
     return found, json.loads(splitter.close())
@@ -36,7 +36,7 @@ def split(body: bytes, cuts: int) -> tuple[list[Any], Any]:
     indent=st.sampled_from([None, 1]),
     ascii_only=st.booleans(),
 )
-def test_a_split_answer_holds_what_json_finds_wherever_it_is_cut(
+def test_a_split_answer_equals_that_of_json_wherever_it_is_cut(
     records: list[Any], before: dict[str, Any], after: dict[str, Any], cuts: int, indent: int | None, *, ascii_only: bool
 ) -> None:
     whole = {**before, "data": records, **{key: value for key, value in after.items() if key not in before}}
@@ -54,7 +54,7 @@ def test_a_broken_list_is_malformed(body: bytes, cuts: int) -> None:
 
 
 def parts(body: bytes, monkeypatch: pytest.MonkeyPatch, *, held: int = 50, part: int = 30) -> list[Page]:
-    """What becomes of an answer when only this many bytes are held, and this many handed on together."""
+    """The parts of an answer when the splitter holds only this many bytes and hands on this many together."""
     monkeypatch.setattr(pages, "LARGEST_ANSWER", held)
     monkeypatch.setattr(pages, "_PART", part)
     return list(read_page(RECORDS, (body[at : at + 9] for at in range(0, len(body), 9)), streams=True))
@@ -127,7 +127,7 @@ def test_sizes_fall_at_once_by_bytes_and_rise_slowly_again() -> None:
     assert rising == [10] * 9 + [20] * 10 + [50] * 10 + [100] * 11
 
 
-def test_a_size_whose_pages_would_not_fit_twice_over_is_not_tried() -> None:
+def test_a_size_is_tried_only_if_its_pages_would_fit_twice() -> None:
     sizes = PageSizes(100, lambda: 0.0)
     sizes.too_large(10)
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Records as the API writes them: every shape is read, and what makes no sense costs itself alone."""
+"""Records as the API writes them: every form is read, and an invalid record or peer is rejected alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ABSENT = object()
 
 
 def record(**fields: object) -> bytes:
-    """An ended session of half an hour with these fields in place of its own."""
+    """An ended session of half an hour, with these fields replaced."""
     whole: dict[str, object] = {
         "id": "s1",
         "room_id": "r1",
@@ -52,7 +52,7 @@ def record(**fields: object) -> bytes:
 
 
 def read(raw: bytes) -> Session:
-    """A session that must come through whole."""
+    """A session that must be read without any rejection."""
     found, rejections = decode_session(raw, NOW)
     assert rejections == []
     assert found is not None
@@ -91,7 +91,7 @@ def test_old_peers_without_ids_are_told_apart_by_their_keys_in_an_object() -> No
 
 
 def test_old_peers_without_ids_in_a_list_keep_their_identity_from_poll_to_poll() -> None:
-    """A peer who joins later, or two who join at one moment, do not take each other's place."""
+    """A peer that joins later, or two that join at the same moment, are not confused."""
     early = [peer(at(1), role="a"), peer(at(1), role="b"), peer(at(7), role="c")]
     before, after = read(record(peers=early, active=True)), read(record(peers=[*early, peer(at(9), role="d")], active=True))
     assert {key: stay.role for key, stay in before.stays.items()} == {
@@ -161,7 +161,7 @@ def test_neither_names_nor_user_ids_are_kept() -> None:
     assert "canary" not in repr(found)
 
 
-# -- what makes no sense ------------------------------------------------------------------------------------------
+# -- invalid records ----------------------------------------------------------------------------------------------
 
 BAD_SESSIONS = {
     "not an object": b"7",
@@ -261,7 +261,7 @@ def test_only_ids_that_look_like_ids_are_fit_for_a_log() -> None:
 
 
 def test_a_start_that_the_apis_clock_makes_future_by_a_day_still_makes_sense() -> None:
-    """The clock may be misread; a true record must survive that."""
+    """The clock may be misread, and a valid record must survive that."""
     found, rejections = decode_session(session_record("s", started=NOW + DAY), NOW)
     assert found is not None
     assert rejections == []
@@ -283,11 +283,11 @@ def test_no_bytes_at_all_raise_anything(raw: bytes) -> None:
         decode_page(raw)
 
 
-# -- what is too much ---------------------------------------------------------------------------------------------
+# -- limits -------------------------------------------------------------------------------------------------------
 
 
 def memory(of: Callable[[], object]) -> int:
-    """The most bytes that are taken meanwhile, for objects of Python."""
+    """The peak memory of Python objects within the block (bytes)."""
     tracemalloc.start()
     try:
         of()
@@ -470,5 +470,5 @@ def test_a_room_that_makes_no_sense_is_rejected(raw: bytes) -> None:
 
 
 def test_half_a_day_is_half_a_day() -> None:
-    """The units that the rest is written in."""
+    """Checks the units that the other tests use."""
     assert (SECOND, HOUR, DAY) == (10**6, 3600 * 10**6, 86400 * 10**6)

@@ -1,4 +1,4 @@
-"""Management tokens: what is in them, when they are renewed, and that they follow the API's clock and not this machine's."""
+"""Management tokens: their claims, their renewal, and that they follow the API's clock and not this machine's."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_machine_whose_clock_is_wrong_still_gets_in(sim: SimulatedApi, offset:
     api, metrics = build(sim)
     ask(api)
     assert sim.requests[-1].authorized
-    assert len(sim.requests) <= 2, "a refusal tells the time, and the second token fits"
+    assert len(sim.requests) <= 2, "a refusal tells the time, so the second token is valid"
     assert abs(api.skew() - offset) < 1.5
     skew = value(metrics, "hms_exporter_clock_skew_seconds")
     assert skew is not None
@@ -145,7 +145,7 @@ def test_a_machine_whose_clock_is_wrong_still_gets_in(sim: SimulatedApi, offset:
 
 
 def test_a_token_is_told_to_be_minted_or_ready_made(sim: SimulatedApi, world: World) -> None:
-    """An alert must know whether somebody has to replace it."""
+    """An alert must know whether a person has to replace the token."""
     ready_made = ManagementToken(Secret(management_token(world, real_clock())))
     for credentials, minted in ((PAIR, 1.0), (ready_made, 0.0)):
         api, metrics = build(sim, credentials)
@@ -179,7 +179,7 @@ def test_a_refusal_is_answered_with_a_new_token_at_once_and_once(sim: SimulatedA
     assert caught.value.refused
     assert len(sim.requests) == 2, "tried again once, and no more"
     assert value(metrics, "hms_exporter_api_requests_total", endpoint="/sessions", code=str(status)) == 3
-    assert value(metrics, "hms_exporter_api_retries_total") == 0, "that is no retry of a fault"
+    assert value(metrics, "hms_exporter_api_retries_total") == 0, "a renewed token is not a retry of a fault"
 
 
 def test_a_secret_replaced_in_its_file_is_taken_up_after_the_refusal(sim: SimulatedApi, world: World, tmp_path: Path) -> None:

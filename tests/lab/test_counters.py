@@ -1,4 +1,4 @@
-"""A new counter is watched everywhere: the code's families, the truth and the accounts name the same ones."""
+"""The families, the truth and the accounts name the same counters, so that a new counter is watched everywhere."""
 
 from __future__ import annotations
 

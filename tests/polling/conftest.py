@@ -1,4 +1,4 @@
-"""The world, the folder and the benches of most tests of polling."""
+"""Fixtures for most tests of polling: a world, a folder and the benches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def world() -> World:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder in memory, where a poll does not wait for the disk."""
+    """A folder in memory, so that a poll does not wait for the disk."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as made:
         yield Path(made)
 
@@ -47,13 +47,13 @@ def _benches(kind: type[B], folder: Path, world: World) -> Iterator[Callable[...
 
 @pytest.fixture
 def benches(folder: Path, world: World) -> Iterator[Callable[..., Bench]]:
-    """Makes benches that poll sessions; they are closed at the end."""
+    """A factory of benches that poll sessions. They are closed after the test."""
     with _benches(Bench, folder, world) as make:
         yield make
 
 
 @pytest.fixture
 def beside_benches(folder: Path, world: World) -> Iterator[Callable[..., BesideBench]]:
-    """Makes benches that also read collectors with each poll; they are closed at the end."""
+    """A factory of benches that also read collectors with each poll. They are closed after the test."""
     with _benches(BesideBench, folder, world) as make:
         yield make

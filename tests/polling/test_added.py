@@ -1,4 +1,4 @@
-"""Assets, deliveries and client errors, polled from a simulated 100ms over real HTTP: exact beside its truth, each alone."""
+"""Assets, deliveries and client errors, polled over real HTTP: each is exact, and each fails alone."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ LONG_AGO = EPOCH + (T0 - DAY) * MICROSECOND
 
 @pytest.fixture
 def benches(beside_benches: Callable[..., BesideBench]) -> Callable[..., BesideBench]:
-    """Makes a bench that reads all three with each poll."""
+    """A factory of benches that read all three with each poll."""
     return partial(beside_benches, collect=ALL)
 
 
 def call(world: World, room: Room, start: float, end: float) -> Session:
-    """A call of one person."""
+    """A call with one peer."""
     session = world.open(room.id, at(start))
     session.join("guest", at(start)).leave(at(end))
     session.close(at(end))
@@ -55,7 +55,7 @@ def asked(bench: BesideBench, route: str) -> int:
 
 
 def shown(bench: BesideBench, since: int = T0) -> BesideTruth:
-    """What is published, as the truth has it; rooms by their ids."""
+    """The published counters in the form of the truth, by room id."""
     return beside_counted((name, dict(labels), value) for (name, labels), value in bench.samples().items())
 
 
@@ -68,7 +68,7 @@ def test_assets_count_by_when_they_were_made(benches: Any, world: World) -> None
     world.asset(recording, "chat", at(-1), duration=60, size=10)
     bench = benches()
     bench.poll()
-    assert bench.value("hms_recording_assets_total") is None, "what was made before counting began"
+    assert bench.value("hms_recording_assets_total") is None, "assets made before counting began"
     world.asset(recording, "room-composite", at(10), duration=600.5, size=1000)
     world.asset(recording, "room-composite", at(11), duration=5, size=7, status="failed")
     bench.poll(30)
@@ -219,7 +219,7 @@ def test_errors_count_once_whatever_the_pages_repeat(benches: Any, world: World,
     assert bench.value("hms_client_errors_total") == 250
 
 
-def test_a_call_whose_errors_cannot_be_read_holds_up_no_other(benches: Any, world: World) -> None:
+def test_a_call_whose_errors_cannot_be_read_does_not_hold_up_other_calls(benches: Any, world: World) -> None:
     room = world.room(name="hall")
     bad, *good = [call(world, room, -6000 + 60 * number, -5950 + 60 * number) for number in range(5)]
     for session in (bad, *good):
@@ -253,7 +253,7 @@ def test_a_call_that_the_route_does_not_know_has_no_errors_in_the_end(benches: A
     assert bench.value("hms_collector_up", collector="client_errors") == 1
 
 
-# -- alone ------------------------------------------------------------------------------------------------------------
+# -- each fails alone -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", first_quick(ROUTES))
@@ -262,7 +262,7 @@ def test_a_call_that_the_route_does_not_know_has_no_errors_in_the_end(benches: A
     first_quick([Fault(kind="status", status=500), Fault(kind="wrong_types"), Fault(kind="reset")]),
     ids=["500", "garbage", "reset"],
 )
-def test_each_fails_alone_and_makes_good_what_it_missed(benches: Any, world: World, name: str, fault: Fault) -> None:
+def test_each_fails_alone_and_catches_up(benches: Any, world: World, name: str, fault: Fault) -> None:
     room = world.room(name="hall")
     bench = benches()
     bench.poll()
@@ -282,7 +282,7 @@ def test_each_fails_alone_and_makes_good_what_it_missed(benches: Any, world: Wor
 
 @pytest.mark.parametrize("name", first_quick(ROUTES))
 @pytest.mark.parametrize("status", first_quick([403, 404]))
-def test_one_that_the_workspace_may_not_read_is_left_alone_for_a_day(
+def test_a_collector_that_the_workspace_may_not_read_is_left_alone_for_a_day(
     benches: Any, world: World, name: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     room = world.room(name="hall")
@@ -330,7 +330,7 @@ OFF = dict.fromkeys(ALL_ROUTES, False)
 
 
 def slow_sessions(bench: BesideBench, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on so much of each poll passes until sessions have been read."""
+    """From now on, reading sessions takes this many seconds of each poll."""
     present = type(bench.poller)._poll_present
 
     def takes_time(*arguments: Any) -> Any:
@@ -346,7 +346,7 @@ def states(bench: BesideBench) -> dict[str, str]:
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    """What the log has said of collectors."""
+    """The log's messages about collectors, each with the collector's name."""
     return [
         (record.getMessage(), fields["collector"]) for record in caplog.records if "collector" in (fields := getattr(record, "fields", {}))
     ]
@@ -354,10 +354,10 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL_ROUTES)
-def test_one_that_the_end_of_a_polls_time_cuts_short_waits_for_the_next_and_does_not_fail(
+def test_a_collector_cut_short_by_the_end_of_a_polls_time_waits_for_the_next_poll_and_does_not_fail(
     benches: Any, world: World, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The answer would come after 1.5 s, and sessions leave 0.9 s of each poll."""
+    """The answer takes 1.5 s, and sessions leave 0.9 s of each poll."""
     room = world.room(name="hall")
     bench = benches(interval=4.0, collect=replace(ALL, **{**OFF, name: True}, interval=4.0))
     bench.poll()
@@ -391,7 +391,7 @@ def test_one_that_the_end_of_a_polls_time_cuts_short_waits_for_the_next_and_does
 
 
 @pytest.mark.slow
-def test_one_whose_answers_never_come_within_a_polls_time_fails_in_the_end(benches: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_collector_whose_answers_never_come_within_a_polls_time_fails_in_the_end(benches: Any, caplog: pytest.LogCaptureFixture) -> None:
     bench = benches(interval=0.5, collect=replace(ALL, **{**OFF, "webhook_deliveries": True}, interval=0.5), since=LONG_AGO)
     bench.server.faults.add(Fault(kind="stall", seconds=1.0, route="/analytics/webhooks"))
     bench.poll()
@@ -407,7 +407,7 @@ def test_one_whose_answers_never_come_within_a_polls_time_fails_in_the_end(bench
 def test_collectors_that_need_more_time_than_a_poll_has_take_turns(
     benches: Any, world: World, interval: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A read of any takes 0.3 s, and a poll has 0.9 s: the first ones in the order do not keep the last ones waiting for ever."""
+    """Each read takes 0.3 s, and a poll has 0.9 s. The first collectors do not starve the last ones."""
     room = world.room(name="hall")
     for make in (world.record, world.stream, world.push):
         make(room, at(-1)).start(at(0))
@@ -434,7 +434,7 @@ def test_collectors_that_need_more_time_than_a_poll_has_take_turns(
 def test_where_sessions_leave_a_little_of_each_poll_collectors_take_it_in_the_end(
     benches: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Less than a tenth of the interval is left each time, in which none begins that is not late."""
+    """Less than a tenth of the interval is left in each poll. Only a collector that is late begins in so little time."""
     bench = benches(interval=30.0)
     slow_sessions(bench, 25.5, monkeypatch)
     bench.poll()
@@ -478,7 +478,7 @@ def test_where_sessions_outlast_their_interval_collectors_have_the_rest_of_the_n
 
 @pytest.mark.slow
 def test_calls_of_each_hour_with_default_intervals(benches: Any, world: World) -> None:
-    """Nothing for two hours; then half an hour in which everything happens; then nothing again, and a job that stays open."""
+    """Two idle hours, half an hour with some of everything, then idle hours with one job that stays open."""
     hours = 7
     hall, attic = world.room(name="hall"), world.room(name="attic")
     happens = range(2 * 3600, 2 * 3600 + 1800, 300)
@@ -524,7 +524,7 @@ _LISTS = {route.strip("/") for route in ALL_ROUTES.values()}
 
 
 def _script(world: World, room: Room, rng: random.Random, begin: int, end: int) -> None:
-    """Some of everything between two moments (seconds after `T0`)."""
+    """Scripts some of everything between two moments (seconds after `T0`)."""
     recording = world.record(room, at(begin))
     for _ in range(30):
         kind, moment = rng.choice(["chat", "track", "room-composite"]), begin + rng.random() * (end - begin)
@@ -588,7 +588,7 @@ def test_two_with_the_same_fixed_since_publish_the_same(benches: Any, world: Wor
     assert +shown(first).errors == +world.beside_truth(T0 - DAY, first.now).errors
 
 
-def test_what_cannot_be_stored_is_not_shown_and_is_counted_once_in_the_end(
+def test_counts_that_cannot_be_stored_are_not_shown_and_are_counted_once_in_the_end(
     benches: Any, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = world.room(name="hall")
@@ -691,10 +691,8 @@ def test_nothing_secret_or_personal_gets_anywhere(benches: Any, world: World, ca
 SECRETS = ("error_description", "error_message", "devices", "user_name", "user_id", "peer_id")
 
 
-def test_what_a_client_tells_of_its_person_and_its_devices_gets_nowhere(
-    benches: Any, world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Each text has a mark of its own, also in records that make no sense, and stands in the place of what is counted."""
+def test_personal_data_and_device_data_of_a_client_get_nowhere(benches: Any, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Each field holds a text with a mark of its own, in invalid records and in place of the counted values too."""
     caplog.set_level("DEBUG")
     room = world.room(name="hall")
     session = call(world, room, -3000, -2000)

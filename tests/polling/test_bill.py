@@ -1,4 +1,4 @@
-"""The bill by meter, over real HTTP: recordings and streams in usage, costs and budgets, over the ends of days and months."""
+"""The bill by meter, over real HTTP: recordings and streams in usage, costs and budgets, across midnight and the end of a month."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_each_meter_is_billed_by_itself(bill: Bill) -> None:
 
 @pytest.fixture(params=["UTC", "Pacific/Kiritimati", "America/Los_Angeles"])
 def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A time zone that this machine is in."""
+    """Sets the time zone of this process."""
     monkeypatch.setenv("TZ", request.param)
     time.tzset()
     yield request.param
@@ -153,7 +153,7 @@ def report_of(bill: Bill, capsys: pytest.CaptureFixture[str], *arguments: str) -
 def test_a_report_of_recordings_is_exact_while_they_run_when_they_have_ended_and_when_they_are_settled(
     bill: Bill, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Days are split at midnight, and both months add up to what was recorded."""
+    """Days are split at midnight, and both months add up to the recorded time."""
     bill.poll_at(EVENING)
     begin = MIDNIGHT - 30 * MINUTE
     bill.world.record(bill.school, begin).start(begin).stop(begin + 90 * MINUTE).complete(begin + 91 * MINUTE)
@@ -161,7 +161,7 @@ def test_a_report_of_recordings_is_exact_while_they_run_when_they_have_ended_and
     running = report_of(bill, capsys, "--meter", "recording", "--month", "2026-04", "--by", "room").splitlines()
     assert running[0] == "room_id,room,seconds"
     assert float(running[1].rpartition(",")[2]) == pytest.approx(600, abs=1.5)
-    for hours in (2, 4, 6):  # ended, and settled an hour after that
+    for hours in (2, 4, 6):  # it has ended, and is settled an hour later
         bill.poll_at(MIDNIGHT + hours * HOUR)
         april = report_of(bill, capsys, "--meter", "recording", "--month", "2026-04", "--by", "workspace,day")
         assert april == "workspace,day,seconds\nw,2026-04-01,3600.000\n"
@@ -178,7 +178,7 @@ def test_a_report_says_how_far_it_reaches(bill: Bill, capsys: pytest.CaptureFixt
     assert "Knowledge begins at 2026-03-31 22:00:00 UTC: live streams that had ended by then are not in these figures." in table
 
 
-def test_a_report_of_what_was_never_collected_says_so(bill: Bill, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_says_when_its_meter_was_never_collected(bill: Bill, capsys: pytest.CaptureFixture[str]) -> None:
     bill.bench.collect = CollectConfig(recordings=False, interval=30.0)
     bill.reload()
     bill.bench.end()
@@ -196,7 +196,7 @@ def test_a_report_of_what_was_never_collected_says_so(bill: Bill, capsys: pytest
         (["--meter", "peer", "--sessions-longer-than", "5m"], "--sessions-longer-than: expected either this option, or --meter"),
     ],
 )
-def test_a_report_refuses_what_makes_no_sense(bill: Bill, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+def test_a_report_refuses_contradicting_options(bill: Bill, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     assert cli.main(["report", "--storage.path", str(bill.bench.state_file), *arguments]) == 2
     assert capsys.readouterr().err == f"hms-exporter: {message}\n"
 

@@ -1,4 +1,4 @@
-"""What edits of the configuration do to what has been counted: nothing.  Each test is one way in which that was once not so.
+"""Edits of the configuration do not change what has been counted.  Each test covers a way in which they once did.
 
 Over real HTTP against a simulated 100ms.  An edit comes by reload, or by a restart with another configuration.
 """
@@ -30,7 +30,7 @@ DAY_S = 86_400.0
 
 
 def call(world: World, room_id: str, start: float, end: float | None = None, peers: int = 1) -> Session:
-    """A call with so many people in it from its beginning to its end, in seconds after `T0`."""
+    """A call in which this many peers stay from its beginning to its end, in seconds after `T0`."""
     session = world.open(room_id, at=at(start))
     for _ in range(peers):
         someone = session.join("host", at=at(start))
@@ -161,7 +161,7 @@ def test_a_workspace_under_another_name_begins_anew_and_under_its_old_one_goes_o
 
 
 @pytest.mark.parametrize("change", SAME_ROOM)
-def test_2_what_passed_while_it_was_down_counts_though_the_entry_was_edited_meanwhile(
+def test_2_calls_during_downtime_count_though_the_entry_was_edited_meanwhile(
     benches: Callable[..., Bench], world: World, change: str
 ) -> None:
     before, after = SAME_ROOM[change]
@@ -188,7 +188,7 @@ def test_2_what_passed_while_it_was_down_counts_though_the_entry_was_edited_mean
 def test_3_each_room_counts_by_the_entry_that_its_name_matches_wherever_a_new_one_is_put(
     benches: Callable[..., Bench], world: World, place: str, edit: Edit
 ) -> None:
-    """Rooms that had not been seen before: of the old pattern since it is there, of the new one since that one is."""
+    """New rooms count from the moment when the pattern that they match was added."""
     old, new = world.room(name="class-1").id, world.room(name="team-1").id
     for room_id in (old, new):
         call(world, room_id, 40, 50)  # between the last poll of the old configuration and the first of the new one
@@ -210,7 +210,7 @@ def test_3_each_room_counts_by_the_entry_that_its_name_matches_wherever_a_new_on
 def test_3_a_call_seen_running_before_its_rooms_name_was_known_counts_by_the_entry_that_the_room_turns_out_to_be_in(
     benches: Callable[..., Bench], world: World, edit: Edit
 ) -> None:
-    """The room is not in the old pattern, and the new one came when the call was over."""
+    """The room does not match the old pattern, and the new one was added after the call had ended."""
     old, new = world.room(name="class-1").id, world.room(name="team-1").id
     for room_id in (old, new):
         call(world, room_id, -60, 100)
@@ -233,7 +233,7 @@ def test_3_a_room_that_100ms_does_not_name_for_a_while_keeps_what_counts_by_its_
     world.room(id=ROOM, name="class-1")
     bench = benches(by_name("class-.*"))
     bench.poll()
-    call(world, ROOM, 400, 600)  # by the pattern alone, for its own entry comes later
+    call(world, ROOM, 400, 600)  # by the pattern alone: its own entry is added later
     call(world, ROOM, 1000, 4000)
     bench.clock.leap(1800)
     bench.configure([*by_id(ROOM), *by_name("class-.*")])
@@ -291,7 +291,7 @@ def test_5_a_room_that_is_no_longer_followed_leaves_at_once_and_its_call_is_foll
     bench.poll(30)
     assert room_names(bench) == {"class-1"}
     assert bench.value("hms_rooms_tracked") == 1
-    call(world, comes, 40, 200)  # there is a place for it
+    call(world, comes, 40, 200)  # the room can have series of its own now
     bench.poll(30)
     assert bench.value("hms_sessions_active", room="class-2") == 1
     for _ in range(6):
@@ -316,7 +316,7 @@ def test_5_a_room_renamed_out_of_its_pattern_keeps_its_call_to_its_end_and_then_
     bench.poll(30)
     bench.poll(30)
     assert bench.value("hms_sessions_active", room="elsewhere") == 1
-    call(world, room.id, DAY_S + 400, DAY_S + 500)  # no longer ours
+    call(world, room.id, DAY_S + 400, DAY_S + 500)  # no longer followed
     bench.poll(300)
     assert bench.value("hms_sessions_ended_total", room="elsewhere") == 1
     assert bench.value("hms_peer_seconds_total", room="elsewhere") == DAY_S + 360
@@ -330,7 +330,7 @@ def test_5_a_room_renamed_out_of_its_pattern_keeps_its_call_to_its_end_and_then_
     assert bench.value("hms_sessions_active", room="class-2") == 1
 
 
-# -- 6 and 7: who has series of their own -------------------------------------------------------------------------
+# -- 6 and 7: which rooms have series of their own ----------------------------------------------------------------
 
 
 @EDITS
@@ -368,7 +368,7 @@ def test_6_with_fewer_places_rooms_keep_their_series_while_their_calls_run_and_f
     assert bench.value("hms_peers_active") == 4 + 2 * 9
 
 
-def test_7_a_busy_room_goes_before_idle_ones_that_hold_all_places(benches: Callable[..., Bench], world: World) -> None:
+def test_7_a_busy_room_takes_the_place_of_an_idle_one(benches: Callable[..., Bench], world: World) -> None:
     idle, busy = [world.room(name=f"idle-{number}").id for number in range(2)], world.room(name="busy").id
     for room_id in idle:
         call(world, room_id, -60, 10)
@@ -384,7 +384,7 @@ def test_7_a_busy_room_goes_before_idle_ones_that_hold_all_places(benches: Calla
     assert "_other" not in room_names(bench)
 
 
-# -- 8, 9 and 10: the past comes forward --------------------------------------------------------------------------
+# -- 8, 9 and 10: reading the past makes progress -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("count", "page_size"), [(120, 10), pytest.param(1100, 100, marks=pytest.mark.slow)])
@@ -421,9 +421,9 @@ def test_9_polls_an_hour_apart_keep_up_with_1200_calls_an_hour_at_two_requests_a
     assert bench.value("hms_exporter_catch_up_ratio") == 1
 
 
-def test_10_one_room_whose_listing_fails_for_over_an_hour_keeps_no_other_behind(benches: Callable[..., Bench], world: World) -> None:
+def test_10_a_room_whose_listing_fails_for_over_an_hour_holds_up_no_other(benches: Callable[..., Bench], world: World) -> None:
     good, bad, elsewhere = (world.room(name=name).id for name in ("good", "bad", "elsewhere"))
-    for number in range(60):  # so many that each room is asked for by itself
+    for number in range(60):  # enough other sessions that each room is listed by itself
         call(world, elsewhere, -number - 1)
     for number in range(16 * 5):
         call(world, good, number * 60 + 10, number * 60 + 40)
@@ -474,7 +474,7 @@ def test_11_a_budget_for_an_idle_room_that_is_added_by_a_reload_shows_its_usage(
 def test_12_a_leave_recorded_after_the_end_was_polled_is_not_over_counted_for_ever(
     benches: Callable[..., Bench], world: World, rooms: str
 ) -> None:
-    """Rule 13.  The counter waits until the truth has caught up with it, and is equal to it from then on."""
+    """The counter stands still until the truth has caught up, and equals it from then on."""
     room = world.room(name="r").id
     session = call(world, room, -100)
     session.close(at(29))
@@ -511,7 +511,7 @@ def test_13_a_session_settled_after_three_404s_is_taken_up_again_when_it_comes_b
         bench.poll(30)
     assert bench.value("hms_sessions_ended_total", room="r") == 1
     assert bench.value("hms_peer_seconds_total", room="r") == 130
-    session.vanish(at(1e9))  # 100ms has it again
+    session.vanish(at(1e9))  # 100ms knows it again
     if comes_back == "ended":
         session.close(at(3600))
     bench.poll(2 * 3600)
@@ -547,6 +547,6 @@ def test_14_a_first_start_with_20_000_rooms_by_id_takes_a_few_seconds_of_cpu(tmp
 
 
 def cpu_seconds(program: Program) -> float:
-    """What the process has used."""
+    """CPU seconds that this process has used."""
     user, system = Path(f"/proc/{program.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

@@ -1,11 +1,11 @@
-"""Edits as events, beside polls, faults and kills: what counts depends on the rooms and on `since`, and on nothing else.
+"""Edits at random, beside polls, faults and kills: only the rooms and `since` decide which sessions count.
 
 A configuration is edited at random (entries reordered, rewritten, added, removed, patterns that overlap, `max_rooms` up and
-down, `since` changed, the workspace renamed and named back), by reload, by restart, and by a reload that a kill cuts short;
-rooms are renamed at 100ms; requests fail; the process is killed before, between and after its commits.  In the end every
-room is followed, everything is read, and each session must have been counted once under each name of the workspace, if it
-ended after its room's counting began under that name, and else not at all.  `Told` says when that was, from the list of what
-happened alone.
+down, `since` changed, the workspace renamed and named back), by reload, by restart, and by a reload that a kill cuts short.
+Rooms are renamed at 100ms, requests fail, and the process is killed before, between and after its commits.  In the end every
+room is followed and everything is read.  A session must then be counted once under each name of the workspace under which it
+ended after the counting of its room began, and not at all under the other names.  `Told` works out when that was from the list
+of events alone.
 """
 
 from __future__ import annotations
@@ -42,35 +42,36 @@ pytestmark = pytest.mark.slow
 Entry = RoomById | RoomsByName
 
 WORKSPACES = ("w", "renamed")
-"""The names that the workspace bears in turn."""
+"""The names that the workspace has in turn."""
 NAMES = ("class-1", "class-2", "class-a", "team-1", "team-class", "other")
 PATTERNS = ("class-.*", "class-[0-9]+", "team-.*", ".*-1", ".*class.*", "nothing-.*")
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """The process dies here."""
 
 
 class Told:
-    """When each room's counting began under a name of the workspace: by the first poll in which an entry in force covered it by
-    the room's name then known.
+    """The moment when each room's counting began under a name of the workspace.
+
+    It is set by the first poll in which an entry in force covered the room by the name known at that time.
     """
 
     def __init__(self, names: dict[str, str]) -> None:
         self.names = dict(names)
         self.begun: dict[str, int] = {}
         self.in_force: tuple[list[Entry] | None, Since] | None = None
-        """What the last durable poll began with."""
+        """The entries and `since` of the last durable poll."""
         self._polls: list[tuple[int, list[Entry] | None, Since]] = []
 
     def polled(self, now: int, entries: list[Entry] | None, since: Since) -> None:
-        """A poll at this moment is durable."""
+        """Notes that a poll at this moment is durable."""
         self._polls.append((now, entries, since))
         for room_id in self.names:
             self._cover(room_id, now, entries, since)
 
     def first_heard(self, room_id: str, name: str) -> None:
-        """The room has another name before 100ms has been asked for it: only that one decides, for the polls before as well."""
+        """Takes up the first name that the exporter hears of the room. It decides about the earlier polls as well."""
         self.names[room_id] = name
         self.begun.pop(room_id, None)
         for poll in self._polls:
@@ -92,7 +93,7 @@ def _covers(entries: list[Entry] | None, room_id: str, name: str) -> bool:
 
 
 class Play:
-    """A workspace, its exporter, and those who edit its configuration."""
+    """A workspace, its exporter, and random edits of its configuration."""
 
     def __init__(self, chance: random.Random, folder: Path) -> None:
         self.chance = chance
@@ -111,11 +112,11 @@ class Play:
 
     @property
     def told(self) -> Told:
-        """Of the name that the workspace has now."""
+        """The `Told` of the workspace's present name."""
         return self.told_of[self.bench.workspace.name]
 
     def script(self, room_id: str) -> None:
-        """A call of a room, somewhere from two days before the exporter's first start to half a day after it."""
+        """Scripts a call of a room, at any time from two days before the exporter's first start to half a day after it."""
         chance = self.chance
         started = at(chance.choice((chance.uniform(-48, 0), chance.uniform(-2, 12), chance.uniform(0, 1))) * 3600)
         ended = started + chance.choice((1, 30, 300, 3000, 9000)) * SECOND + chance.randrange(SECOND)
@@ -140,7 +141,7 @@ class Play:
         return found or None
 
     def edit(self) -> None:
-        """One edit: of the old entries, or other ones."""
+        """One edit: changes the old entries, or draws new ones."""
         chance, before = self.chance, self.entries
         kind = chance.choice(("reorder", "remove", "add", "other", "same"))
         entries = self.draw_entries()
@@ -156,10 +157,10 @@ class Play:
     def set_since(self) -> None:
         since: Since = self.chance.choice(("start", "start", timedelta(hours=20), datetime.fromtimestamp(T0 // SECOND - 5 * 3600, UTC)))
         self.bench.config = replace(self.bench.config, poll=replace(self.bench.config.poll, since=since))
-        self.bench.poller._config = self.bench.config  # as if it had begun with it
+        self.bench.poller._config = self.bench.config  # as if the first start had had this value
 
     def configure(self) -> None:
-        """The edit reaches the exporter: by reload, by restart, or by a reload that a kill cuts short."""
+        """Hands the edit to the exporter: by reload, by restart, or by a reload that a kill cuts short."""
         chance, bench = self.chance, self.bench
         if chance.random() < 0.2:
             self.set_since()
@@ -178,7 +179,7 @@ class Play:
         self.log.append(f"{how} {name} {self.entries} {bench.config.poll.since} {limits.max_rooms}")
 
     def configure_and_die(self, limits: LimitsConfig, name: str, steps: int) -> int:
-        """A reload of a process that dies when it has read, stored or published so often, at the latest when all is done."""
+        """A reload by a process that dies after this many steps (reads, writes, publications); returns the steps that were made."""
         bench, taken = self.bench, 0
 
         def dying(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -201,7 +202,7 @@ class Play:
         return taken
 
     def rename(self) -> None:
-        """100ms tells another name for a room that the exporter knows; also between a reload and the next poll."""
+        """Renames a room whose name the exporter knows, also between a reload and the next poll."""
         bench = self.bench
         if bench.poller._poll is None:
             return  # names are read after a poll
@@ -217,13 +218,13 @@ class Play:
         self.learn()
 
     def knows(self, room_id: str, workspace: str) -> bool:
-        """Whether 100ms has told the name of the room, under this name of the workspace."""
+        """Whether the exporter knows the name of the room, under this name of the workspace."""
         in_memory = self.bench.poller.rooms.known.get(room_id) if workspace == self.bench.workspace.name else None
         known = in_memory or self.bench.store.rooms(workspace, [room_id]).get(room_id)
         return known is not None and known.answered
 
     def learn(self) -> None:
-        """Names are read again: those of the rooms that were renamed, perhaps under another name of the workspace."""
+        """Reads names again: those of the renamed rooms, perhaps under another name of the workspace."""
         told = self.told
         news = {room.id: name for room in self.world.rooms if (name := room.name_at(self.bench.now)) != told.names[room.id]}
         if not news:
@@ -236,7 +237,7 @@ class Play:
     # -- polls ----------------------------------------------------------------------------------------------------
 
     def poll(self, seconds: int, trouble: float) -> None:
-        """A poll; it may fail in parts, or be killed at one of its commits."""
+        """A poll, which may fail in parts or be killed at one of its commits."""
         chance, bench = self.chance, self.bench
         bench.server.faults.clear()
         bench.server.clear()
@@ -258,14 +259,14 @@ class Play:
             self.learn()
 
     def durable(self) -> None:
-        """The poll of this moment has been stored, and with it from when things count, if 100ms answered at all."""
+        """Notes that this poll has been stored, with the beginning of counting, if 100ms answered at all."""
         if not any(request.status == 200 for request in self.bench.server.requests):
             return
         self.told.in_force = self.entries, self.bench.config.poll.since
         self.told.polled(self.bench.now, *self.told.in_force)
 
     def poll_and_die(self, dies_at: int) -> int:
-        """A poll of a process that dies at its commit of this number; how many it made."""
+        """A poll by a process that dies at the commit of this number; returns the number of commits made."""
         store, made = self.bench.store, 0
         real = Store.commit
 
@@ -281,9 +282,9 @@ class Play:
         return made
 
     def finish(self, workspace: str) -> None:
-        """All rooms are followed under this name of the workspace, everything ends, and is read."""
+        """Follows all rooms under this name of the workspace until everything has ended and has been read."""
         self.entries = None
-        self.bench.server.faults.clear()  # else the next poll may not begin
+        self.bench.server.faults.clear()  # otherwise the next poll may not begin
         self.bench.configure(None, FOREVER, workspace)
         self.told.polled(self.bench.now + 30 * SECOND, None, self.bench.config.poll.since)
         self.bench.poll(30)
@@ -293,7 +294,7 @@ class Play:
 
 
 def check(play: Play, workspace: str) -> None:
-    """What the state file holds is the truth of the sessions that count, by room and to the microsecond."""
+    """The state file equals the truth about the sessions that count, by room and to the microsecond."""
     counted = play.told_of[workspace].counted(play.world.sessions)
     expected: dict[str, int] = {}
     for call in counted:
@@ -347,7 +348,7 @@ def test_however_a_configuration_is_edited_each_session_counts_once(chance: rand
 
 @settings(max_examples=20, phases=[Phase.generate])
 @given(chance=seeds)
-def test_nor_do_faults_and_kills_change_what_counts_while_it_is_edited(chance: random.Random) -> None:
+def test_faults_and_kills_during_edits_do_not_change_the_counts(chance: random.Random) -> None:
     run(chance, trouble=0.3)
 
 
@@ -355,5 +356,5 @@ def test_nor_do_faults_and_kills_change_what_counts_while_it_is_edited(chance: r
 @pytest.mark.timeout(1800)
 @settings(max_examples=300, phases=[Phase.generate])
 @given(chance=seeds, trouble=st.sampled_from((0.0, 0.1, 0.5)))
-def test_many_more_edits_do_not_either(chance: random.Random, trouble: float) -> None:
+def test_however_a_configuration_is_edited_each_session_counts_once_in_many_more_runs(chance: random.Random, trouble: float) -> None:
     run(chance, trouble)

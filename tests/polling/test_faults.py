@@ -1,4 +1,4 @@
-"""What 100ms, or what lies between, can do to the exporter: every fault alone, in a burst, and all of them at random.
+"""Faults of 100ms and of the network: each alone, in a burst, and all of them at random.
 
 Each time: the poll is over in bounded time, `hms_up` and the error's code tell, no value is invented, the next good poll
 recovers, and the totals are exact in the end.
@@ -37,7 +37,7 @@ GAUGES = ("hms_sessions_active", "hms_peers_active", "hms_users_active", "hms_se
 
 
 def world() -> World:
-    """Rooms with a call each that goes on for 25 minutes, more than two pages of them, and short calls in between."""
+    """More than two pages of rooms, each with a call of 25 minutes, and short calls in between."""
     made = World("key", "secret-of-at-least-thirty-two-bytes!")
     rooms = [made.room(name=f"room-{index}", created_at=T0 - MINUTE) for index in range(24)]
     rng = random.Random(7)
@@ -49,7 +49,7 @@ def world() -> World:
 
 
 def script(session: Session, length: int, rng: random.Random) -> None:
-    """People come and go; one changes role, one is left behind as a ghost."""
+    """Scripts a call: peers come and go, one changes its role, and one is left as a ghost."""
     end = session.created_at + length * SECOND
     for index in range(rng.randrange(1, 6)):
         joined = rng.randrange(session.created_at, end - SECOND)
@@ -84,14 +84,14 @@ def truth(bench: Bench) -> dict[str, Sums]:
 
 
 def answered(found: dict[str, float], code: str) -> float:
-    """Requests that ended with this code."""
+    """The number of requests that ended with this code."""
     return sum(
         value for series, value in found.items() if series.startswith("hms_exporter_api_requests_total") and f'code="{code}"' in series
     )
 
 
 def rejected(found: dict[str, float], kind: str) -> float:
-    """Records of this kind that were left out."""
+    """The number of rejected records of this kind."""
     return found[f'hms_exporter_records_rejected_total{{kind="{kind}",workspace="w"}}']
 
 
@@ -100,7 +100,7 @@ def gauges(found: dict[str, float]) -> dict[str, float]:
 
 
 def invents_nothing(bench: Bench, found: dict[str, float]) -> None:
-    """No counter is ahead of the truth, and none has fallen."""
+    """No counter is ahead of the truth, and no counter has fallen."""
     assert bench.watcher.falls == []
     limits = truth(bench)
     for room, seen in sums(found).items():
@@ -108,7 +108,7 @@ def invents_nothing(bench: Bench, found: dict[str, float]) -> None:
 
 
 def finish(bench: Bench) -> None:
-    """Everything has ended: what is published is the truth, and each session and stay is in the histograms once."""
+    """Ends everything.  The page equals the truth, and each session and stay is in the histograms once."""
     settle(bench)
     found, expected = bench.look(), truth(bench)
     assert sums(found) == expected
@@ -123,7 +123,7 @@ def published(found: dict[str, float], name: str) -> float:
 
 
 def present(bench: Bench) -> dict[str, tuple[int, int]]:
-    """By room id, the sessions that are running and the peers that are connected, in truth."""
+    """The true number of running sessions and connected peers, by room id."""
     now, found = bench.clock(), dict[str, tuple[int, int]]()
     for session in bench.world.sessions:
         sessions, peers = found.get(session.room_id, (0, 0))
@@ -133,7 +133,7 @@ def present(bench: Bench) -> dict[str, tuple[int, int]]:
 
 
 def shown(found: dict[str, float]) -> dict[str, tuple[float, float]]:
-    """By room id, the sessions and the peers that are published as active."""
+    """The published number of active sessions and peers, by room id."""
     rooms = {room[1] for series in found if series.startswith("hms_sessions_active{") and (room := re.search(r'room_id="([^"]*)"', series))}
     return {room: (of(found, "hms_sessions_active", room), of(found, "hms_peers_active", room)) for room in rooms}
 
@@ -143,7 +143,7 @@ def of(found: dict[str, float], name: str, room: str) -> float:
 
 
 def settle(bench: Bench) -> None:
-    """Everything has ended and has been read."""
+    """Waits until everything has ended and has been read."""
     bench.server.faults.clear()
     bench.use(bench.ask_here(PATIENT))
     bench.clock.leap(3600)
@@ -154,7 +154,7 @@ def settle(bench: Bench) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A fault, the code under which its requests are counted, and whether a poll is good that is struck `once`, or `always`."""
+    """A fault, the code of its requests, and whether a poll succeeds when the fault strikes `once` or `always`."""
 
     fault: Fault
     code: str
@@ -164,7 +164,7 @@ class Case:
 
 
 def status(number: int, retry_after: str | None = None, message: str | None = None) -> Case:
-    # A token that is refused is made anew at once.
+    # A refused token is replaced at once.
     return Case(Fault(kind="status", status=number, retry_after=retry_after, message=message), str(number), once=number in (401, 403))
 
 
@@ -205,9 +205,9 @@ CASES = {
 
 
 def struck(bench: Bench, case: Case) -> dict[str, float]:
-    """A poll under the fault, in bounded time, that invents nothing."""
+    """A poll under the fault: it ends in bounded time and invents nothing."""
     before = bench.look()
-    # Only where it is needed is the exporter impatient: this machine may be slow.
+    # Timeouts are short only where the test needs it, because the machine may be slow.
     bench.use(bench.ask_here(QUICK if case.code == "timeout" else PATIENT))
     seen, begun, started = shown(before), present(bench), time.monotonic()
     found = bench.poll()
@@ -215,7 +215,7 @@ def struck(bench: Bench, case: Case) -> dict[str, float]:
     assert time.monotonic() - started < case.seconds
     ended = present(bench)
     for room, gauges_of_room in shown(found).items():
-        # As it is, or, where the room could not be read, as it was.
+        # The present value or, where the room could not be read, the previous one.
         possible = [known.get(room, (0, 0)) for known in (seen, begun, ended)]
         assert all(value <= max(most) for value, most in zip(gauges_of_room, zip(*possible, strict=True), strict=True)), room
     assert answered(found, case.code) > answered(before, case.code) or case.once
@@ -259,7 +259,7 @@ def test_a_gigabyte_takes_no_more_memory_than_an_answer_may(bench: Bench, name: 
 
 @dataclass(frozen=True)
 class Wait:
-    """A fault, and what comes of it with two retries in a poll of four seconds: how many retries, how many seconds' throttling."""
+    """A fault, and the retries and seconds of throttling that it causes in a poll of four seconds with two retries."""
 
     fault: Fault
     retries: int
@@ -280,7 +280,7 @@ WAITS = {
 
 
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
-def test_a_poll_waits_as_100ms_asks_where_that_is_within_its_patience_and_no_longer(tmp_path: Path, wait: Wait) -> None:
+def test_a_poll_waits_as_long_as_100ms_asks_within_its_patience_and_no_longer(tmp_path: Path, wait: Wait) -> None:
     made = world()
     with Bench(tmp_path, made, runs=True, api=replace(PATIENT, timeout=2.0, max_retries=2), interval=4.0) as bench:
         assert good(bench)
@@ -301,7 +301,7 @@ def test_a_poll_waits_as_100ms_asks_where_that_is_within_its_patience_and_no_lon
 
 
 class AlwaysMore(BaseHTTPRequestHandler):
-    """100ms with another page of ten sessions after each, none of them seen before."""
+    """A 100ms whose list never ends: each page holds ten new sessions."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -333,8 +333,8 @@ def test_a_list_that_always_has_another_page_with_something_new_ends_the_poll_in
         finally:
             server.shutdown()
     assert not up(found)
-    # Two lists that never end, of 2,000 pages each.  Besides: a window and a single session that are looked at once more, and up
-    # to three calls to decide between two `Date`s, for the API's clock has changed with the server.
+    # Two endless lists, cut off after 2,000 pages each.  Also a window and a single session that are read once more, and up to
+    # three calls to decide between two `Date`s, because the API's clock has changed with the server.
     assert 4000 <= answered(found, "200") - answered(before, "200") <= 4000 + 1 + 1 + 3
     assert bench.watcher.falls == []
 
@@ -403,7 +403,7 @@ def test_records_in_invalid_utf8_cost_themselves_and_spoil_nothing(bench: Bench)
 
 
 def tell_wrong_dates(bench: Bench, seconds: float) -> None:
-    """Twice, in every answer for a poll."""
+    """Two polls in which every answer has a wrong date."""
     for _ in range(2):
         bench.server.faults.add(Fault(kind="wrong_date", seconds=seconds))
         bench.poll()
@@ -418,7 +418,7 @@ WRONG = [-86400, -3600, -60, 60, 3600, 86400]
 
 @pytest.mark.parametrize("seconds", WRONG)
 def test_one_answer_with_a_wrong_date_is_not_believed_and_changes_nothing(bench: Bench, seconds: float) -> None:
-    """The clock here leaps between polls: only within one does a wrong `Date` stand against a right one."""
+    """The clock leaps between polls, so a wrong `Date` contradicts a right one only within the same poll."""
     bench.poll()
     for _ in range(3):
         bench.server.faults.add(Fault(kind="wrong_date", seconds=seconds, times=1))
@@ -434,8 +434,8 @@ def test_answers_dated_too_early_let_no_counter_fall_and_lose_nothing(bench: Ben
 
 
 @pytest.mark.parametrize("seconds", [60, 86400])
-def test_answers_dated_too_late_are_believed_but_what_was_credited_too_early_is_made_up_for(bench: Bench, seconds: float) -> None:
-    """Running totals are ahead by as much, and wait; the truth behind them is exact."""
+def test_answers_dated_too_late_are_believed_and_time_credited_too_early_is_made_up_for(bench: Bench, seconds: float) -> None:
+    """Running totals are ahead by the error and stand still until the truth has caught up."""
     tell_wrong_dates(bench, seconds)
     settle(bench)
     expected = truth(bench)
@@ -444,7 +444,7 @@ def test_answers_dated_too_late_are_believed_but_what_was_credited_too_early_is_
 
 
 def test_answers_dated_an_hour_too_late_cost_at_most_calls_that_pass_between_two_polls_of_that_hour(bench: Bench) -> None:
-    """Everything is taken as read up to the time that was told: only what is seen running counts until then."""
+    """Everything counts as read up to the wrong time. Until then only calls that are seen running count."""
     tell_wrong_dates(bench, 3600)
     settle(bench)
     expected = truth(bench)
@@ -458,7 +458,7 @@ def test_answers_dated_an_hour_too_late_cost_at_most_calls_that_pass_between_two
 
 
 def test_sessions_that_move_between_pages_while_they_are_read_are_counted_once(tmp_path: Path) -> None:
-    """Each request takes a while, in which calls begin and end: pages shift, items are seen twice or slip by."""
+    """Calls begin and end during each request, so pages shift: items are seen twice or missed."""
     made = World("key", "secret-of-at-least-thirty-two-bytes!")
     rooms = [made.room(name=f"room-{index}", created_at=T0 - MINUTE) for index in range(5)]
     rng = random.Random(3)
@@ -530,7 +530,7 @@ def test_a_session_whose_record_is_wrong_for_a_while_costs_itself_and_is_exact_i
         running[0].raw = {field: value}
         running[-1].raw = {field: value}
         found = bench.poll()
-        # A session that is asked for by its id and answered as another, or none, is a failed request and no malformed record.
+        # An answer that is not the session that was asked for is a failed request, not a malformed record.
         assert up(found) == (field != "id"), (field, value)
         invents_nothing(bench, found)
         bench.clock.leap(5)
@@ -614,7 +614,7 @@ def run_at_random(folder: Path, seed: int, polls: int) -> None:
             empty_data=rng.choice(("null", "list")),
             final_last=rng.choice(("id", "empty", "absent")),
         )
-        # On a loaded machine an answer may take longer than this short timeout.
+        # On a busy machine an answer may take longer than this short timeout.
         assert any(good(bench) for _ in range(20))
         for _ in range(polls):
             bench.server.faults.clear()

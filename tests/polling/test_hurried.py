@@ -1,4 +1,4 @@
-"""Early polls: they read the rooms of the events, move nothing of the others, and what they saw survives a restart."""
+"""Early polls read only the rooms of the events and change no other room.  What they have read survives a restart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.harness import at
 
 
 class HurriedBench(Bench):
-    """A bench whose poller can be told of events."""
+    """A bench whose poller accepts events."""
 
     def make_poller(self) -> HurriedPoller:
         self.hurry = Hurry(self.monotonic)

@@ -1,4 +1,4 @@
-"""Recordings and streams, polled from a simulated 100ms over real HTTP: exact beside its truth, few calls, each collector alone."""
+"""Recordings and streams, polled over real HTTP: the counts are exact, the calls are few, and each collector fails alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ METRICS: dict[Kind, tuple[str, str]] = {
 
 @pytest.fixture
 def benches(beside_benches: Callable[..., BesideBench]) -> Callable[..., BesideBench]:
-    """Makes a bench that reads jobs with each poll."""
+    """A factory of benches that read jobs with each poll."""
     return beside_benches
 
 
@@ -56,7 +56,7 @@ def test_a_recording_is_counted_from_being_asked_for_to_its_end(benches: Any, wo
 
 
 def calls(bench: BesideBench) -> dict[str, int]:
-    """The calls of the last polls, but for those of sessions and names; they are counted anew from then on."""
+    """The calls since the last time this was asked, without those for sessions and names."""
     found = {route: count for route, count in bench.server.calls.items() if not route.startswith(("/sessions", "/rooms"))}
     bench.server.calls.clear()
     return found
@@ -119,7 +119,7 @@ def test_a_collector_that_is_turned_off_asks_nothing_and_shows_nothing(benches: 
 # -- from when, and the past --------------------------------------------------------------------------------------
 
 
-def test_what_ended_before_the_start_does_not_count_and_what_is_open_does(benches: Any, world: World) -> None:
+def test_jobs_that_ended_before_the_start_do_not_count_and_open_ones_do(benches: Any, world: World) -> None:
     room = world.room(name="r")
     world.record(room, at(-500)).start(at(-490)).stop(at(-100)).complete(at(-50))
     world.record(room, at(-400)).start(at(-390)).stop(at(100)).complete(at(120))
@@ -130,7 +130,7 @@ def test_what_ended_before_the_start_does_not_count_and_what_is_open_does(benche
     assert bench.value("hms_recording_seconds_total") == 490
 
 
-def test_the_past_is_read_page_by_page_and_gone_on_with_after_a_kill(benches: Any, world: World) -> None:
+def test_the_past_is_read_page_by_page_and_continued_after_a_kill(benches: Any, world: World) -> None:
     room = world.room(name="r")
     for number in range(2500):
         begin = -200_000 + number * 75
@@ -148,7 +148,7 @@ def test_the_past_is_read_page_by_page_and_gone_on_with_after_a_kill(benches: An
     assert calls(bench)["/recordings"] < 45
 
 
-def test_what_passes_while_the_exporter_is_down_counts(benches: Any, world: World) -> None:
+def test_jobs_during_downtime_count(benches: Any, world: World) -> None:
     room = world.room(name="r")
     bench = benches()
     bench.poll()
@@ -192,7 +192,7 @@ def test_pages_of_the_past_in_which_nothing_makes_sense_are_passed_over(benches:
     assert bench.server.calls["/recordings"] <= 30
 
 
-def test_what_could_not_be_stored_is_not_published(benches: Any, world: World) -> None:
+def test_counts_that_could_not_be_stored_are_not_published(benches: Any, world: World) -> None:
     room = world.room(name="r")
     world.record(room, at(-50)).start(at(-40))
     bench = benches()
@@ -228,7 +228,7 @@ def test_a_room_that_100ms_does_not_name_for_a_while_keeps_what_counts_by_its_pa
     pattern = RoomsByName(re.compile("class-.*"))
     bench = benches([pattern])
     bench.poll()
-    for begin, end in ((400, 600), (1000, 4000)):  # the first by the pattern alone: the room's own entry comes later
+    for begin, end in ((400, 600), (1000, 4000)):  # the first by the pattern alone: the room's own entry is added later
         world.record(room, at(begin)).start(at(begin)).stop(at(end)).complete(at(end + 10))
     bench.server.faults.add(Fault(kind="status", status=500, route="/rooms/<id>"))
     bench.poll(1800)
@@ -296,7 +296,7 @@ def test_a_collector_that_fails_spoils_neither_sessions_nor_the_others(benches: 
     assert bench.value("hms_peer_seconds_total") == pytest.approx(129, abs=1)
     assert bench.value("hms_external_stream_seconds_total") == pytest.approx(160, abs=1)
     assert bench.value("hms_recording_seconds_total") == pytest.approx(40, abs=1)
-    assert bench.value("hms_recordings_active") is None  # three intervals have passed
+    assert bench.value("hms_recordings_active") is None  # three intervals have passed by now
     bench.server.faults.clear()
     bench.poll(300)
     assert bench.value("hms_collector_up", collector="recordings") == 1
@@ -345,7 +345,7 @@ def test_gauges_stay_for_three_intervals_of_their_collector(benches: Any, world:
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_one_that_a_workspace_may_not_read_is_left_alone_for_a_day_and_says_so_once(
+def test_a_collector_that_a_workspace_may_not_read_is_left_alone_for_a_day_and_says_so_once(
     benches: Any, world: World, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     world.stream(world.room(name="r"), at(-50)).start(at(-40))
@@ -370,7 +370,7 @@ def test_one_that_a_workspace_may_not_read_is_left_alone_for_a_day_and_says_so_o
     assert len([found for found in caplog.records if found.levelno >= logging.WARNING]) == 1
 
 
-def test_one_that_hangs_ends_before_the_next_poll(benches: Any, world: World) -> None:
+def test_a_collector_that_hangs_ends_before_the_next_poll(benches: Any, world: World) -> None:
     bench = benches(interval=1.0, collect=CollectConfig(interval=1.0))
     bench.server.faults.add(Fault(kind="stall", seconds=5.0, route="/recordings"))
     began = bench.monotonic()
@@ -380,7 +380,7 @@ def test_one_that_hangs_ends_before_the_next_poll(benches: Any, world: World) ->
 
 
 def test_a_list_that_broke_off_at_new_jobs_is_not_read_over_and_over(benches: Any, world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """What the broken list left unread ends now: a stretch that reached into the future could be read by no call."""
+    """The unread stretch ends at the present: no call could ever read one that reaches into the future."""
     room = world.room(name="r")
     world.record(room, at(-50)).start(at(-40))
     bench = benches()
@@ -463,8 +463,8 @@ def test_rooms_that_are_not_asked_for_do_not_count_and_those_that_match_do(bench
     assert bench.value("hms_external_stream_seconds_total", room="y") == pytest.approx(125, abs=31)
 
 
-def test_what_is_followed_is_stored_when_it_changes_and_not_with_each_read(benches: Any, world: World) -> None:
-    """It is large where many rooms are named, and all else that a read without news stores is small."""
+def test_the_followed_rooms_are_stored_when_they_change_and_not_with_each_read(benches: Any, world: World) -> None:
+    """The list of followed rooms is large where many rooms are named. A read without news stores little besides."""
     rooms = [RoomById(world.room(name=f"r{number}").id) for number in range(1000)]
     bench = benches(rooms)
 
@@ -487,7 +487,7 @@ def test_what_is_followed_is_stored_when_it_changes_and_not_with_each_read(bench
     assert len(_followed(stored()["recordings.followed"])) == 1001
 
 
-def test_a_state_that_holds_what_is_followed_with_the_rest_is_read_and_stored_anew(benches: Any, world: World) -> None:
+def test_a_state_that_holds_the_followed_rooms_with_the_rest_is_read_and_stored_anew(benches: Any, world: World) -> None:
     room = world.room(name="r")
     world.record(room, at(-50)).start(at(-40)).stop(at(100)).complete(at(110))
     bench = benches([RoomById(room.id)])
@@ -512,7 +512,7 @@ def _followed(row: CollectorRow) -> dict[str, Any]:
     return entries
 
 
-# -- secrets, and what is not known -------------------------------------------------------------------------------
+# -- secrets and unknown values -----------------------------------------------------------------------------------
 
 
 def test_no_secret_of_a_job_is_logged_published_or_stored(benches: Any, world: World, caplog: pytest.LogCaptureFixture) -> None:

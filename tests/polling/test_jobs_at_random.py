@@ -1,4 +1,4 @@
-"""Lives of jobs at random, read through faults, kills, pauses and reloads: in the end every counter is the simulator's truth."""
+"""Jobs at random, read through faults, kills, pauses and reloads: in the end every counter equals the simulator's truth."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LENGTH = 3 * 3600
 
 
 def script(world: World, rng: random.Random) -> None:
-    """Some rooms and jobs in them: some end before the exporter starts, some never start, some fail, some go on for long."""
+    """Scripts rooms and jobs: some jobs end before the exporter starts, some never start, some fail, some last long."""
     rooms = [world.room(name=f"room-{number}") for number in range(rng.choice([1, 3, 8]))]
     for _ in range(rng.randrange(1, 40)):
         begin = world.record, world.stream, world.push
@@ -54,7 +54,7 @@ def script(world: World, rng: random.Random) -> None:
 
 
 def check(bench: BesideBench, world: World, since: int) -> None:
-    """Every counter is the truth about the jobs that had not ended when the exporter started."""
+    """Every counter equals the truth about the jobs that had not ended when the exporter started."""
     for kind in KINDS:
         for job in list(world.beside.jobs[kind].by_id.values()):
             if job.created_at <= since and job.standing(since).status in OVER:
@@ -79,19 +79,19 @@ def check(bench: BesideBench, world: World, since: int) -> None:
 
 @settings(max_examples=3)
 @given(st.integers(0, 1 << 32))
-def test_whatever_happens_in_the_end_the_counters_are_the_truth(seed: int) -> None:
+def test_in_the_end_the_counters_equal_the_truth_whatever_happens(seed: int) -> None:
     run(seed)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @given(st.integers(0, 1 << 32))
-def test_whatever_happens_in_many_other_ways_they_are_too(seed: int) -> None:
+def test_in_the_end_the_counters_equal_the_truth_in_many_more_runs(seed: int) -> None:
     run(seed)
 
 
 def run(seed: int) -> None:
-    """A script of jobs, with faults, restarts and long pauses."""
+    """Plays a script of jobs with faults, restarts and long pauses."""
     rng = random.Random(seed)
     shape = Shape(connected=rng.choice(["absent", "null", "zero"]))
     world = World("key", "secret-of-at-least-thirty-two-bytes!", shape=shape)

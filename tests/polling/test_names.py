@@ -1,4 +1,4 @@
-"""What rooms are called, asked beside the polls: few calls, missing rooms told apart, faults that spoil nothing."""
+"""Names of rooms, read beside the polls: few calls, missing rooms are told from failures, and a fault spoils no other name."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def test_a_few_rooms_are_asked_for_one_by_one(api: Api, sim: SimulatedApi, world
 
 
 def test_many_rooms_are_found_in_the_list_and_those_not_listed_are_asked_for(api: Api, sim: SimulatedApi, world: World) -> None:
-    """The list leaves out disabled rooms, which have names all the same."""
+    """The list leaves out disabled rooms. They have names too, so they are asked for one by one."""
     found, _ = read(api, [room.id for room in world.rooms])
     assert found == {room.id: known(room) for room in world.rooms}
     assert sim.calls == {"/rooms": 3, "/rooms/<id>": 25}
 
 
-def test_the_list_is_left_when_it_no_longer_pays(api: Api, sim: SimulatedApi, world: World) -> None:
+def test_the_list_is_abandoned_when_it_no_longer_pays(api: Api, sim: SimulatedApi, world: World) -> None:
     oldest = [room.id for room in world.rooms if room.enabled][:30]
     found, _ = read(api, oldest)
     assert set(found) == set(oldest)
@@ -109,22 +109,22 @@ def test_failures_in_a_row_raise_and_keep_what_came_before(api: Api, sim: Simula
     assert sim.calls["/rooms/<id>"] < 9
 
 
-def test_a_room_that_cannot_be_had_keeps_no_other_from_its_name(api: Api, sim: SimulatedApi, world: World) -> None:
+def test_a_room_that_cannot_be_read_does_not_keep_others_from_their_names(api: Api, sim: SimulatedApi, world: World) -> None:
     bad, good = world.rooms[:2]
     sim.faults.add(Fault(kind="status", status=500, match=bad.id))
     found, _ = read(api, [bad.id, good.id])
     assert list(found) == [good.id]
 
 
-def test_a_list_that_cannot_be_had_leaves_asking_for_each(api: Api, sim: SimulatedApi, world: World) -> None:
+def test_rooms_are_asked_for_one_by_one_when_the_list_cannot_be_read(api: Api, sim: SimulatedApi, world: World) -> None:
     sim.faults.add(Fault(kind="status", status=404, route="/rooms"))
     wanted = [room.id for room in world.rooms[:30]]
     found, _ = read(api, wanted)
     assert set(found) == set(wanted)
 
 
-def test_a_wish_to_wait_for_a_day_is_not_obeyed(api: Api, sim: SimulatedApi, world: World) -> None:
-    """Names are read again after each poll: nobody need wait a day for the next attempt."""
+def test_a_retry_after_of_a_day_is_not_obeyed(api: Api, sim: SimulatedApi, world: World) -> None:
+    """Names are read after each poll, so the next attempt comes soon without waiting."""
     sim.faults.add(Fault(kind="status", status=429, retry_after="86400"))
     began = time.monotonic()
     with pytest.raises(ApiError):
@@ -133,7 +133,7 @@ def test_a_wish_to_wait_for_a_day_is_not_obeyed(api: Api, sim: SimulatedApi, wor
 
 
 def _bounded(work: Callable[[], object], api: Api) -> None:
-    """Raises what `work` raises; a work that does not end is stopped, and fails the test."""
+    """Runs `work` in bounded time: it raises what `work` raises, and stops `work` and fails the test if it does not end."""
     guard = threading.Timer(4, api.stop)
     guard.start()
     try:
@@ -142,7 +142,7 @@ def _bounded(work: Callable[[], object], api: Api) -> None:
         guard.cancel()
 
 
-# --- a part at a time ---
+# --- batches, a part at a time ---
 
 
 @pytest.fixture
@@ -154,18 +154,18 @@ def at_once(reader: NameReader, rooms: list[Room]) -> list[KnownRoom]:
     return reader.read([room.id for room in rooms], time.monotonic() + 10)
 
 
-def test_all_is_read_that_the_time_allows(reader: NameReader, world: World) -> None:
+def test_as_much_is_read_as_the_time_allows(reader: NameReader, world: World) -> None:
     assert {room.id for room in at_once(reader, world.rooms)} == {room.id for room in world.rooms}
 
 
-def test_a_batch_is_gone_on_with_before_the_next_is_begun(reader: NameReader, sim: SimulatedApi, world: World) -> None:
-    """Each call has time for one answer: none is asked for twice, and what is asked for meanwhile waits its turn."""
+def test_a_batch_is_finished_before_the_next_one_begins(reader: NameReader, sim: SimulatedApi, world: World) -> None:
+    """Each call has time for one answer. No room is asked for twice, and rooms added meanwhile wait for the next batch."""
     ids = [room.id for room in world.rooms[:5]]
     found = [room.id for _ in ids for room in reader.read(ids, 0.0, lambda: 0.0)]
     assert found == ids
     assert sim.calls == {"/rooms/<id>": 5}
     other = world.rooms[9].id
-    assert reader.read([other], time.monotonic() + 10) == []  # the end of the batch before
+    assert reader.read([other], time.monotonic() + 10) == []  # the end of the previous batch
     assert [room.id for room in reader.read([other], time.monotonic() + 10)] == [other]
 
 

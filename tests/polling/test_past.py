@@ -1,4 +1,4 @@
-"""Reading a long past comes forward and is exact, whatever comes in between."""
+"""Reading a long past makes progress and is exact, through kills and clock changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DAY_S = 86_400
 
 
 def past_calls(world: World, count: int, days: int, rooms: int = 5) -> None:
-    """So many calls that have ended within so many days, in some rooms."""
+    """Scripts `count` calls that ended within the last `days`, in some rooms."""
     chance = random.Random(count)
     ids = [world.room(name=f"r{number}").id for number in range(rooms)]
     for _ in range(count):
@@ -48,13 +48,13 @@ def test_a_local_clock_set_back_during_a_catch_up_changes_nothing(
 
 
 def interrupted(folder: Path, world: World, days: int, most: int) -> int:
-    """Reads so many days, killed once a minute in the middle of them; how many kills it took."""
+    """Reads the last `days`, killed about once a minute on the way; returns the number of kills."""
     chance = random.Random(1)
     kills = 0
     with Bench(folder, world, since=timedelta(days=days)) as bench:
         while True:
             bench.server.faults.clear()
-            # The minute is over when so many requests have been answered: the process dies in the middle of the next one.
+            # A number of requests stands for the minute: the process dies in the middle of the request after them.
             bench.server.faults.add(Fault(kind="reset", match="before=", after=chance.randrange(3, 30)))
             before = bench.value("hms_exporter_catch_up_ratio")
             bench.poll(30)
@@ -71,7 +71,7 @@ def interrupted(folder: Path, world: World, days: int, most: int) -> int:
     return kills
 
 
-def test_a_past_that_is_read_between_kills_comes_forward_and_is_exact(folder: Path, world: World) -> None:
+def test_a_past_that_is_read_between_kills_makes_progress_and_is_exact(folder: Path, world: World) -> None:
     past_calls(world, 2000, 10)
     assert interrupted(folder, world, 10, most=30) > 0
 

@@ -1,4 +1,4 @@
-"""Which listing is asked for, and how much of the past at once."""
+"""The choice of listings, and of how much of the past to read at once."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def catch_up(number: int, *unread: Span) -> CatchUp:
 
 
 def wanted(*tasks: CatchUp) -> list[tuple[Span, list[CatchUp]]]:
-    """What is unread for these catch-ups, as the coverage lists it."""
+    """The unread spans of these catch-ups, as the coverage lists them."""
     spans = sorted({span for task in tasks for span in task.unread})
     return [(span, [task for task in tasks if span in task.unread]) for span in spans]
 
 
 def stretch_of(stretch: Stretch, first: int, last: int) -> Span | None:
-    """What is asked for of a single span."""
+    """The stretch that is asked for when a single span is unread."""
     found = stretch.next(wanted(catch_up(1, (first, last))), 0.0)
     return None if found is None else found[0]
 
@@ -61,8 +61,8 @@ def test_at_first_all_of_the_past_is_asked_for_at_once() -> None:
     assert stretch_of(Stretch(), 5, 100 * HOUR) == (5, 100 * HOUR)
 
 
-def test_a_stretch_that_was_too_much_becomes_shorter_until_it_fits() -> None:
-    """The next is no longer than what its pages showed, and at most half of it."""
+def test_a_stretch_that_was_too_long_becomes_shorter_until_it_fits() -> None:
+    """The next one is at most half as long, and no longer than its pages reached."""
     stretch = Stretch()
     stretch.too_long(0, 100 * HOUR, read_from=90 * HOUR)
     assert stretch_of(stretch, 0, 90 * HOUR) == (0, 10 * HOUR)
@@ -82,7 +82,7 @@ def test_a_stretch_never_shrinks_below_what_the_filters_of_the_api_tell_apart() 
     assert stretch.is_shortest(*found)
 
 
-def test_where_little_lies_it_grows_again() -> None:
+def test_a_stretch_grows_again_where_there_are_few_sessions() -> None:
     stretch = Stretch()
     stretch.too_long(0, 100 * HOUR, read_from=98 * HOUR)
     stretch.finished(1)
@@ -91,7 +91,7 @@ def test_where_little_lies_it_grows_again() -> None:
     assert stretch_of(stretch, 0, 100 * HOUR) == (0, 4 * HOUR)
 
 
-def test_it_never_reaches_beyond_what_is_wanted() -> None:
+def test_a_stretch_never_reaches_beyond_the_unread_span() -> None:
     stretch = Stretch()
     stretch.too_long(0, 100 * HOUR, read_from=50 * HOUR)
     assert stretch_of(stretch, 90 * HOUR, 100 * HOUR) == (90 * HOUR, 100 * HOUR)
@@ -100,7 +100,7 @@ def test_it_never_reaches_beyond_what_is_wanted() -> None:
 def test_the_oldest_is_read_first_and_serves_all_that_want_it() -> None:
     one, two, three = catch_up(1, (0, 99), (200, 299)), catch_up(2, (0, 99)), catch_up(3, (50, 79))
     assert Stretch().next(wanted(one, two), 0.0) == ((0, 99), [one, two])
-    # It ends where another span begins or ends: so it is unread for all that it serves, or for none.
+    # It ends where another span begins or ends, so that it serves each span whole or not at all.
     assert Stretch().next(wanted(one, three), 0.0) == ((0, 49), [one])
     both = catch_up(1, (50, 99))
     assert Stretch().next(wanted(both, three), 0.0) == ((50, 79), [three, both])
@@ -128,7 +128,7 @@ def test_a_short_stretch_that_fails_is_left_out_for_a_while_for_the_others_sake(
 # -- several sessions by one listing ------------------------------------------------------------------------------
 
 
-def test_windows_hold_all_that_is_wanted_the_fullest_first() -> None:
+def test_windows_hold_all_wanted_sessions_the_fullest_first() -> None:
     assert windows([1, 2, 3, 50, 90, 91], [1, 2, 3, 50, 90, 91], 3) == [(50, 91), (1, 3)]
     assert windows([], [1, 2], 10) == []
 
@@ -139,7 +139,7 @@ def test_a_window_holds_no_more_than_a_page_of_what_is_known() -> None:
     assert windows([1, 99], known, 100) == [(1, 99)]
 
 
-# -- what it will cost --------------------------------------------------------------------------------------------
+# -- the estimate of calls ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

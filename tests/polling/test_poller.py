@@ -1,4 +1,4 @@
-"""A workspace's poller against a simulated 100ms over real HTTP: what it publishes, what it costs, and that its totals are exact."""
+"""A workspace's poller over real HTTP: its published series, the number of its calls, and exact totals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.marks import first_quick
 
 
 def call(world: World, room_id: str, start: float, end: float | None = None, *people: tuple[str, float, float | None]) -> Session:
-    """A session with people in it: role, join and leave, all in seconds after `T0`."""
+    """A session with these stays: role, join and leave, all in seconds after `T0`."""
     session = world.open(room_id, at=at(start))
     for role, joined, left in people:
         someone = session.join(role, at=at(joined))
@@ -41,7 +41,7 @@ def call(world: World, room_id: str, start: float, end: float | None = None, *pe
 
 
 def one_call(seconds: int, *stays: int) -> Sums:
-    """An ended session of this many seconds, and the stays in it."""
+    """Scripts an ended session of this many seconds, with these stays."""
     return sums_of(
         sessions_started=1,
         sessions_ended=1,
@@ -149,7 +149,7 @@ def test_after_a_restart_counters_are_published_at_once_as_they_were_and_nothing
     assert bench.value("hms_exporter_polls_total") == 0
 
 
-def test_what_could_not_be_stored_is_not_published(benches: Any, world: World) -> None:
+def test_counts_that_could_not_be_stored_are_not_published(benches: Any, world: World) -> None:
     room = world.room(name="r")
     call(world, room.id, -10, None, ("host", -9, None))
     bench = benches()
@@ -171,7 +171,7 @@ def test_what_could_not_be_stored_is_not_published(benches: Any, world: World) -
 
 @pytest.mark.parametrize("shift", [0, HOUR, -DAY, 400 * DAY])
 def test_wherever_this_machines_clock_stands_the_totals_are_the_apis(benches: Any, world: World, shift: int) -> None:
-    """The API lives in its own time; this machine's is far from it in any case."""
+    """The API has a clock of its own, and this machine's clock is always far from it."""
     start = time.time_ns() // 1000 // SECOND * SECOND + shift
     room = world.room(name="r")
     session = world.open(room.id, at=start + 10 * SECOND)
@@ -191,7 +191,7 @@ def test_wherever_this_machines_clock_stands_the_totals_are_the_apis(benches: An
 
 
 def test_gauges_keep_their_last_good_value_for_three_intervals_and_then_disappear(benches: Any, world: World) -> None:
-    """Also while no poll ends at all: it is decided at the scrape."""
+    """They disappear even while no poll ends, because the scrape decides it."""
     room = world.room(name="r")
     call(world, room.id, -10, None, ("host", -9, None))
     bench = benches()
@@ -212,7 +212,7 @@ def test_gauges_keep_their_last_good_value_for_three_intervals_and_then_disappea
     assert bench.value("hms_sessions_active") == 1
 
 
-def test_an_api_that_is_down_from_the_start_is_no_reason_for_zeros(benches: Any, world: World) -> None:
+def test_an_api_that_is_down_from_the_start_publishes_no_zeros(benches: Any, world: World) -> None:
     room = world.room(name="r")
     bench = benches([RoomById(room.id)])
     bench.server.faults.add(Fault(kind="status", status=503))
@@ -228,7 +228,7 @@ def test_an_api_that_is_down_from_the_start_is_no_reason_for_zeros(benches: Any,
 
 def test_a_room_that_fails_does_not_spoil_the_others(benches: Any, world: World) -> None:
     good, bad = world.room(name="good"), world.room(name="bad")
-    # So many other rooms' sessions that each room is asked for by itself.
+    # Enough sessions of other rooms that each room is listed by itself.
     other = world.room(name="other")
     for number in range(40):
         call(world, other.id, -number - 1)
@@ -321,7 +321,7 @@ def test_of_many_malformed_records_all_are_counted_and_a_few_logged(benches: Any
 
 
 def test_records_of_endless_text_are_remembered_without_it(benches: Any, world: World) -> None:
-    """What was rejected is known again by a few bytes, however long what named it."""
+    """A rejected record is recognised by a few bytes, however long its id is."""
     bench = benches()
     bench.poll()
     tracemalloc.start()
@@ -352,7 +352,7 @@ def test_an_answer_that_is_not_a_list_of_records_is_a_failed_request(benches: An
 
 
 def scatter(world: World, rooms: list[str], chance: random.Random, begin: int, end: int, count: int) -> None:
-    """Sessions with people of every kind between two moments."""
+    """Scripts sessions with peers of every kind between two moments."""
     for _ in range(count):
         started = chance.randrange(begin, end)
         length = chance.choice((3, 30, 600, 7200)) * SECOND
@@ -370,7 +370,7 @@ def scatter(world: World, rooms: list[str], chance: random.Random, begin: int, e
 
 
 def test_two_exporters_with_the_same_fixed_beginning_publish_the_same_totals(benches: Any, world: World) -> None:
-    """Whenever they are started: one when it all begins, one in the middle of it, one when all is over."""
+    """One is started at the beginning, one in the middle, and one when all sessions have ended."""
     rooms = [world.room(name=f"r{number}").id for number in range(4)]
     scatter(world, rooms, random.Random(5), at(-5 * 3600), at(8 * 3600), 150)
     since = at(-3600)
@@ -388,7 +388,7 @@ def test_two_exporters_with_the_same_fixed_beginning_publish_the_same_totals(ben
     assert made[0].totals() == made[1].totals() == made[2].totals() == expected
 
 
-def test_with_start_what_had_ended_does_not_count_and_what_runs_counts_whole(benches: Any, world: World) -> None:
+def test_with_start_ended_sessions_do_not_count_and_running_ones_count_whole(benches: Any, world: World) -> None:
     room = world.room(name="r")
     call(world, room.id, -5000, -1, ("host", -4000, -1))
     call(world, room.id, -4000, 50, ("host", -4000, 40))
@@ -453,7 +453,7 @@ def test_a_session_that_the_api_no_longer_knows_is_settled_at_the_third_poll(ben
 
 @pytest.mark.parametrize("everything", first_quick([True, False]))
 def test_a_gap_of_many_hours_is_caught_up_with_beside_the_polls(benches: Any, world: World, everything: bool) -> None:
-    """While the present is published from the first poll on."""
+    """The present is published from the first poll on."""
     rooms = [world.room(name=f"r{number}").id for number in range(15)]
     scatter(world, rooms, random.Random(3), at(-3600), at(40 * 3600), 900)
     bench = benches(None if everything else [RoomById(room_id) for room_id in rooms], api=replace(QUICK, page_size=10))
@@ -581,7 +581,7 @@ def test_a_room_idle_for_long_leaves_the_page_and_comes_back_with_its_totals(ben
     assert bench.value("hms_peer_seconds_total") == 80
 
 
-def test_fewer_rooms_by_a_reload_leave_the_series_to_those_in_use(benches: Any, world: World) -> None:
+def test_with_fewer_rooms_after_a_reload_those_in_use_keep_their_series(benches: Any, world: World) -> None:
     past, present = world.room(name="past"), world.room(name="present")
     call(world, past.id, -60, 10, ("host", -60, 10))
     call(world, present.id, -60, None, ("host", -60, None))
@@ -589,7 +589,7 @@ def test_fewer_rooms_by_a_reload_leave_the_series_to_those_in_use(benches: Any, 
     bench.poll()
     bench.poll(60)
     bench.configure(None, LimitsConfig(max_rooms=1, room_idle_expiry=1e8))
-    for _ in range(4):  # its last increase has been scraped by then
+    for _ in range(4):  # by then its last increase has been scraped
         bench.poll(30)
     assert bench.value("hms_peers_active", room="present") == 1
     assert bench.value("hms_peers_active", room="past") is None
@@ -599,7 +599,7 @@ def test_fewer_rooms_by_a_reload_leave_the_series_to_those_in_use(benches: Any, 
 
 
 def cost(bench: Bench, seconds: float = 30) -> int:
-    """The calls of one poll, a good one."""
+    """The calls of one successful poll."""
     bench.server.clear()
     bench.now += round(seconds * SECOND)
     bench.poller.poll()
@@ -611,7 +611,7 @@ def test_a_thousand_configured_rooms_with_forty_sessions_cost_two_calls_a_poll_a
     benches: Any, world: World
 ) -> None:
     rooms = [world.room(id=f"room-{number}").id for number in range(1000)]
-    for number in range(4000):  # a past behind it, of sessions that have ended
+    for number in range(4000):  # sessions that have ended before
         call(world, rooms[number % 1000], -40_000 + number * 10, -39_990 + number * 10)
     for number in range(40):
         ends = 200 + number // 4 * 30 if number < 20 else None
@@ -671,7 +671,7 @@ def test_a_server_that_lowers_the_page_size_by_itself_is_read_to_the_end(benches
     assert bench.value("hms_sessions_active", room="r") == 45
 
 
-# -- and all of it at once ----------------------------------------------------------------------------------------
+# -- all of it at random ------------------------------------------------------------------------------------------
 
 PLAYS: dict[str, tuple[Rooms, LimitsConfig]] = {
     "every room": (None, FOREVER),
@@ -687,7 +687,7 @@ NAMES = ["office", "team-a", "team-b", "class-north-1", "class-north-2", "class-
 
 
 def play(folder: Path, what: str, seed: int) -> None:
-    """Polls, faults, kills and pauses by chance; in the end the totals equal the script's, and on the way nothing falls."""
+    """Polls, faults, kills and pauses at random.  No counter ever falls, and in the end the totals equal the script's."""
     chance = random.Random(seed)
     world = World("key", "secret-of-at-least-thirty-two-bytes!")
     rooms = [world.room(id=f"r{number}", name=name).id for number, name in enumerate(NAMES)]
@@ -717,7 +717,7 @@ def play(folder: Path, what: str, seed: int) -> None:
 
 
 def check(bench: Bench, what: str, since: int, start: int) -> None:
-    """The totals of all accounts, those that have left the memory too, against the script."""
+    """The totals of all accounts equal the script's, including accounts that are no longer in memory."""
     assert abs(since - start) <= 2 * SECOND or since > start
     accounts = {state.account.id: state for state in bench.store.accounts("w", 0)}
     found = {owner: settled(state) for owner, state in accounts.items() if state.totals.counts.started}
@@ -728,7 +728,7 @@ def check(bench: Bench, what: str, since: int, start: int) -> None:
     elif what == "patterns with groups":
         owners |= {"r3": "class-north", "r4": "class-north", "r5": "class-south"}
     elif what in ("few series", "short expiry"):
-        # Which rooms overflow depends on the order of things; that nothing is lost or doubled does not.
+        # Which rooms overflow depends on the order of events. The sum over all rooms does not.
         found = {"all": reduce(added, found.values())} if found else {}
         owners = dict.fromkeys(owners, "all")
     expected: dict[str, Sums] = {}

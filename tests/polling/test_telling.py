@@ -1,4 +1,4 @@
-"""What the log says of polls: few lines, however the faults come."""
+"""Log lines about polls: few, whatever the faults are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Told:
         self._telling = Telling("w", lambda: self.now)
 
     def poll(self, fault: str | None, after: float = 1.0) -> list[str]:
-        """A poll ends so many seconds later; what is told of it."""
+        """Ends a poll this many seconds later; returns what is logged."""
         self.now += after
         self._caplog.clear()
         self._telling.poll_ended(fault)
@@ -53,7 +53,7 @@ def test_a_fault_that_changes_from_poll_to_poll_is_told_when_it_begins_then_once
     assert told.poll("500") == ["poll failed: 500"]
 
 
-def test_what_a_fault_has_changed_to_is_told_in_the_end(told: Told) -> None:
+def test_the_last_change_of_a_fault_is_told_in_the_end(told: Told) -> None:
     for fault in ("500", "503", "429"):
         told.poll(fault)
     assert told.poll("429", after=60) == ["poll failed: 429"]

@@ -1,4 +1,4 @@
-"""A workspace's thread: it polls when told to, one thing after the other, and ends when told to, whatever 100ms does."""
+"""A workspace's thread: it polls when told to, does one thing at a time, and stops when told to, whatever 100ms does."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def soon(condition: Callable[[], Any]) -> None:
-    """It comes true within a few seconds."""
+    """Waits for the condition, for at most a few seconds."""
     deadline = time.monotonic() + 15
     while not condition():
         assert time.monotonic() < deadline
@@ -131,7 +131,7 @@ def test_it_ends_at_once_though_100ms_does_not_answer_and_says_then_that_it_has(
 
 
 def test_a_poll_without_a_sign_of_life_for_long_is_stuck(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For five intervals, or three times a request's deadline."""
+    """A poll is stuck after five intervals, or after three times a request's deadline."""
     bench.api.faults.add(Fault(kind="stall", seconds=60, after=1))
     bench.worker.start()
     bench.worker.poll()

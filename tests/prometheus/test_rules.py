@@ -1,4 +1,4 @@
-"""Rules, thresholds and alerts: proven by promtool, and written as the house of Prometheus writes them."""
+"""Rules, thresholds and alerts: tested by promtool, and written in Prometheus's style."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_promtool_and_amtool_accept_every_file(generation: Generation) -> None:
 
 
 def _asked_for(value: object, names: Collection[str]) -> set[str]:
-    """Those of these alerts and records that a rule or a test names, by itself, by a pattern or among `ALERTS`."""
+    """The alerts and records that a rule or a test refers to: by name, by a pattern or through `ALERTS`."""
     text = yaml.safe_dump(value, width=10**6).replace('\\"', '"')
     found = {*re.findall(r"[a-zA-Z_:][\w:]*", text)} & {*names}
     for pattern in re.findall(r'__name__=~"([^"]*)"', text):
@@ -80,7 +80,7 @@ def _asked_for(value: object, names: Collection[str]) -> set[str]:
 
 
 def _concerning(tests: Any) -> set[str]:
-    """The alerts and records on which these tests depend, directly or by what those ask for."""
+    """The alerts and records on which these tests depend, directly or through other rules."""
     groups = [group for path in RULE_FILES for group in _load(path)["groups"]]
     rules = {rule.get("alert", rule.get("record")): rule for group in groups for rule in group["rules"]}
     found, new = set[str](), _asked_for(tests, rules)
@@ -99,7 +99,7 @@ def _keep(path: Path, names: set[str]) -> None:
 
 
 @GENERATIONS
-@pytest.mark.slow  # weeks of evaluations
+@pytest.mark.slow  # it evaluates weeks
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("file", TEST_FILES, ids=lambda file: file.stem)
 def test_each_alert_fires_when_it_should_and_only_then(file: Path, generation: Generation, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_each_alert_is_tested_firing_and_at_rest() -> None:
     for path in TEST_FILES:
         for test in _load(path)["tests"]:
             for case in test.get("alert_rule_test", []):
-                # Whatever series a test feeds in besides those that its alert names must stay quiet.
+                # Series other than those of the expected alert must not fire.
                 quiet = not case["exp_alerts"] or len(test["input_series"]) > len(case["exp_alerts"])
                 resting |= {case["alertname"]} if quiet else set()
                 firing |= {case["alertname"]} if case["exp_alerts"] else set()
@@ -135,7 +135,7 @@ LIVES = {
     "two exporters": r"\btwo exporters|\bboth exporters",
     "scrape gap": r"\bgap\b",
 }
-"""What happens to exporters, as the names of tests tell it."""
+"""Events of exporters, as named in the tests of rules."""
 
 
 @pytest.mark.slow
@@ -148,7 +148,7 @@ def test_each_alert_is_seen_firing_through_what_happens_to_exporters(life: str) 
                 seen |= {case["alertname"] for case in test.get("alert_rule_test", ()) if case["exp_alerts"]}
                 samples = [sample["labels"] for case in test.get("promql_expr_test", ()) for sample in case["exp_samples"]]
                 seen |= {name for labels in samples for name in re.findall(r'alertname="(\w+)"', labels)}
-    # Rules are missing in Prometheus, whatever exporters do.
+    # Missing rules do not depend on exporters.
     assert set(ALERTS) - seen == {"HmsThresholdsMissing"}
 
 
@@ -180,8 +180,8 @@ def test_the_documentation_lists_every_alert_with_its_severity_and_no_other() ->
     assert re.findall(r"(?m)^## (\w+)$", text) == list(listed)
 
 
-def test_every_threshold_is_compared_with_and_every_one_compared_with_exists() -> None:
-    """A threshold that is missing would silence its alert without a word."""
+def test_every_threshold_is_used_and_every_used_one_exists() -> None:
+    """A missing threshold would silently disable its alert."""
     expressions = [rule["expr"] for rule in (*ALERTS.values(), *RECORDED.values())]
     used = {name for expr in expressions for name in re.findall(r"hms:threshold:\w+", expr)}
     assert used == THRESHOLDS
@@ -191,7 +191,7 @@ def test_every_threshold_is_compared_with_and_every_one_compared_with_exists() -
 
 
 def test_a_threshold_that_exists_twice_is_still_one_number() -> None:
-    """`scalar` of two series, from federation or a second ruler, would be NaN, and its alert mute."""
+    """`scalar` of two series, from federation or a second ruler, would be NaN and disable the alert."""
     for rule in (*ALERTS.values(), *RECORDED.values()):
         bare = re.sub(r"scalar\(max\(hms:threshold:\w+\)\)", "", rule["expr"])
         assert not re.search(r"hms:threshold:\w", bare), rule
@@ -204,7 +204,7 @@ def test_the_alert_about_missing_thresholds_knows_how_many_there_are() -> None:
 
 
 def test_alerts_compare_with_thresholds_and_not_with_numbers() -> None:
-    """But for what is 0 or 1 by its meaning: down, refused, used up, projected to be used up."""
+    """Only 0 and 1 are allowed, where they have a meaning: down, refused, used up, projected to be used up."""
     states = {
         "HmsExporterDown", "HmsWorkspaceMissing", "HmsConfigReloadFailed", "HmsBudgetUsedUp", "HmsBudgetNearlyUsed", "HmsBudgetPaceTooHigh",
         "HmsCredentialsRejected", "HmsDataStale", "HmsTokenExpiring", "HmsSessionForgotten", "HmsWebhooksSilent",
@@ -267,7 +267,7 @@ def test_the_shipped_configuration_scrapes_the_job_that_the_alert_watches() -> N
     assert any(re.fullmatch(pattern, job) for job in jobs)
 
 
-def test_links_to_runbooks_lead_where_they_are_told_to() -> None:
+def test_links_to_runbooks_lead_to_the_given_page() -> None:
     text = (FOLDER / "rules" / "hms-alerts.yml").read_text(encoding="utf-8")
     elsewhere = prometheusrule.linked(text, "https://wiki.example.org/hms")
     links = [
@@ -290,7 +290,7 @@ def test_alertmanager_quiets_only_alerts_that_exist() -> None:
 
 
 def test_local_programs_get_the_shipped_configuration_with_other_addresses() -> None:
-    """What `make stack` runs differs from what compose mounts by addresses alone."""
+    """The configuration of `make stack` differs from that of compose only in addresses."""
     shipped = (FOLDER / "prometheus.yml").read_text(encoding="utf-8")
     for address, local in (("hms-exporter:10100", "h:1"), ("localhost:9090", "h:2"), ("alertmanager:9093", "h:3"), ("rules/*.yml", "R")):
         assert shipped.count(address) == 1
@@ -307,7 +307,7 @@ def _sample_names(name: str, kind: str) -> tuple[str, ...]:
 
 
 def _asked(expr: str) -> set[str]:
-    """The series of ours that an expression asks for."""
+    """The exporter's series that an expression uses."""
     return set(re.findall(r"(?<![:\w])(?:\w+:)?hms[\w:]*", re.sub(r'"[^"]*"|\{[^}]*\}', "", expr)))
 
 

@@ -1,6 +1,6 @@
-"""The finished pages: a golden exposition that Prometheus's own tools accept, the same content in each encoding, expiry, filters.
+"""The finished pages: a golden exposition that Prometheus's tools accept, the same content in each encoding, expiry, filters.
 
-After a wanted change of what is published: `HMS_WRITE_GOLDEN=1 pytest tests/test_exposition.py`, and read the difference.
+After a wanted change, run `HMS_WRITE_GOLDEN=1 pytest tests/publish/test_exposition.py` and read the difference.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ HOSTILE = 'Größe "7" \\ of\na kind'
 
 
 class Clock:
-    """A monotonic clock that stands until it is set."""
+    """A monotonic clock that stands still until it is set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -77,12 +77,12 @@ class Clock:
 
 
 def nothing_live(fmt: Format, _: frozenset[str]) -> list[Section]:
-    """No metrics of the process: only the mark that ends the format."""
+    """No metrics of the process, only the line that ends the format."""
     return [] if fmt is TEXT else [Section(b"# EOF\n")]
 
 
 def ledger(folder: Path) -> Counting:
-    """An hour of two rooms and a group: sessions ended and running, roles changed, a ghost."""
+    """An hour of two rooms and a group: ended and running sessions, changed roles, a ghost."""
     counting = Counting(folder / "state.db", since=at(-7200))
     group = Account("group", "class-north")
     counting.begin(at(0))
@@ -119,10 +119,10 @@ ASSETS = (
 
 
 def items(kind: Kind[Any]) -> Collected[Any]:
-    """What a room and a group have of this kind.
+    """The items of this kind in a room and a group.
 
-    Three jobs and one: one is over, one runs, two have not started, one of them in an unknown status.  Two assets and one: one
-    has failed.
+    The room has three jobs and the group one: one is over, one runs, two have not started, one of these in an unknown status.  The
+    room has two assets and the group one: one has failed.
     """
     collected = Collected(kind)
     collected.coverage.configure(scope_of(["*"]), at(-7200), at(0), str)
@@ -138,7 +138,7 @@ def items(kind: Kind[Any]) -> Collected[Any]:
 
 
 def sections(counting: Counting, expires: float) -> Sections:
-    """Everything that is published of that ledger; what expires does so then."""
+    """Everything that is published of that ledger. The gauges expire at `expires`."""
     known = {
         STANDUP: KnownRoom(STANDUP, HOSTILE, "daily", "t1", "eu", enabled=True, exists=True, fetched_at=1),
         CLASS: KnownRoom(CLASS, "", "class", "t2", "in", enabled=False, exists=True, fetched_at=1),
@@ -176,7 +176,7 @@ def sections(counting: Counting, expires: float) -> Sections:
 
 
 def sums() -> Sums:
-    """A call's errors, a minute's deliveries."""
+    """The errors of a call and the deliveries of a minute."""
     counted = Sums()
     errors = [ClientError("e1", "s3", "join", "4006", "web"), ClientError("e2", "s3", "disconnected", "unknown", "ios")]
     client_errors.count(counted, "s3", Over("n1", group_account("class-north"), at(-200), at(-10)), errors)
@@ -199,7 +199,7 @@ def exposition(published: Sections) -> Exposition:
 
 
 def text_of(page: Page) -> str:
-    """A page's text, inflated if need be; its length is as announced."""
+    """A page's text, decompressed if necessary.  Checks the announced length."""
     body = b"".join(page.chunks)
     assert len(body) == page.length
     return (gzip.decompress(body) if page.encoding == "gzip" else body).decode()
@@ -271,7 +271,7 @@ Elsewhere the label would read as the metric's own type, which lint rules forbid
 
 
 def test_no_label_is_one_that_prometheus_adds_itself(exposition: Exposition) -> None:
-    """But for `type`, of the families that are named above."""
+    """The label `type` of the families named above is the only exception."""
     for family in parse_text(text_of(exposition.page("", ""))):
         for sample in family.samples:
             reserved = {"job", "instance"} if family.name in HAVE_A_TYPE else {"job", "instance", "type"}
@@ -285,8 +285,8 @@ def test_a_hostile_name_comes_back_as_it_was(exposition: Exposition, accept: str
     assert HOSTILE in rooms
 
 
-# Prometheus takes any UTF-8 but the null character (which client_python passes through as well); \r is a line's end to
-# Python's parser though not to Prometheus's, so splitting is tested apart.
+# Prometheus accepts any UTF-8 except the null character. \r ends a line for Python's parser but not for Prometheus's,
+# so another test covers line splitting.
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"))
 
 
@@ -318,7 +318,7 @@ def _one_peer(role: str) -> Ledger:
 
 @pytest.mark.slow
 def test_prometheus_accepts_every_character_in_a_name() -> None:
-    """One room for each of some thousand characters, controls and line separators of all kinds among them."""
+    """One room for each of about a thousand characters, including control characters and all line separators."""
     characters = [chr(code) for code in [*range(1, 0x300), 0x2028, 0x2029, 0xFEFF, 0xFFFD, 0xFFFF, 0x1F600, 0x10FFFF]]
     state = _one_peer("guest").accounts[room_account("room")]
     lines = b"".join(account_lines("w", f"a{character}b", state, None)[5] for character in characters)
@@ -335,7 +335,7 @@ def test_prometheus_accepts_every_character_in_a_name() -> None:
 def test_a_compressed_page_is_one_gzip_member_of_the_plain_one(published: Sections, accept: str, names: list[str], tmp_path: Path) -> None:
     exposition = Exposition(nothing_live, Clock())
     exposition.publish("default", published)
-    for _ in range(2):  # worked out, and then from what was kept
+    for _ in range(2):  # computed first, then taken from the cache
         plain = exposition.page(accept, "", frozenset(names))
         zipped = exposition.page(accept, "gzip", frozenset(names))
         assert (plain.encoding, zipped.encoding) == (None, "gzip")
@@ -381,7 +381,7 @@ def test_a_page_is_ready_once_it_has_been_asked_for_and_stays_ready_after_each_p
             assert ready is not None
             assert text_of(ready) == text_of(asked)
             exposition.publish("default", published)
-    clock.now = 1090.0  # gauges expire: another page, which nobody has made yet
+    clock.now = 1090.0  # the gauges have expired, which makes another page that is not ready yet
     assert exposition.finished("", "gzip") is None
     assert "hms_peers_active{" not in text_of(exposition.page("", "gzip"))
     assert exposition.finished("", "gzip") is not None
@@ -391,7 +391,7 @@ def test_a_page_is_ready_once_it_has_been_asked_for_and_stays_ready_after_each_p
 
 
 def test_a_text_that_stays_the_same_from_poll_to_poll_is_compressed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sections are made anew by each poll; gauges have another expiry each time, and the counters of both formats other texts."""
+    """Each poll makes new sections. Gauges get a new expiry, and counters have another text in each format."""
     compressed: list[bytes] = []
 
     def noticing(text: bytes) -> bytes:
@@ -456,7 +456,7 @@ def test_live_metrics_that_have_not_changed_are_not_rendered_again() -> None:
 
 
 def created(live: SelfMetrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """When each of the exporter's own counters and histograms began, as OpenMetrics tells it."""
+    """The `_created` times of the exporter's own counters and histograms."""
     text = b"".join(section.text for section in live.render(OPENMETRICS, frozenset())).decode()
     found = {}
     for family in parse_openmetrics(text):
@@ -494,7 +494,7 @@ def test_live_counters_tell_when_they_began_where_that_is_wanted(monkeypatch: py
     assert set(created(live).values()) == {1090.0}, "what left and came back begins anew, as its value does"
 
 
-# --- several workspaces, and what comes and goes ---
+# --- several workspaces, which come and go ---
 
 
 def lines(*values: str) -> Section:
@@ -536,7 +536,7 @@ def test_pages_by_name_share_their_texts_so_that_many_slow_readers_hold_no_copie
 @pytest.mark.parametrize("encoding", ["", "gzip"])
 @pytest.mark.parametrize("names", [frozenset[str](), frozenset({"hms_peers_active", "hms_peers_joined_total"})])
 def test_gauges_go_when_they_are_too_old_also_while_nothing_is_published(published: Sections, encoding: str, names: frozenset[str]) -> None:
-    """Decided at the scrape: a poll that hangs for ever cannot keep them."""
+    """The scrape decides it, so a poll that hangs cannot keep them."""
     clock = Clock()
     exposition = Exposition(nothing_live, clock)
     exposition.publish("default", published)
@@ -572,7 +572,7 @@ def test_a_page_once_begun_is_not_changed_by_the_next_poll(exposition: Expositio
 
 
 class Published:
-    """The page as a collector of client_python's, whose own filter is the measure."""
+    """The page as a client_python collector, to compare with client_python's own filter."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
@@ -610,7 +610,7 @@ def test_name_filters_as_client_python_does(names: frozenset[str]) -> None:
     assert sorted(line for line in ours.splitlines() if line.startswith("#")) == sorted(
         line for line in generate_latest(restricted).decode().splitlines() if line.startswith("#")
     )
-    # The parser of OpenMetrics refuses half a histogram, which a filter may ask for: only the samples are compared.
+    # OpenMetrics' parser refuses half a histogram, which a filter may ask for, so only the samples are compared.
     modern = text_of(exposition.page(OPENMETRICS_ACCEPT, "", names))
     assert samples(parse_text(_uncommented(modern))) == samples(parse_text(_uncommented(generate_openmetrics(restricted).decode())))
 
@@ -620,7 +620,7 @@ def _uncommented(text: str) -> str:
 
 
 def _sections_of(text: str) -> Sections:
-    """A page taken apart again."""
+    """Splits a page into sections."""
     found = {}
     for block in text.split("# HELP ")[1:]:
         name = block.split(" ", 1)[0]

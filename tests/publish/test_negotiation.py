@@ -1,4 +1,4 @@
-"""Which format and encoding a scraper gets: a table of real and odd headers, and that no header whatever raises."""
+"""The format and encoding for a scraper: a table of real and odd headers, and no header raises."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
         ("text/plain;q=0.8,application/openmetrics-text;q=0.9", OPENMETRICS),
         ("text/plain,application/openmetrics-text", OPENMETRICS),
         ("application/openmetrics-text,text/plain", OPENMETRICS),
-        # what is not understood, or not wanted, is passed over
+        # unknown and unwanted formats are skipped
         ("application/openmetrics-text;version=2.0.0", TEXT),
         ("application/openmetrics-text;version=abc", TEXT),
         ("application/openmetrics-text;version=", OPENMETRICS),
@@ -71,7 +71,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
         ("\0\x7f\xff", TEXT),
     ],
 )
-def test_the_best_format_that_is_asked_for_is_chosen(accept: str, expected: Format) -> None:
+def test_the_best_requested_format_is_chosen(accept: str, expected: Format) -> None:
     assert choose_format(accept) is expected
 
 
@@ -101,7 +101,7 @@ def test_the_best_format_that_is_asked_for_is_chosen(accept: str, expected: Form
         ("\0", False),
     ],
 )
-def test_gzip_is_sent_to_those_who_take_it(accept_encoding: str, expected: bool) -> None:
+def test_gzip_is_sent_to_clients_that_accept_it(accept_encoding: str, expected: bool) -> None:
     assert wants_gzip(accept_encoding) is expected
 
 
@@ -129,11 +129,11 @@ HEADERS = st.text() | st.lists(
 
 
 @given(HEADERS)
-def test_no_header_whatever_raises(text: str) -> None:
+def test_no_header_raises(text: str) -> None:
     assert choose_format(text) in Format
     assert wants_gzip(text) in (True, False)
 
 
 @given(st.sampled_from([OPENMETRICS, TEXT]))
-def test_what_is_answered_is_asked_for_again_with_the_same_result(fmt: Format) -> None:
+def test_asking_for_the_answered_format_gives_the_same_format(fmt: Format) -> None:
     assert choose_format(fmt.content_type) is fmt

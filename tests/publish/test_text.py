@@ -1,4 +1,4 @@
-"""What the families say of themselves, and an account's lines."""
+"""The headers of families, and the lines of an account."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def running_session() -> Tracked:
 
 
 def shown(text: AccountText, state: AccountState) -> dict[str, str]:
-    """The account's lines as they are published, by family."""
+    """The account's published lines, by family."""
     columns = Columns()
     columns.add(text.lines("w", "daily", state, None))
     return {family.name: line.decode() for family, line in zip(ACCOUNT_FAMILIES, columns.texts(), strict=True)}
@@ -57,13 +57,13 @@ def test_a_family_is_named_and_described_as_prometheus_asks(family: Family) -> N
     assert not family.expires or family.kind == "gauge", "counters never go"
 
 
-def test_every_family_stands_once() -> None:
+def test_every_family_is_listed_once() -> None:
     names = [family.name for family in FAMILIES]
     assert len(names) == len(set(names))
     assert not {name for name in names if name.startswith("hms_exporter_")}, "those are of the other registry"
 
 
-def test_a_header_is_as_each_format_wants_it() -> None:
+def test_a_header_follows_the_rules_of_each_format() -> None:
     family = Family("hms_x_total", "counter", 'A "b" \\ c.')
     assert header(family, openmetrics=False) == b'# HELP hms_x_total A "b" \\\\ c.\n# TYPE hms_x_total counter\n'
     assert header(family, openmetrics=True) == b'# HELP hms_x A \\"b\\" \\\\ c.\n# TYPE hms_x counter\n'
@@ -134,7 +134,7 @@ def test_the_info_is_shown_once_100ms_has_told_of_the_room(known: KnownRoom | No
 
 
 def test_large_totals_keep_their_milliseconds() -> None:
-    """A billion peer-seconds, some thirty years of a call, are still told to the microsecond."""
+    """A billion peer-seconds, some thirty years of a call, are still published to the microsecond."""
     state = AccountState(room_account(ROOM))
     state.role("host").published_seconds = 1_000_000_000_000_001
     assert lines_of(state)["hms_peer_seconds_total"].endswith(" 1000000000.000001\n")
@@ -147,7 +147,7 @@ def test_a_family_that_no_page_lists_is_refused() -> None:
 
 @pytest.mark.parametrize("family", [family for family in ACCOUNT_FAMILIES if family.kind == "counter"], ids=lambda family: family.name)
 @pytest.mark.parametrize("runs", [False, True], ids=["idle", "running"])
-def test_only_what_moves_is_rendered_anew_while_time_alone_goes_on(runs: bool, family: AccountFamily | MovingFamily) -> None:
+def test_only_moving_values_are_rendered_again_while_only_time_passes(runs: bool, family: AccountFamily | MovingFamily) -> None:
     state, text = AccountState(room_account(ROOM)), AccountText()
     state.role("host")
     if runs:
@@ -163,7 +163,7 @@ def test_only_what_moves_is_rendered_anew_while_time_alone_goes_on(runs: bool, f
 
 
 def test_an_account_has_the_same_lines_before_while_and_after_a_session_runs() -> None:
-    """They are written for all accounts together only while one runs."""
+    """The lines with times are written for all accounts together only while a session runs."""
     state, text = AccountState(room_account(ROOM)), AccountText()
     state.role("host").published_seconds = 90_061_001
     state.role("guest").usage_month = 1_500_000
@@ -179,7 +179,7 @@ def test_an_account_has_the_same_lines_before_while_and_after_a_session_runs() -
 
 
 def test_accounts_together_have_the_lines_of_each() -> None:
-    """Those of idle rooms, which are kept, and those of rooms with sessions, whose times are written for all of them at once."""
+    """Lines of idle rooms are kept. The times of rooms with sessions are written for all of them at once."""
     states = {name: AccountState(room_account(name)) for name in ("idle", "runs", "begins", "rests")}
     together = Columns()
     for number, (name, state) in enumerate(states.items()):

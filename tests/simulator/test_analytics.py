@@ -1,4 +1,4 @@
-"""Deliveries of webhooks and clients' events of the simulated API, with the cursors that only they have."""
+"""Webhook deliveries and client events of the simulated API, with the cursors that only they have."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TestDeliveries:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    def test_tell_what_became_of_each_webhook(self, client: Client, world: World, room: Room) -> None:
+    def test_show_the_outcome_of_each_webhook(self, client: Client, world: World, room: Room) -> None:
         world.delivery(room, T0)
         lost = world.delivery(room, T0 + SECOND, "peer.join.success", error="timeout")
         record = self.get(client)["events"][0]
@@ -99,7 +99,7 @@ class TestDeliveries:
         ],
         ids=str,
     )
-    def test_are_refused_beyond_what_is_allowed(self, client: Client, query: dict[str, Any]) -> None:
+    def test_are_refused_beyond_the_limits(self, client: Client, query: dict[str, Any]) -> None:
         assert client.get("/analytics/webhooks", **query).status_code == 400
 
     def test_have_a_limit_on_how_often_one_may_ask(self, client: Client, api: SimulatedApi) -> None:
@@ -116,7 +116,7 @@ class TestDeliveries:
 
 
 class TestClientEvents:
-    """Clients' events ..."""
+    """Client events ..."""
 
     def get(self, client: Client, room: Room, **query: Any) -> dict[str, Any]:
         answer = client.get("/analytics/events", room_id=room.id, **query)

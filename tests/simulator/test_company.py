@@ -1,4 +1,4 @@
-"""The made-up company: the same for the same seed, alive at any hour, with a past, and never larger than it needs to be."""
+"""The made-up company: the same for the same seed, busy at any hour, with a past, and bounded in memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ended(company: Company, now: int, days: int) -> list[Session]:
 
 @pytest.fixture(scope="module")
 def week() -> list[Session]:
-    """A week of ended sessions, to Monday's first hour."""
+    """A week of ended sessions, up to Monday's first hour."""
     return ended(Company(7, MONDAY), MONDAY, 7)
 
 
@@ -101,7 +101,7 @@ def test_has_rooms_for_patterns_over_names_and_one_that_is_disabled() -> None:
     assert len(company.list_rooms(RoomQuery(limit=100, enabled=False), MONDAY)) == 1
 
 
-def test_has_what_befalls_real_calls(week: list[Session]) -> None:
+def test_has_the_irregularities_of_real_calls(week: list[Session]) -> None:
     peers = [peer for session in week for peer in session.peers]
     assert any(peer.left_at is None for peer in peers), "ghosts"
     assert any(peer.left_at != peer.recorded_at for peer in peers), "late leaves"
@@ -189,7 +189,7 @@ def test_begins_with_two_days_made_up_not_forty() -> None:
     assert {day for _, day in company._days} == {MONDAY // DAY, MONDAY // DAY - 1}
 
 
-def test_lives_behind_the_server() -> None:
+def test_is_served_over_http() -> None:
     now = MONDAY + 10 * HOUR
     company = Company(1, now)
     with SimulatedApi([company], clock=lambda: now) as api:

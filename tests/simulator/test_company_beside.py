@@ -1,4 +1,4 @@
-"""What the made-up company records, streams and suffers beside its calls."""
+"""The made-up company's recordings, streams, webhooks and client errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_has_recordings_that_never_start_and_some_that_break_off(company: Compan
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_has_jobs_of_calls_that_there_are(company: Company, kind: Kind) -> None:
+def test_has_jobs_only_of_calls_that_exist(company: Company, kind: Kind) -> None:
     for job in jobs(company, kind, FRIDAY):
         session = company.find_session(job.session_id, FRIDAY)
         assert session is not None

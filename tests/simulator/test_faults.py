@@ -1,4 +1,4 @@
-"""The simulated API's misbehaviour, as a client meets it on a real socket."""
+"""The simulated API's faults, as a client meets them on a real socket."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def get(api: SimulatedApi, path: str = "/sessions", timeout: float = 5, **query:
 
 
 def raw(api: SimulatedApi) -> bytes:
-    """Everything that the server sends till it hangs up.  Raises `ConnectionResetError`."""
+    """Everything that the server sends until it closes the connection.  Raises `ConnectionResetError`."""
     token = management_token(api.workspaces[0], NOW)
     received = b""
     with socket.create_connection((api.host, api.port), timeout=5) as connection:
@@ -60,7 +60,7 @@ class TestStrikes:
         faults.clear()
         assert faults.strike("/rooms", "/v2/rooms") is None
 
-    def test_after_so_many_calls_so_many_times(self) -> None:
+    def test_after_a_number_of_calls_and_a_number_of_times(self) -> None:
         faults = Faults()
         faults.add(Fault(kind="reset", after=2, times=2))
         assert [faults.strike("/rooms", "/v2/rooms") is not None for _ in range(6)] == [False, False, True, True, False, False]
@@ -111,7 +111,7 @@ class TestErrors:
         api.faults.add(Fault(kind="status", status=429, retry_after=text))
         assert get(api).headers["Retry-After"] == text
 
-    def test_may_say_it_as_a_date_of_the_servers_clock(self, api: SimulatedApi) -> None:
+    def test_may_say_so_as_a_date_of_the_servers_clock(self, api: SimulatedApi) -> None:
         api.faults.add(Fault(kind="status", status=429, retry_after="date+5"))
         assert parsedate_to_datetime(get(api).headers["Retry-After"]).timestamp() == NOW // SECOND + 5
 
@@ -287,7 +287,7 @@ class TestControl:
         assert get(api, "/rooms").status_code == 200
 
     @pytest.mark.parametrize("body", ["", "{", "[1]", '{"kind":"unheard"}', '{"kind":"reset","tmies":1}', '{"kind":"reset","match":"("}'])
-    def test_refused_when_they_make_no_sense(self, api: SimulatedApi, body: str) -> None:
+    def test_refused_when_they_are_invalid(self, api: SimulatedApi, body: str) -> None:
         answer = requests.post(f"http://{api.host}:{api.port}/_faults", data=body, timeout=5)
         assert (answer.status_code, answer.json()["message"]) == (400, "invalid fault")
         assert api.faults.standing() == []

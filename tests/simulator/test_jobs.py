@@ -1,4 +1,4 @@
-"""Recordings and streams of the simulated API: their lives on the timeline, their lists over HTTP, and their truth."""
+"""Recordings and streams of the simulated API: their timeline, their lists over HTTP, and the truth about them."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class TestLists:
         job = asked(world, kind, call, T0)
         assert client.ids(ROUTES[kind], after=rfc3339(NOW), before=rfc3339(T0 - 1), active="false") == [job.id]
 
-    def test_refuse_what_makes_no_sense(self, client: Client, kind: Kind) -> None:
+    def test_refuse_invalid_filters(self, client: Client, kind: Kind) -> None:
         for query in ({"status": "dreaming"}, {"start": "unknown"}, {"limit": 5}, {"limit": 101}):
             assert client.get(ROUTES[kind], **query).status_code == 400, query
 
@@ -182,7 +182,7 @@ class TestAssets:
 
 
 class TestSecrets:
-    """Secrets and personal details are seeded ..."""
+    """The simulator plants secrets and personal details ..."""
 
     def test_wherever_100ms_has_them(self, client: Client, world: World, room: Room, call: Session) -> None:
         for kind in KINDS:
@@ -199,7 +199,7 @@ class TestSecrets:
 class TestTruth:
     """The truth about jobs ..."""
 
-    def test_is_what_they_came_to(self, world: World, room: Room, call: Session) -> None:
+    def test_is_their_sums(self, world: World, room: Room, call: Session) -> None:
         world.record(call, T0).start(T0 + 5 * SECOND).stop(T0 + 65 * SECOND).complete(T0 + 95 * SECOND)
         world.record(call, T0).fail(T0 + SECOND)
         world.record(call, T0).start(T0 + SECOND).fail(T0 + 11 * SECOND)
@@ -215,7 +215,7 @@ class TestTruth:
         assert sorted(truth.start_delays["recording"]) == [SECOND, 5 * SECOND, 30 * SECOND]
         assert truth.processing["recording"] == [30 * SECOND]
 
-    def test_keeps_what_a_vanished_one_had_come_to(self, world: World, room: Room, call: Session) -> None:
+    def test_keeps_the_sums_of_a_vanished_one(self, world: World, room: Room, call: Session) -> None:
         world.record(call, T0).start(T0).vanish(T0 + MINUTE)
         truth = world.jobs_truth(NOW)
         assert truth.us["recording", room.id] == MINUTE - 1

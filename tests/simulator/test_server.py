@@ -1,4 +1,4 @@
-"""The simulated API over real HTTP: tokens, routes, filters, pages, errors, and every way in which it can be told to behave."""
+"""The simulated API over real HTTP: tokens, routes, filters, pages, errors, and every manner that can be set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EMPTY_PAGE = {"limit": 10, "data": None}
 
 
 class Client:
-    """Somebody with a token of the workspace."""
+    """A client with a token of the workspace."""
 
     def __init__(self, api: SimulatedApi, world: World) -> None:
         self.api = api
@@ -37,7 +37,7 @@ class Client:
         return [item["id"] for item in answer.json()["data"] or []]
 
     def walk(self, path: str, **query: str | int) -> list[str]:
-        """Every id on every page, by the rule for last pages."""
+        """Every id on every page, up to a page that is not full or has no `last`."""
         found: list[str] = []
         start: dict[str, str] = {}
         while True:
@@ -104,7 +104,7 @@ class TestSessions:
         assert client.ids("/sessions", active="false") == [session.id]
 
     @pytest.mark.parametrize("query", [{"active": "yes"}, {"after": "yesterday"}, {"before": "2026-02-11T04:43:46"}, {"start": "unknown"}])
-    def test_filters_that_make_no_sense_are_refused(self, client: Client, room: Room, query: dict[str, str]) -> None:
+    def test_invalid_filters_are_refused(self, client: Client, room: Room, query: dict[str, str]) -> None:
         answer = client.get("/sessions", **query)
         assert (answer.status_code, answer.json()["code"]) == (400, 400)
 
@@ -154,7 +154,7 @@ class TestPages:
         old = [world.open(room.id, T0 + at).id for at in range(12)]
         first = client.get("/sessions", limit=10).json()
         world.open(room.id, T0 + MINUTE)
-        assert client.ids("/sessions", limit=10, start=first["last"]) == old[1::-1], "the cursor is not shifted by what is new"
+        assert client.ids("/sessions", limit=10, start=first["last"]) == old[1::-1], "new items do not shift the cursor"
 
 
 class TestRooms:
@@ -183,7 +183,7 @@ class TestRooms:
         assert client.ids("/rooms", before=rfc3339(T0)) == [room.id]
         assert client.ids("/rooms", start=new.id) == [room.id]
 
-    def test_active_ones_say_who_is_in(self, client: Client, world: World, room: Room) -> None:
+    def test_active_ones_list_their_peers(self, client: Client, world: World, room: Room) -> None:
         assert client.get(f"/active-rooms/{room.id}").status_code == 404
         session = world.open(room.id, T0)
         gone, here = session.join("host", T0), session.join("guest", T0)
@@ -266,7 +266,7 @@ class TestTokens:
 
 
 def test_the_date_of_the_real_clock_is_a_little_behind_its_records(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two CPUs may disagree on the time; an exporter on one that is ahead would count a call for longer than it lasted."""
+    """CPUs may disagree on the time: an exporter on one that is ahead would count a call for longer than it lasted."""
 
     def whole_second() -> int:
         return NOW

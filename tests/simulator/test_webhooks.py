@@ -1,4 +1,4 @@
-"""Webhooks of the simulated API: what is told, in which order, with which secrets, and how often it is tried."""
+"""Webhooks of the simulated API: their events, order, secrets and retries."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def told(world: World, after: int = T0 - 1, until: int = T0 + MINUTE) -> list[We
 
 
 class TestEvents:
-    """The timeline tells ..."""
+    """The events tell ..."""
 
     def test_a_call_in_the_order_in_which_it_happens(self, world: World, room: Room) -> None:
         session = world.open(room.id, T0)
@@ -129,7 +129,7 @@ Sending = Callable[..., WebhookSender]
 
 @pytest.fixture
 def sending(world: World, receiver: Receiver) -> Iterator[Sending]:
-    """Makes a started sender to the receiver."""
+    """A factory of started senders to the receiver."""
     senders: list[WebhookSender] = []
 
     def make(**options: Any) -> WebhookSender:

@@ -1,4 +1,4 @@
-"""The scripted workspace: what its records show at which moment, its listings, and its truth."""
+"""The scripted workspace: its records at each moment, its listings, and the truth."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class TestRecord:
 
 
 class TestShape:
-    """The ways in which a record is written: ..."""
+    """Forms of a record: ..."""
 
     @pytest.mark.parametrize(
         ("us", "digits", "written"),
@@ -130,7 +130,7 @@ class TestShape:
             (T0, 9, "2026-02-11T04:43:46.294000000Z"),
         ],
     )
-    def test_times_have_so_many_digits(self, us: int, digits: int | None, written: str) -> None:
+    def test_times_have_the_set_number_of_digits(self, us: int, digits: int | None, written: str) -> None:
         assert rfc3339(us, digits) == written
 
     def peers(self, world: World, room: Room, shape: Shape) -> Any:
@@ -177,7 +177,7 @@ class TestScript:
         assert earlier.id < same.id < later.id
         assert len(bytes.fromhex(earlier.id)) == 12
 
-    def test_refuses_what_cannot_have_happened(self, world: World, room: Room) -> None:
+    def test_refuses_impossible_events(self, world: World, room: Room) -> None:
         session = world.open(room.id, T0)
         with pytest.raises(ValueError, match="join"):
             session.join("host", T0 - 1)
@@ -355,7 +355,7 @@ def scripted(timeline: list[tuple[str, int, int | None, list[Stay]]]) -> World:
 
 
 @given(st.lists(calls(), max_size=4), st.integers(0, TICK + 2))
-def test_truth_is_what_one_finds_by_looking_at_every_tick(timeline: list[tuple[str, int, int | None, list[Stay]]], now: int) -> None:
+def test_truth_equals_a_count_over_every_tick(timeline: list[tuple[str, int, int | None, list[Stay]]], now: int) -> None:
     truth = scripted(timeline).truth(now * UNIT)
     peer_us: Counter[tuple[str, str, int]] = Counter()
     session_us: Counter[str] = Counter()
@@ -379,7 +379,7 @@ def test_truth_is_what_one_finds_by_looking_at_every_tick(timeline: list[tuple[s
 
 
 @given(st.lists(calls(), max_size=4), st.integers(0, TICK + 2))
-def test_recorded_truth_is_what_the_records_say(timeline: list[tuple[str, int, int | None, list[Stay]]], now: int) -> None:
+def test_recorded_truth_equals_the_records(timeline: list[tuple[str, int, int | None, list[Stay]]], now: int) -> None:
     world = scripted(timeline)
     truth = world.truth(now * UNIT, recorded=True)
     stamp = {rfc3339(tick * UNIT): tick * UNIT for tick in range(TICK + 3)}

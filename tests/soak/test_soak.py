@@ -1,4 +1,4 @@
-"""The endurance run at its smallest, and that it would notice: a watcher that cannot complain proves nothing."""
+"""The soak at its smallest size, and that it notices each kind of wrong count."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def test_a_life_tells_the_whole_truth_about_rooms_before_it_forgets_them() -> No
     assert life.list_sessions(SessionQuery(1000), now) == []
 
 
-# -- what is held against the truth -----------------------------------------------------------------------------------
+# -- comparison with the truth ----------------------------------------------------------------------------------------
 
 
 def world() -> World:
-    """Two rooms: one of people who keep their roles, one in which somebody changes."""
+    """Two rooms: in one the peers keep their roles, in the other one peer changes its role."""
     made = World("soak-key", "soak-secret-of-thirty-two-bytes-and-more")
     for name, changes in (("steady", False), ("changing", True)):
         session = made.open(made.room(name=name, created_at=T0 - MINUTE).id, T0 + SECOND)
@@ -82,7 +82,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """What an exporter publishes of that world when all is over."""
+    """The samples that an exporter publishes of that world when everything has ended."""
     with Bench(tmp_path_factory.mktemp("page"), world(), runs=True) as bench:
         for _ in range(5):
             found = bench.poll()
@@ -137,20 +137,20 @@ def test_every_single_thing_that_is_wrong_is_found(
 
 
 @pytest.mark.parametrize("name", ["hms_peer_seconds_total", "hms_peers_joined_total", "hms_peers_left_total"])
-def test_what_one_role_has_of_another_is_found_though_the_sum_be_right(page: dict[str, float], name: str) -> None:
+def test_time_under_a_wrong_role_is_found_even_if_the_sum_is_right(page: dict[str, float], name: str) -> None:
     host, guest = (first(page, name, STEADY, f'role="{role}"') for role in ("host", "guest"))
     findings = held({**page, host: page[host] + 1, guest: page[guest] - 1})
     assert findings == Findings(wrong_roles=1)
 
 
-def test_who_changed_roles_may_count_in_either_but_nobody_else(page: dict[str, float]) -> None:
+def test_a_peer_that_changed_roles_may_count_in_either_but_no_other_peer(page: dict[str, float]) -> None:
     seconds = "hms_peer_seconds_total"
     of = {role: first(page, seconds, 'room="changing"', f'role="{role}"') for role in ("host", "guest", "speaker")}
     assert held({**page, of["guest"]: page[of["guest"]] - 1, of["speaker"]: page[of["speaker"]] + 1}) == Findings()
     assert held({**page, of["host"]: page[of["host"]] - 1, of["speaker"]: page[of["speaker"]] + 1}) == Findings(wrong_roles=1)
 
 
-def test_a_room_of_which_nothing_is_published_is_lost_and_one_too_many_is_found() -> None:
+def test_a_room_without_series_is_lost_and_an_extra_room_is_found() -> None:
     now = T0 + HOUR
     account = Account()
     account.hold({}, true_rooms(world().sessions, now))
@@ -182,7 +182,7 @@ def test_a_room_that_there_never_was_is_found() -> None:
     assert account.findings == Findings(doubled=1, wrong_counts=1)
 
 
-def test_what_grows_by_more_than_chance_is_named() -> None:
+def test_a_footprint_that_grows_is_named() -> None:
     before = Footprint(memory=60 << 20, state=1 << 20, descriptors=13, threads=4)
     assert before._replace(memory=70 << 20, state=9 << 20, descriptors=15, threads=5).grown(before) == []
     assert before._replace(memory=90 << 20).grown(before) == ["memory"]
@@ -198,7 +198,7 @@ def test_what_grows_by_more_than_chance_is_named() -> None:
         ([], 0),
     ],
 )
-def test_two_that_have_a_role_at_once_are_found(moments: list[tuple[float, int]], found: int) -> None:
+def test_two_active_exporters_are_found(moments: list[tuple[float, int]], found: int) -> None:
     assert too_soon(moments) == found
 
 
@@ -215,7 +215,7 @@ LINES = [
 
 
 @pytest.mark.slow
-def test_the_command_kills_tells_what_came_of_it_and_ends_well() -> None:
+def test_the_command_kills_and_reports_and_ends_well() -> None:
     command = [sys.executable, "-m", "soak", "--kills", "2", "--seed", "3"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -260,7 +260,7 @@ def test_a_slow_take_over_or_two_at_once_is_not_good(result: Failovers, code: in
 
 
 @pytest.mark.slow
-def test_the_command_lives_days_tells_what_came_of_it_and_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lives_days_and_reports_and_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
     assert program.main(["--days", "0.02", "--seed", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith("0.0 simulated days in ")
@@ -279,7 +279,7 @@ def test_the_command_lives_days_tells_what_came_of_it_and_ends_well(capsys: pyte
     ],
     ids=LINES,
 )
-def test_the_verdict_is_not_good_when_one_thing_is_not(findings: Findings, falls: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verdict_is_bad_when_one_figure_is_bad(findings: Findings, falls: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert program._verdict(findings, falls) == 1
     out = capsys.readouterr().out
     assert sum(not line.endswith(" 0") for line in out.splitlines()[:6]) == 1
@@ -301,7 +301,7 @@ def test_days_find_a_wrong_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_what_counts_under_another_name_is_held_against_the_truth_from_then_on(tmp_path: Path) -> None:
+def test_counts_under_another_name_are_compared_with_the_truth_from_then_on(tmp_path: Path) -> None:
     life = Life(4, T0)
     account, right = Account(), life.truth_of_quiet
     with Bench(tmp_path, life, runs=True) as bench:

@@ -1,4 +1,4 @@
-"""What this machine can do to the exporter: to its state file, its disk, its clock, its descriptors."""
+"""Faults of the machine: of the state file, the disk, the clock, the file descriptors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ HOUR_S = 3600.0
 
 
 def world() -> World:
-    """Two rooms: in one a call that has ended and one that goes on for half an hour, in the other one after the other."""
+    """Two rooms: one with an ended call and one of half an hour, one with calls that follow one another."""
     made = World("key", "secret-of-at-least-thirty-two-bytes!")
     rooms = [made.room(name=name, created_at=T0 - MINUTE) for name in ("standup", "lesson")]
     for start, length, room in ((10, 20, 0), (40, 1800, 0), (15, 50, 1), (150, 30, 0), (100, 200, 1), (400, 900, 1)):
@@ -65,7 +65,7 @@ def world() -> World:
 
 @contextlib.contextmanager
 def polled(folder: Path, polls: int = 3, made: World | None = None) -> Iterator[Bench]:
-    """An exporter that has polled that world a few times, half a minute apart."""
+    """An exporter that has polled this world a few times, half a minute apart."""
     with Bench(folder, made or world(), runs=True) as bench:
         for _ in range(polls):
             bench.poll()
@@ -74,7 +74,7 @@ def polled(folder: Path, polls: int = 3, made: World | None = None) -> Iterator[
 
 
 def finish(bench: Bench) -> None:
-    """Half an hour later everything has ended; what is published is the truth, and nothing ever fell."""
+    """Half an hour later everything has ended.  The counters equal the truth, and none ever fell."""
     bench.clock.leap(HOUR_S)
     bench.poll()
     found = sums(bench.poll())
@@ -145,7 +145,7 @@ def test_a_state_file_written_anew_is_held_like_the_old_one(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("polls", [0, 1, 3], ids=["between two polls", "for a poll", "for some polls"])
 def test_a_state_file_moved_away_while_running_and_put_back_loses_nothing(tmp_path: Path, polls: int) -> None:
-    """Put back in the place of the one that was written anew meanwhile, it is not overwritten: polls fail until it is taken away."""
+    """When it replaces the file that was written meanwhile, it is not overwritten: polls fail until it is removed."""
     with polled(tmp_path) as bench:
         bench.state_file.rename(tmp_path / "away.db")
         for _ in range(polls):
@@ -162,7 +162,7 @@ def test_a_state_file_moved_away_while_running_and_put_back_loses_nothing(tmp_pa
 
 @pytest.mark.parametrize("polls", [1, 10])
 def test_an_older_copy_of_the_state_file_put_back_while_it_is_stopped_counts_all_again_to_the_truth(tmp_path: Path, polls: int) -> None:
-    """A backup: what was counted since then is read once more, and nothing of it twice."""
+    """A backup: everything since then is read again, and nothing counts twice."""
     with polled(tmp_path) as bench:
         bench.end()
         shutil.copy(bench.state_file, tmp_path / "backup.db")
@@ -203,16 +203,16 @@ def test_a_file_put_in_the_place_of_the_state_file_is_never_overwritten(tmp_path
 
 @contextlib.contextmanager
 def after_a_kill(bench: Bench, folder: Path) -> Iterator[Bench]:
-    """What a new process makes of the files as they lie on the disk now, with nothing closed, before it asks the API."""
+    """A new process over a copy of the files as they are on the disk now, with nothing closed, before it asks the API."""
     folder.mkdir()
-    # By another process: closing a file here would drop SQLite's locks on it.
+    # Another process copies them: closing a file in this process would drop SQLite's locks on it.
     subprocess.run(["cp", *bench.state_file.parent.glob("state.db*"), folder], check=True)
     with Bench(folder, bench.world, now=bench.now, runs=True) as again:
         yield again
 
 
 def nothing_is_lost_by_a_kill(bench: Bench, folder: Path) -> None:
-    """With the API down everything that was published is there; with it up no counter falls, and in the end all is counted."""
+    """After a kill, everything that was published is published again; no counter falls, and the final counters are exact."""
     page = bench.page()
     with after_a_kill(bench, folder) as again:
         again.watcher.look(page)
@@ -221,7 +221,7 @@ def nothing_is_lost_by_a_kill(bench: Bench, folder: Path) -> None:
 
 
 def by_another_program(code: str, bench: Bench) -> None:
-    """Python in a process of its own; `db` is its connection to the state file."""
+    """Runs Python code in another process, where `db` is a connection to the state file."""
     opened = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None);"
     subprocess.run([sys.executable, "-c", f"{opened} {code}; db.close()", bench.state_file], cwd=ROOT, check=True)
 
@@ -254,7 +254,7 @@ def test_a_log_removed_while_running_costs_nothing_when_the_process_is_killed(
 def test_a_log_removed_again_and_again_between_checkpoints_costs_nothing(tmp_path: Path, names: tuple[str, ...]) -> None:
     with polled(tmp_path / "a") as bench:
         for turn in range(12):
-            opened(bench).execute("PRAGMA wal_autocheckpoint = 3")  # nearly every commit is worked into the main file
+            opened(bench).execute("PRAGMA wal_autocheckpoint = 3")  # almost every commit is copied into the main file
             if turn % 3 == 2:
                 for name in names:
                     Path(f"{bench.state_file}{name}").unlink()
@@ -336,7 +336,7 @@ def test_who_reads_backs_up_or_tidies_the_state_file_gives_no_cause_to_write_it_
         nothing_is_lost_by_a_kill(bench, tmp_path / "b")
 
 
-# -- it is spoilt while in use ----------------------------------------------------------------------------------------
+# -- the state file is damaged while in use ---------------------------------------------------------------------------
 
 
 def cut(keep: int) -> Callable[[Path], None]:
@@ -418,7 +418,7 @@ def test_a_state_file_spoilt_while_running_is_refused_by_the_next_start(tmp_path
 
 @contextlib.contextmanager
 def full_for_the_database(bench: Bench, folder: Path) -> Iterator[None]:
-    """SQLite is given no further page: its own "database or disk is full"."""
+    """SQLite gets no further page, and raises its own "database or disk is full"."""
     (pages,) = opened(bench).execute("PRAGMA page_count").fetchone()
     opened(bench).execute(f"PRAGMA max_page_count = {pages}")
     try:
@@ -429,7 +429,7 @@ def full_for_the_database(bench: Bench, folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def limited_file_size(bench: Bench, folder: Path) -> Iterator[None]:
-    """The system lets no file of this process grow beyond what the log has now."""
+    """No file of this process may grow beyond the present size of the log."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{bench.state_file}-wal").stat().st_size, hard))
     try:
@@ -440,7 +440,7 @@ def limited_file_size(bench: Bench, folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full_disk(bench: Bench, folder: Path) -> Iterator[None]:
-    """A file system of its own, filled to the last byte."""
+    """A separate file system, filled to the last byte."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(4096)):
@@ -453,7 +453,7 @@ def full_disk(bench: Bench, folder: Path) -> Iterator[None]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of four megabytes, where this user may mount one."""
+    """A file system of four megabytes, if this user may mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, check=False)
@@ -466,7 +466,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def many_rooms(bench: Bench) -> None:
-    """More to write than the pages in hand can take."""
+    """Scripts more to write than the free pages can hold."""
     made = bench.world
     assert isinstance(made, World)
     now = bench.clock()
@@ -506,7 +506,7 @@ def test_while_a_real_disk_is_full_counters_stand_and_afterwards_they_go_on_with
 
 @pytest.mark.parametrize(("end", "room"), [("kill", 0), ("stop", 64 << 10)], ids=["after a kill", "after a stop"])
 def test_started_on_a_full_disk_counters_stand_and_afterwards_they_go_on_with_nothing_lost(small_disk: Path, end: str, room: int) -> None:
-    """After a kill SQLite's log is there already; after a stop it is made anew, and there must be room for its beginning."""
+    """After a kill SQLite's log exists already. After a stop it is created again, and its beginning needs room."""
     folder = small_disk / "state"
     with polled(folder) as bench:
         many_rooms(bench)
@@ -558,7 +558,7 @@ def test_a_state_file_removed_from_a_full_disk_is_written_anew_when_there_is_roo
         finish(bench)
 
 
-# -- others at the state file -----------------------------------------------------------------------------------------
+# -- other programs use the state file --------------------------------------------------------------------------------
 
 
 def test_while_another_program_locks_the_state_file_counters_stand_and_then_go_on(tmp_path: Path) -> None:
@@ -597,7 +597,7 @@ def test_a_state_file_held_by_another_exporter_is_refused_untouched(tmp_path: Pa
 
 @contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
-    """Root may write everywhere; nobody may not.  Who is not root stays who he is."""
+    """Becomes the user nobody if this is root, because root may write everywhere."""
     before = os.geteuid()
     if before == 0:
         os.seteuid(65534)
@@ -609,7 +609,7 @@ def as_nobody() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unprivileged(made: World | None = None) -> Iterator[tuple[Bench, Path]]:
-    """An exporter that has polled, of a user whom permissions hold back; with its folder, which is that user's."""
+    """An exporter that has polled, run by a user who is bound by permissions, with a folder of that user."""
     with tempfile.TemporaryDirectory() as name:  # not tmp_path, which lies in a folder that only its owner enters
         Path(name).chmod(0o777)
         with as_nobody():
@@ -619,7 +619,7 @@ def unprivileged(made: World | None = None) -> Iterator[tuple[Bench, Path]]:
 
 
 def stands_until(bench: Bench, mend: Callable[[], None], fault: str) -> None:
-    """Polls fail for that reason and counters stand; once it is mended they go on, and nothing is lost."""
+    """Polls fail for that reason and counters stand still.  After the repair they go on, and nothing is lost."""
     before = sums(bench.look())
     for _ in range(3):
         bench.clock.leap(30)
@@ -666,7 +666,7 @@ def test_while_what_was_removed_cannot_be_put_back_counters_stand_and_then_go_on
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize(("folder_mode", "file_mode"), [(0o755, 0o444), (0o755, 0o666), (0o777, 0o444)])
 def test_a_state_file_that_cannot_be_written_is_refused_at_the_start(folder_mode: int, file_mode: int) -> None:
-    """By permission of the file, or of the folder in which SQLite's log must lie."""
+    """Permissions forbid writing to the file, or to the folder that needs SQLite's log."""
     with tempfile.TemporaryDirectory() as name:  # not tmp_path, which lies in a folder that only its owner enters
         folder = Path(name)
         path = folder / "state.db"
@@ -696,7 +696,7 @@ EVERYTHING = CollectConfig(recording_assets=True, webhook_deliveries=True, clien
 
 
 def _collected(store: Store, kind: Kind[Any], accounts: Sequence[Account]) -> object:
-    """Everything that one collector counts by; the sums of days, which are for reports, are not checked at a start."""
+    """The state from which a collector counts.  Sums of days, which are for reports, are not checked at a start."""
     found: Collected[Any] = Collected(kind)
     collected.restore(store, "w", found)
     collected.open_accounts(store, "w", found, accounts)
@@ -708,7 +708,7 @@ def _collected(store: Store, kind: Kind[Any], accounts: Sequence[Account]) -> ob
 
 
 def restored(path: Path) -> object:
-    """Everything that counting goes by, as a start would take it from the file.  Raises `StoreError`."""
+    """The state from which counting goes on, as a start reads it from the file.  Raises `StoreError`."""
     store = Store(path)
     try:
         ledger = Ledger()
@@ -743,7 +743,7 @@ def full_state(folder: Path) -> Path:
     made.asset(made.record(hall, T0), "chat", T0 + SECOND, duration=20, size=300)
     made.delivery(hall, T0 + SECOND)
     with BesideBench(folder, made, collect=EVERYTHING, runs=True) as bench:
-        # Nobody answers for client errors: sessions that are over wait for theirs.
+        # The route of client errors does not answer, so ended sessions wait for theirs.
         bench.server.faults.add(Fault(kind="status", route="/analytics/events", status=500))
         for seconds in (0, *[30] * 7, 4000, 150, 150):
             bench.poll(seconds)
@@ -766,7 +766,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def flipped(sound: bytes, offsets: range, mask: int, folder: Path) -> tuple[int, list[str]]:
-    """Starts with one byte changed, at each of the offsets: how many starts were refused, and what those that were not got wrong."""
+    """Starts with one byte changed, at each offset; returns the number of refused starts, and the errors of the others."""
     path = folder / "state.db"
     path.write_bytes(sound)
     truth = restored(path)
@@ -788,7 +788,7 @@ def flipped(sound: bytes, offsets: range, mask: int, folder: Path) -> tuple[int,
 
 
 _FURTHER = 3
-"""Pages from one to the one that takes its place.  Two tables with columns of the same types would not do: seals do not name theirs."""
+"""A page is replaced by the one that follows this many pages later.  Its table must have other column types: seals name no table."""
 
 
 def test_every_page_damaged_in_turn_is_refused_or_harmless(sound: bytes, tmp_path: Path) -> None:
@@ -811,7 +811,7 @@ def test_every_page_damaged_in_turn_is_refused_or_harmless(sound: bytes, tmp_pat
 
 @pytest.mark.parametrize(("mask", "first"), [(0x01, 0), (0x80, 31), (0xFF, 62)])
 def test_bytes_flipped_all_over_the_file_are_noticed_or_harmless(sound: bytes, tmp_path: Path, mask: int, first: int) -> None:
-    """Each mask on every 93rd byte, and together on every 31st."""
+    """Each mask is tried on every 93rd byte, all of them together on every 31st."""
     refused, wrong = flipped(sound, range(first, len(sound), 93), mask, tmp_path)
     assert wrong == []
     assert refused > 20
@@ -831,9 +831,9 @@ def test_a_state_file_cut_short_is_refused_or_begins_anew_when_nothing_is_left(s
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_log_cut_short_or_damaged_gives_an_earlier_poll_and_the_next_one_makes_it_whole(tmp_path: Path, damage: str) -> None:
-    """SQLite takes the log up to its last sound frame: what is published before the next poll may be an earlier state.
+    """SQLite reads the log up to its last valid frame, so an earlier state may be published before the next poll.
 
-    A log of which nothing is left is not here: without an earlier poll in the file the exporter starts anew.
+    An empty log is not tried: without an earlier poll in the file the exporter starts from nothing.
     """
     with polled(tmp_path / "a", polls=1) as bench:
         first = Path(f"{bench.state_file}-wal").stat().st_size
@@ -860,7 +860,7 @@ def test_a_log_cut_short_or_damaged_gives_an_earlier_poll_and_the_next_one_makes
 
 
 def test_no_sums_are_zero() -> None:
-    """The truth that the tests above compare with is not nothing."""
+    """The truth of the tests above holds every kind of sum."""
     assert all(value > 1 for room in true_sums(world().truth(T0 + 3600 * SECOND)).values() for value in room.values())
 
 
@@ -868,14 +868,14 @@ def test_no_sums_are_zero() -> None:
 
 
 class Clocks:
-    """A steady clock, and a wall clock that somebody may set; `now` is what `schedule` and the daemon ask."""
+    """A monotonic clock, and a wall clock that can be set.  `schedule` and the daemon call `now`."""
 
     def __init__(self) -> None:
         self.steady = 0.0
         self.set_by = timedelta()
 
     def now(self) -> datetime:
-        return datetime(2026, 3, 29, 1, 30) + timedelta(seconds=self.steady) + self.set_by  # noqa: DTZ001 - as `schedule` has it
+        return datetime(2026, 3, 29, 1, 30) + timedelta(seconds=self.steady) + self.set_by  # noqa: DTZ001 - as `schedule` computes it
 
 
 @pytest.mark.parametrize("hours", [-24, -1, 1, 24], ids=lambda hours: f"{hours:+d} h")

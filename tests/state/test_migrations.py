@@ -1,4 +1,4 @@
-"""Files of earlier versions: each comes through with all that it has counted, or stays as it was."""
+"""State files of earlier versions: an upgrade keeps all counts, or leaves the file as it was."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def kept(version: int, path: Path, *, killed: bool = False) -> Path:
-    """A file of this version as its exporter left it, or as a kill did: with a log."""
+    """A file of this version as its exporter left it, or as a kill left it, with a log."""
     if not killed:
         path.write_bytes(gzip.decompress((FILES / f"state-{version}.db.gz").read_bytes()))
         return path
@@ -48,7 +48,7 @@ def kept(version: int, path: Path, *, killed: bool = False) -> Path:
 
 
 def rows(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """All tables of a file, by the names of their columns, without their seals."""
+    """The rows of all tables of a file by column name, without their seals."""
     with closing(sqlite3.connect(path)) as db:
         db.row_factory = sqlite3.Row
         found = {}
@@ -104,7 +104,7 @@ def test_a_kept_file_comes_through_with_all_that_it_has_counted(path: Path, old:
             assert json.loads(now["held"]) == [then[f"held_{name}"] for name in names]
     # Both ways of ending leave the same counts, and a start finds them.
     found = restored(path)
-    # Since version 3 an ended session is kept until it has been looked at once more.
+    # Since version 3 an ended session is kept until it has been read once more.
     ended, ended_of_second = ({"held"}, {"group-0", "group-2"}) if old > 2 else (set(), set())
     assert found["tracked"].keys() == {"lost", "running", "waiting"} | ended
     assert found["published"]
@@ -151,7 +151,7 @@ LATER = Schema(
         Migration(4, (make_table(TOTAL, _totals), change_table(NEW_ENTRY, _marked), drop_table("roles_seen"))),
     ],
 )
-"""What may come: two versions that use every kind of change."""
+"""Two made-up later versions, which use every kind of change."""
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
@@ -194,7 +194,7 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None
 
 
 def test_a_damaged_row_of_an_old_file_stops_the_upgrade(path: Path) -> None:
-    """One of a table that other starts do not read, too: what the migration writes would be sealed as sound."""
+    """A row of a table that an ordinary start does not read counts too, because the migration would seal it as valid."""
     kept(2, path)
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE day SET us = us + 1")
@@ -233,7 +233,7 @@ time.sleep(10)
 
 
 def enlarge(path: Path, count: int) -> None:
-    """Adds this many rows, so that a migration takes a while."""
+    """Adds this many rows, so that a migration takes some time."""
     with closing(sqlite3.connect(path)) as db:
         room = ("w", "{}", "name", "template", "id", "eu", 1, 1, 5)
         made = (tuple(value.format(number) if isinstance(value, str) else value for value in room) for number in range(count))
@@ -243,7 +243,7 @@ def enlarge(path: Path, count: int) -> None:
 
 @pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_migration_leaves_the_old_file_or_a_new_one(path: Path) -> None:
-    """Killed at moments all over the upgrade; whatever it left, the next start finds it sound and finishes the job."""
+    """Kills come at all moments of the upgrade.  The next start finds a valid file and finishes the upgrade."""
     kept(2, path)
     enlarge(path, 20_000)
     large, before = path.read_bytes(), rows(path)
@@ -281,7 +281,7 @@ def test_a_kill_in_the_middle_of_a_migration_leaves_the_old_file_or_a_new_one(pa
     assert left.keys() <= {2, 3, 4}
 
 
-# -- who may read it --------------------------------------------------------------------------------------------------
+# -- permissions ------------------------------------------------------------------------------------------------------
 
 
 def modes(folder: Path) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The state in a real PostgreSQL: it passes what the state file passes, and of several exporters one is active."""
+"""The state in a real PostgreSQL: it passes the tests of the state file, and only one of several exporters is active."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ psycopg = pytest.importorskip("psycopg")
 
 @pytest.fixture
 def name(postgres: Server) -> str:
-    """A database of the test's own."""
+    """A new database for the test."""
     return fresh(postgres)
 
 
 def opened(url: str) -> Store:
-    """The state as the active exporter has it."""
+    """The state, opened by an active exporter."""
     connection = connect(url)
     assert try_lock(connection)
     prepare(connection)
@@ -62,7 +62,7 @@ class InPostgres(Counting):
 
 
 def restored(url: str, workspace: str = "w") -> dict[str, Any]:
-    """What a new process finds."""
+    """The ledger that a new process restores."""
     return restored_from(opened(url), workspace)
 
 
@@ -158,7 +158,7 @@ def test_a_connection_that_ends_in_a_commit_leaves_all_of_it_or_nothing_and_neve
 
 
 def fill_with_version_2(postgres: Server, name: str, tmp_path: Path) -> dict[str, list[dict[str, Any]]]:
-    """A database as version 2 made it, with the rows of the kept file; the rows by table."""
+    """Makes a database of version 2 with the rows of the kept file; returns the rows by table."""
     kept = tmp_path / "kept.db"
     kept.write_bytes(gzip.decompress((FILES / "state-2.db.gz").read_bytes()))
     connection = connect(postgres.url(name))
@@ -234,7 +234,7 @@ def test_the_tables_are_those_that_are_described(postgres: Server, name: str) ->
 
 
 class One:
-    """A candidate of a test; `line` leads to the server."""
+    """A candidate; `line` is its connection to the server."""
 
     def __init__(self, postgres: Server, name: str) -> None:
         self.line = Line(postgres.port)
@@ -261,7 +261,7 @@ class One:
 
 @contextmanager
 def pair(postgres: Server, name: str) -> Iterator[tuple[One, One]]:
-    """One that is active, and one that has begun to stand by; at no moment are both active."""
+    """An active candidate and a standby.  Checks that both are never active at once."""
     first, both, over = One(postgres, name), [], threading.Event()
     first.wait_active()
     second = One(postgres, name)
@@ -293,14 +293,14 @@ def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
 
 def test_a_standby_takes_over_at_once_when_the_active_one_ends(postgres: Server, name: str) -> None:
     with pair(postgres, name) as (first, second):
-        time.sleep(2.5)  # longer than a standby needs for two looks
+        time.sleep(2.5)  # longer than a standby needs for two checks
         assert (first.active, second.active) == (True, False)
         first.candidate.stop()
         assert second.wait_active() < 3
 
 
 def test_a_standby_ends_an_active_one_that_is_cut_off_and_the_lease_is_over_before(postgres: Server, name: str) -> None:
-    """The network between stalls: no packet comes through, and no connection ends."""
+    """The network stalls: no packet passes, and no connection ends."""
     with pair(postgres, name) as (first, second):
         database = first.candidate.database
         assert database is not None
@@ -308,7 +308,7 @@ def test_a_standby_ends_an_active_one_that_is_cut_off_and_the_lease_is_over_befo
         seconds = second.wait_active()
         assert seconds < 15
         assert not first.active
-        # What it had begun to write never arrives, even when the line is whole again.
+        # Its unfinished writes never arrive, even when the connection works again.
         first.line.stalled.clear()
         with pytest.raises(StoreError), database.writing() as db:
             db.put(TABLES[0], [])
@@ -326,7 +326,7 @@ def test_a_connection_that_is_cut_is_made_anew(postgres: Server, name: str) -> N
 
 
 def test_a_lock_that_the_active_one_lost_a_moment_ago_gives_no_right_to_publish_yet(postgres: Server, name: str) -> None:
-    """The server has ended its connection, and it may not know that before its next sign of life."""
+    """The server has ended the connection of the active one, which may not notice before its next sign of life."""
     with pair(postgres, name) as (first, second):
         for _ in range(3):
             active = first if first.active else second
@@ -341,7 +341,7 @@ def test_a_lock_that_the_active_one_lost_a_moment_ago_gives_no_right_to_publish_
 
 def test_a_standby_waits_as_long_as_the_active_one_works(postgres: Server, name: str) -> None:
     with pair(postgres, name) as (first, second):
-        time.sleep(SILENCE + 4)  # longer than a holder may be silent
+        time.sleep(SILENCE + 4)  # longer than an active one may be silent
         assert (first.active, second.active) == (True, False)
 
 

@@ -1,4 +1,4 @@
-"""The state file: it comes back as it was, whole or not at all, and what is not ours or not sound is refused and left alone."""
+"""The state file: it is restored exactly or not at all, and a damaged or foreign file is refused and left alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def fill(path: Path) -> Counting:
-    """A ledger with something of everything: settled, running, held, changed roles, unread, unknown, unassigned, caught up with."""
+    """A ledger with every kind of entry: settled, running, held, changed roles, unread, unknown, unassigned, caught up with."""
     counting = Counting(path, ["*", "configured"], since=T0)
     changing = {"p": peer(at(0), role="viewer"), "q": peer(at(1), role="host")}
     counting.poll(at(10), session("running", changing), session("lost", {"l": peer(at(2))}), session("unread", {}, room="other"))
@@ -51,7 +51,7 @@ def fill(path: Path) -> Counting:
     counting.now.unknown("lost")
     counting.end(complete=False)
     counting.begin(at(150))
-    counting.see(ended)  # looked at once more
+    counting.see(ended)  # read once more
     counting.see(session("waiting", {"w": peer(at(140))}, room="nameless", started=at(140)))
     counting.now.finish((), 0.0)
     counting.commit()
@@ -59,11 +59,11 @@ def fill(path: Path) -> Counting:
 
 
 OF_A_SESSION = ("room_id", "account", "started", "ended", "observed", "unknown", "seen_ended", "measured", "read")
-"""What is kept of a session that has not been settled, beside its memory."""
+"""The stored fields of an unsettled session, besides its memory."""
 
 
 def everything(ledger: Ledger) -> dict[str, Any]:
-    """All that a ledger holds and that must outlive its process."""
+    """Everything in a ledger that must outlive its process."""
     return {
         "now": (ledger.now, ledger.coverage.read_until),
         "entries": ledger.coverage.entries,
@@ -84,12 +84,12 @@ def everything(ledger: Ledger) -> dict[str, Any]:
 
 
 def restored(path: Path, workspace: str = "w") -> dict[str, Any]:
-    """What a new process finds."""
+    """The ledger that a new process restores."""
     return restored_from(Store(path), workspace)
 
 
 def restored_from(store: Store, workspace: str) -> dict[str, Any]:
-    """What a new process finds in this store, which is closed."""
+    """The ledger that a new process restores from this store, which is closed."""
     ledger = Ledger()
     try:
         store.restore(workspace, ledger)
@@ -100,13 +100,13 @@ def restored_from(store: Store, workspace: str) -> dict[str, Any]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files that hold anything, but for the shared memory of those who have the database open."""
+    """The contents of all files except empty ones and SQLite's shared memory."""
     files = [entry for entry in folder.iterdir() if entry.is_file() and not entry.name.endswith("-shm")] if folder.is_dir() else []
     return {entry.name: body for entry in files if (body := entry.read_bytes())}
 
 
 def refused(path: Path) -> str:
-    """The message with which a file is refused, which is left as it was to the last byte."""
+    """The message with which a file is refused.  The file must not change."""
     before = contents(path.parent)
     with pytest.raises(StoreError) as caught:
         Store(path)
@@ -176,7 +176,7 @@ def test_what_is_known_of_rooms_comes_back(path: Path) -> None:
 
 
 def test_names_that_nobody_would_give_come_back_as_they_were(path: Path) -> None:
-    """Whatever 100ms lets through as a role or an id."""
+    """Roles and ids may hold any text that 100ms accepts."""
     odd = ["nul \0 in it", "'; DROP TABLE role; --", "😀", "x" * 5000, "line\nbreak"]
     counting = Counting(path)
     counting.poll(at(0))
@@ -192,7 +192,7 @@ def test_names_that_nobody_would_give_come_back_as_they_were(path: Path) -> None
 def test_a_commit_that_fails_half_way_changes_nothing_and_can_be_made_again(path: Path) -> None:
     counting = fill(path)
     before = sqlite3.connect(path).execute("SELECT * FROM running").fetchall()
-    counting.begin(at(1100))  # so late that nothing need be looked at once more
+    counting.begin(at(1100))  # so late that no session need be read once more
     counting.see(session("running", {"p": peer(at(0), at(90), "stage")}, ended=at(95)))
     counting.assign()
     counting.now.finish(None, 0.0)
@@ -206,7 +206,7 @@ def test_a_commit_that_fails_half_way_changes_nothing_and_can_be_made_again(path
 
 
 def fails_half_way(counting: Counting) -> None:
-    """A commit that breaks off between two rows."""
+    """A commit that fails between two rows."""
 
     def broken() -> Iterator[KnownRoom]:
         yield KnownRoom.missing("r", at(1))
@@ -235,7 +235,7 @@ for number in range(1, 100_000):
 
 @pytest.mark.parametrize("commits", first_quick([1, 0, 16]))
 def test_a_kill_leaves_what_was_committed_and_no_half_of_anything(path: Path, commits: int) -> None:
-    """Killed without warning at any moment of its work, the file holds a whole number of polls, none of those missing it told of."""
+    """After a kill at any moment the file holds a whole number of polls, including every poll that was reported as stored."""
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert child.stdout is not None
     told = int(child.stdout.readline())
@@ -272,7 +272,7 @@ def test_a_kill_while_the_file_is_made_leaves_one_that_the_next_start_takes(path
     assert restored(path)["tracked"] == {}
 
 
-# -- what is refused ----------------------------------------------------------------------------------------------
+# -- refused files ------------------------------------------------------------------------------------------------
 
 
 def test_a_file_of_another_version_is_refused(path: Path) -> None:
@@ -330,7 +330,7 @@ def test_a_message_names_the_absolute_path_of_a_relative_one(tmp_path: Path, mon
 
 def test_a_folder_that_must_not_be_written_to_is_refused() -> None:
     before = os.geteuid()
-    with tempfile.TemporaryDirectory() as name:  # not tmp_path, which lies in a folder that only its owner enters
+    with tempfile.TemporaryDirectory() as name:  # not tmp_path, whose parent folder is closed to other users
         folder = Path(name)
         folder.chmod(0o555)
         if before == 0:
@@ -345,7 +345,7 @@ def test_a_folder_that_must_not_be_written_to_is_refused() -> None:
 
 
 def test_an_emptied_file_is_refused_as_long_as_its_log_is_there(path: Path, tmp_path: Path) -> None:
-    """A new file with the log of a removed one is as good as none."""
+    """A log without its file is ignored: the start makes a new file."""
     counting = fill(path)
     emptied = tmp_path / "killed" / "state.db"
     emptied.parent.mkdir()
@@ -360,7 +360,7 @@ def test_an_emptied_file_is_refused_as_long_as_its_log_is_there(path: Path, tmp_
 def test_the_log_stays_the_same_file_through_all_checkpoints_and_a_commit_after_each_is_there_at_the_next_start(
     path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """SQLite's own checkpoints, and those of others: what `StateFile.keep` goes by."""
+    """SQLite's own checkpoints and those of other programs: `StateFile.keep` relies on this."""
     some = Shape("some", (Column("number", "integer"), Column("body", "blob")), ("number",))
     file = StateFile(path, Schema(1, [some]))
     beside = [Path(f"{path}{name}") for name in ("-wal", "-shm")]
@@ -394,7 +394,7 @@ def test_a_truncated_file_is_refused(path: Path) -> None:
 
 
 def outcome(path: Path, sound: dict[str, Any]) -> str:
-    """`refused`, leaving the file as it is, or `harmless`: nothing else may come of a damaged file."""
+    """`refused` (the file stays as it is) or `harmless`: the only two outcomes allowed for a damaged file."""
     before = path.read_bytes()
     try:
         found = restored(path)
@@ -406,7 +406,7 @@ def outcome(path: Path, sound: dict[str, Any]) -> str:
 
 
 def test_no_damaged_page_changes_what_is_counted(path: Path) -> None:
-    """Each page in turn, with all of its bits turned over, or blank: either the file is refused, or it does no harm."""
+    """Each page in turn, with all of its bits inverted, or blank: the file is refused or the damage is harmless."""
     fill(path).close()
     sound, whole = restored(path), path.read_bytes()
     outcomes = []
@@ -431,17 +431,17 @@ def damage_single_bytes(path: Path, count: int) -> None:
 
 
 def test_no_turned_bit_changes_what_is_counted(path: Path) -> None:
-    """A number that has changed on the disk is not taken for one that was counted."""
+    """A number that has changed on the disk is never published."""
     damage_single_bytes(path, 150)
 
 
 def test_a_damaged_file_whose_last_process_was_killed_is_left_alone_with_its_log(path: Path, tmp_path: Path) -> None:
-    """The write-ahead log is not worked into a file that is refused: both may be needed to save it."""
+    """The write-ahead log is not merged into a refused file: both may be needed for a rescue."""
     counting = fill(path)
     copy = tmp_path / "killed"
     copy.mkdir()
     whole = path.read_bytes()
-    # As a kill leaves them: the log is not empty.
+    # As after a kill: the log is not empty.
     (copy / "state.db").write_bytes(whole[:4096] + bytes(len(whole) - 4096))
     (copy / "state.db-wal").write_bytes(Path(f"{path}-wal").read_bytes()[: 32 + 3 * (4096 + 24)])
     counting.close()
@@ -507,11 +507,11 @@ def test_after_the_end_nothing_is_written(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-# -- what it holds ------------------------------------------------------------------------------------------------
+# -- contents -----------------------------------------------------------------------------------------------------
 
 
 def test_the_file_holds_neither_user_ids_nor_names(path: Path) -> None:
-    """While sessions run, after they have ended, and in the log beside it."""
+    """Neither while sessions run nor after they have ended, and the log beside it does not either."""
     counting = Counting(path)
     people = {"p": {**peer(at(1), user="canary-user"), "name": "canary-name", "metadata": "canary-data"}}
     gone = {"p": {**peer(at(1), at(2), user="canary-user"), "name": "canary-name", "metadata": "canary-data"}}
@@ -524,7 +524,7 @@ def test_the_file_holds_neither_user_ids_nor_names(path: Path) -> None:
 
 
 def test_the_file_does_not_grow_with_the_sessions_that_have_ended(path: Path) -> None:
-    """Only those are kept that an answer might still bring up."""
+    """Only sessions that an answer might still show are kept."""
     counting = Counting(path)
     counting.poll(at(0))
     most = 0

@@ -1,4 +1,4 @@
-"""What stands before the routes: TLS, client certificates, passwords, the rate limit, headers."""
+"""The checks before the routes: TLS, client certificates, passwords, the rate limit, headers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TLS = "tls_server_config: {cert_file: server.pem, key_file: server.key"
 
 
 class Clock:
-    """A time that stands still until told."""
+    """A clock that stands still until it is set."""
 
     now = 0.0
 
@@ -70,7 +70,7 @@ def basic(name: str, password: str) -> dict[str, str]:
 
 
 def get_tls(server: HttpServer, trusted: Path, client: Path | None = None, *, version: ssl.TLSVersion | None = None) -> int:
-    """The status of an answer over TLS; raises what a client raises when there is none."""
+    """The status of an answer over TLS.  Raises the client's error when there is no answer."""
     context = ssl.create_default_context(cafile=trusted)
     if client is not None:
         context.load_cert_chain(client, client.with_suffix(".key"))
@@ -186,7 +186,7 @@ def test_tls_cannot_be_taken_away_from_a_running_server(tmp_path: Path, caplog: 
 
 @pytest.fixture
 def clients(tmp_path: Path) -> Path:
-    """A folder with a server's certificate, an authority, and clients of it and of another."""
+    """A folder with a server's certificate, an authority, and certificates of clients signed by it and by another authority."""
     make_certificate(tmp_path, "server")
     make_certificate(tmp_path, "authority")
     make_certificate(tmp_path, "dns", sans="DNS:other.example,DNS:prometheus.example", authority="authority")
@@ -283,13 +283,14 @@ def test_users_change_with_the_file_and_a_broken_file_changes_nothing(tmp_path: 
 
 def test_a_scrape_that_was_admitted_once_is_quick_under_a_flood_of_wrong_passwords(tmp_path: Path) -> None:
     costly = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(9)).decode()
-    stop = threading.Event()
+    refused, stop = threading.Event(), threading.Event()
 
     def flood(server: HttpServer, number: int) -> None:
         tries = 0
         while not stop.is_set():
             tries += 1
-            get(server, basic("alice", f"{number} {tries}"))
+            if get(server, basic("alice", f"{number} {tries}")).status == 401:
+                refused.set()
 
     with serving(tmp_path, f"basic_auth_users: {{alice: {costly}}}") as server:
         assert get(server, basic("alice", PASSWORD)).status == 200
@@ -297,7 +298,7 @@ def test_a_scrape_that_was_admitted_once_is_quick_under_a_flood_of_wrong_passwor
         for attacker in attackers:
             attacker.start()
         try:
-            time.sleep(0.2)  # the attack is under way
+            assert refused.wait(30)
             began = time.monotonic()
             for _ in range(5):
                 assert get(server, basic("alice", PASSWORD)).status == 200
@@ -312,7 +313,7 @@ def test_a_scrape_that_was_admitted_once_is_quick_under_a_flood_of_wrong_passwor
 
 
 class Checks:
-    """A check of passwords that is right about "right" and counts."""
+    """A password check that accepts "right" alone, and counts its calls."""
 
     def __init__(self) -> None:
         self.hashes: list[str] = []
@@ -324,7 +325,7 @@ class Checks:
             self.hashes.append(hashed)
             self.most_at_once = max(self.most_at_once, 1 + self._at_once)
             self._at_once += 1
-        time.sleep(0.005)  # a check takes time, so that others could run at once
+        time.sleep(0.005)  # long enough that another check could run at the same time
         self._at_once -= 1
         return password == b"right"
 
@@ -365,7 +366,7 @@ def test_an_unknown_user_costs_a_check_against_a_users_hash_and_is_refused_even_
         assert not await admit(passwords, "stranger", "right")
         assert not await admit(passwords, "stranger", "wrong")
         assert len(checks.hashes) == 2
-        assert len(set(checks.hashes)) == 1  # always the same: a user's would not change either
+        assert len(set(checks.hashes)) == 1  # always the same, because a real user's hash does not change either
         assert set(checks.hashes) <= {"hash of alice", "hash of bob"}
 
     asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""Our routes, and the landing page: as values, over HTTP, and in a real browser."""
+"""The routes and the landing page: as values, over HTTP, and in a real browser."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class FakePage:
 
 @dataclass
 class FakeFace:
-    """A daemon that says what it is told to."""
+    """A daemon with scripted answers."""
 
     lifecycle_enabled: bool = True
     page: FakePage = field(default_factory=FakePage)
@@ -264,7 +264,7 @@ def test_a_web_configuration_stands_before_the_routes(tmp_path: Path) -> None:
 
 
 def words(page: str) -> str:
-    """What a reader sees, without style and markup."""
+    """The visible text, without style and markup."""
     return " ".join(html.unescape(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL)).split())
 
 
@@ -282,7 +282,7 @@ def test_the_page_shows_version_workspaces_and_figures() -> None:
         assert expected in seen
 
 
-def test_the_page_links_to_what_else_there_is_and_reloads_itself() -> None:
+def test_the_page_links_to_the_other_pages_and_reloads_itself() -> None:
     page = render(STATUS, NOW)
     assert re.findall(r'href="([^"]*)"', page) == ["/metrics", "/-/healthy", "/-/ready"]
     assert '<meta http-equiv="refresh" content="30">' in page
@@ -295,7 +295,7 @@ def test_the_page_says_what_peers_and_users_are() -> None:
     assert "A user is one user id" in seen
 
 
-def test_the_title_tells_of_failures() -> None:
+def test_the_title_names_failures() -> None:
     assert "<title>(1 failing) 100ms exporter</title>" in render(STATUS, NOW)
     assert "<title>100ms exporter</title>" in render(Status("1", "", NOW, 30), NOW)
 
@@ -312,7 +312,7 @@ def test_the_title_tells_of_failures() -> None:
         (2e6, "23 d 3 h ago"),
     ],
 )
-def test_times_are_said_as_people_do(ago: float, said: str) -> None:
+def test_times_are_written_as_people_say_them(ago: float, said: str) -> None:
     page = render(Status("1", "", NOW, 30, (WorkspaceStatus("a", "ok", NOW - ago, NOW - ago),)), NOW)
     assert f"Last poll {said}" in words(page)
 
@@ -357,7 +357,7 @@ def test_in_a_browser_it_fits_wide_and_narrow_in_light_and_dark(tmp_path: Path) 
                     assert browser.evaluate("document.documentElement.scrollWidth") == width
                     assert browser.evaluate(OVERFLOWING) == []
                     assert browser.complaints() == []
-                    # The style sheet is in force, and follows the reader's preference.
+                    # The style sheet is applied, and follows the reader's preference for light or dark.
                     brightness = browser.evaluate("Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])")
                     assert (brightness < 50) == dark
                     assert browser.evaluate("document.querySelectorAll('section h2').length") == 5

@@ -1,4 +1,4 @@
-"""The HTTP server, over real sockets: what it speaks, and what it survives."""
+"""The HTTP server over real sockets: its protocol, its limits, and the attacks that it survives."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def serving(handler: Handler = hello, limits: Limits | None = None) -> Iterator[
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[HttpServer]:
-    """One server for many tests, after which asyncio has nothing to complain of: no task died unseen, nothing was left open."""
+    """One server for many tests.  Afterwards asyncio must have logged nothing: no task failed unseen, and nothing was left open."""
     complaints: list[str] = []
 
     class Keep(logging.Handler):
@@ -92,7 +92,7 @@ def read_until(client: socket.socket, end: bytes) -> bytes:
 
 
 def exchange(server: HttpServer, request: bytes) -> bytes:
-    """All that comes back for `request` until the server closes."""
+    """Everything that the server answers to `request` until it closes the connection."""
     with connect(server) as client:
         client.sendall(request)
         return read_all(client)
@@ -208,7 +208,7 @@ def test_a_large_page_arrives_whole_from_chunks_of_any_size() -> None:
         (b"other:80", "other:80", {}),
     ],
 )
-def test_a_target_is_taken_apart(target: bytes, path: str, query: dict[str, list[str]]) -> None:
+def test_a_target_is_split_into_path_and_query(target: bytes, path: str, query: dict[str, list[str]]) -> None:
     seen: list[Request] = []
     with serving(recorded(seen)) as server:
         exchange(server, CLOSE.replace(b"/ ", target + b" ", 1))
@@ -252,9 +252,9 @@ def test_headers_are_named_in_lower_case_and_repeated_ones_joined() -> None:
     ],
     ids=lambda value: value[:40].decode("latin-1") if isinstance(value, bytes) else None,
 )
-def test_what_cannot_be_taken_is_refused_in_a_few_words_and_closed(server: HttpServer, request_: bytes, status: int) -> None:
+def test_a_bad_request_is_refused_in_a_few_words_and_closed(server: HttpServer, request_: bytes, status: int) -> None:
     with connect(server) as client:
-        with suppress(OSError):  # it may close before all is sent
+        with suppress(OSError):  # the server may close before everything is sent
             client.sendall(request_)
         answer = read_until_closed_or_reset(client)
     assert status_of(answer) == status
@@ -355,7 +355,7 @@ def test_a_thousand_idle_connections_leave_room_for_a_scrape() -> None:
         assert status_of(exchange(server, CLOSE)) == 200
         assert time.monotonic() - began < 2
         assert len(server._connections) <= 100
-        # Those that came first have gone, the latest are still served.
+        # The first ones have been closed; the latest are still served.
         assert idle[0].recv(1) == b""
         idle[-1].sendall(CLOSE)
         assert status_of(read_all(idle[-1])) == 200
@@ -386,7 +386,7 @@ def test_a_connection_in_use_outlives_idle_ones() -> None:
     with ExitStack() as clients, serving(wait, Limits(connections=5)) as server:
         busy = clients.enter_context(connect(server))
         busy.sendall(CLOSE)
-        while not any(connection.busy for connection in server._connections):
+        while not any(connection.busy for connection in list(server._connections)):
             time.sleep(0.01)
         idle = [clients.enter_context(connect(server)) for _ in range(20)]
         assert idle[0].recv(1) == b""
@@ -394,7 +394,7 @@ def test_a_connection_in_use_outlives_idle_ones() -> None:
         assert status_of(read_all(busy)) == 200
 
 
-def test_connections_in_use_give_way_too_when_all_are() -> None:
+def test_when_all_connections_are_in_use_one_of_them_is_closed_for_a_newcomer() -> None:
     async def never(request: Request) -> Response:
         if request.path == "/never":
             await asyncio.sleep(60)
@@ -403,13 +403,13 @@ def test_connections_in_use_give_way_too_when_all_are() -> None:
     with ExitStack() as clients, serving(never, Limits(connections=5)) as server:
         for _ in range(5):
             clients.enter_context(connect(server)).sendall(GET.replace(b"/ ", b"/never ", 1))
-        while sum(connection.busy for connection in server._connections) < 5:
+        while sum(connection.busy for connection in list(server._connections)) < 5:
             time.sleep(0.01)
         assert status_of(exchange(server, CLOSE)) == 200
 
 
 def test_a_newcomer_is_not_closed_for_the_sake_of_those_that_have_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients that ask and do not read keep nobody out, though the newcomer has not asked yet when the next one comes."""
+    """Clients that ask but do not read keep no newcomer out, even one that has not sent its request yet."""
     monkeypatch.setattr("exporter.web.server.STALLED_SECONDS", 0.1)
 
     async def page(request: Request) -> Response:
@@ -418,11 +418,12 @@ def test_a_newcomer_is_not_closed_for_the_sake_of_those_that_have_stalled(monkey
     with ExitStack() as clients, serving(page, Limits(connections=5)) as server:
         for _ in range(5):
             clients.enter_context(connect(server, receive_buffer=4096)).sendall(GET.replace(b"/ ", b"/page ", 1))
-        while sum(connection.busy for connection in server._connections) < 5:
+        while sum(connection.busy for connection in list(server._connections)) < 5:
             time.sleep(0.01)
-        time.sleep(0.3)  # they stall
+        time.sleep(0.3)  # these clients stall
         newcomers = [clients.enter_context(connect(server)) for _ in range(4)]
-        time.sleep(0.05)  # the server accepts them
+        while sum(connection.busy for connection in list(server._connections)) > 1:  # each newcomer takes the place of a stalled client
+            time.sleep(0.01)
         for newcomer in newcomers:
             newcomer.sendall(CLOSE)
             assert status_of(read_all(newcomer)) == 200
@@ -431,7 +432,8 @@ def test_a_newcomer_is_not_closed_for_the_sake_of_those_that_have_stalled(monkey
 def test_a_flood_from_one_address_closes_no_connection_of_another() -> None:
     with ExitStack() as clients, serving(limits=Limits(connections=20)) as server:
         quiet = clients.enter_context(connect(server))
-        time.sleep(0.05)  # the server accepts it
+        while not server._connections:
+            time.sleep(0.01)
         for _ in range(200):
             clients.enter_context(connect(server, source="127.0.0.2")).sendall(GET)
         quiet.sendall(CLOSE)
@@ -456,7 +458,7 @@ def test_running_out_of_file_descriptors_is_survived(caplog: pytest.LogCaptureFi
                     held.append(socket.socket())
             client.connect(("127.0.0.1", server.port))
             client.sendall(CLOSE)
-            assert status_of(read_all(client)) == 200  # at the cost of an idle one
+            assert status_of(read_all(client)) == 200  # an idle one was closed for it
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for one in held:
@@ -466,8 +468,8 @@ def test_running_out_of_file_descriptors_is_survived(caplog: pytest.LogCaptureFi
     assert sum("cannot accept" in record.getMessage() for record in caplog.records) == 1
 
 
-def test_out_of_file_descriptors_a_crowd_at_the_door_is_let_in_several_at_a_time() -> None:
-    """Let in one by one, a scrape behind ninety clients waited for seven seconds."""
+def test_out_of_file_descriptors_waiting_clients_are_accepted_several_at_a_time() -> None:
+    """When they were let in one by one, a scrape behind ninety clients waited for seven seconds."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as clients, serving() as server:
         for _ in range(60):
@@ -513,7 +515,7 @@ def test_several_addresses_are_served_by_one_server() -> None:
     assert all(listener.fileno() == -1 for listener in listeners)
 
 
-def test_if_one_address_cannot_be_had_none_is_kept_and_the_error_names_it() -> None:
+def test_if_one_address_is_taken_none_is_kept_and_the_error_names_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.2", 0)) as spare:
         free, port = spare.getsockname()[1], taken.getsockname()[1]
         spare.close()
@@ -542,7 +544,7 @@ sys.stdin.read()
 
 
 def passed(descriptor: int, *, process: str = "self", count: str = "1") -> subprocess.Popen[str]:
-    """A server in a process that was given this descriptor as systemd gives it."""
+    """A server in a process that inherits this descriptor as from systemd."""
     script = f'exec 3<&{descriptor}; exec "$0" -c "$1" {process}'
     return subprocess.Popen(
         ["bash", "-c", script, sys.executable, PASSED],
@@ -621,7 +623,7 @@ def test_stopping_takes_about_a_second_whatever_clients_do() -> None:
         reading.sendall(GET)
         waiting.sendall(GET.replace(b"/ ", b"/never ", 1))
         asking.sendall(b"GET / HT")
-        while sum(connection.busy for connection in server._connections) < 2 or len(server._connections) < 4:
+        while sum(connection.busy for connection in list(server._connections)) < 2 or len(server._connections) < 4:
             time.sleep(0.01)
         began = time.monotonic()
         server.stop()
@@ -662,10 +664,10 @@ def test_a_slow_reader_of_a_large_page_costs_no_memory_to_speak_of() -> None:
         before = resident_bytes()
         for _ in range(50):
             clients.enter_context(connect(server, receive_buffer=4096)).sendall(GET)
-        while sum(connection.busy for connection in server._connections) < 50:
+        while sum(connection.busy for connection in list(server._connections)) < 50:
             time.sleep(0.01)
         assert len(exchange(server, CLOSE)) > 18_000_000
-        assert resident_bytes() - before < 50 * 512 * 1024 + 40_000_000  # the last client's own copy of the page included
+        assert resident_bytes() - before < 50 * 512 * 1024 + 40_000_000  # this includes the last client's own copy of the page
 
 
 @pytest.mark.slow
@@ -704,7 +706,7 @@ def test_no_more_run_at_once_than_there_are_threads_and_the_overflow_is_refused(
     def work() -> None:
         running.append(1)
         most.append(len(running))
-        time.sleep(0.02)  # so that others could run at once
+        time.sleep(0.02)  # long enough that another call could run at the same time
         running.pop()
 
     async def scenario() -> list[BaseException | None]:

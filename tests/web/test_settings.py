@@ -1,4 +1,4 @@
-"""The web configuration: what is understood, and the exact message for what is not."""
+"""The web configuration: valid settings, and the exact message for each invalid one."""
 
 from __future__ import annotations
 
@@ -176,10 +176,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("text", "message"), REFUSED.items(), ids=REFUSED.keys())
-def test_what_is_not_understood_is_refused_with_its_place_and_what_was_expected(text: str, message: str) -> None:
+def test_an_invalid_setting_is_refused_with_its_place_and_what_was_expected(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(text)
-    # What was found follows, in the words that all of the configuration shares.
+    # The value that was found follows, in the words that the whole configuration uses.
     assert re.fullmatch(re.escape(message) + "(, found .*)?", str(caught.value))
 
 
@@ -211,7 +211,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
 
 
 def choosable(curve: str) -> bool:
-    """Whether this Python can choose a curve: early releases of 3.11 cannot choose X25519."""
+    """Whether this Python can choose a curve. Early releases of 3.11 cannot choose X25519."""
     with suppress(OSError, ValueError):
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ecdh_curve(curve)
         return True
@@ -268,7 +268,7 @@ ACCEPTED = [
 ]
 
 
-def test_what_is_accepted_promtool_accepts_too(tmp_path: Path) -> None:
+def test_promtool_accepts_every_accepted_configuration(tmp_path: Path) -> None:
     promtool = require("promtool")
     make_certificate(tmp_path, "c")
     for number, text in enumerate(ACCEPTED):

@@ -1,8 +1,8 @@
 """Makes the kept state file of the version that this checkout writes: `python -m tests.state.files.make`.
 
 It writes `state-N.db.gz` beside this file, and `state-N-killed.tar.gz`: the file and its log as a kill leaves them.  Run it
-once for each version of the schema, with the last commit that writes that version, and keep what it writes for ever: the
-tests upgrade each kept file and compare what is counted.
+once for each version of the schema, with the last commit that writes that version, and keep the files for ever: the tests
+upgrade each kept file and compare its counts.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ DAY_S = 86_400
 
 
 def fill(path: Path) -> Counting:
-    """Two workspaces with something of everything; the first one's store stays open."""
+    """Makes two workspaces with every kind of entry.  The store of the first one stays open."""
     counting = Counting(path, ["*", "configured", "gone"])
     counting.ledger.notes_ends_after = at(3 * DAY_S - 3_600)
-    # Ended by the first poll, and of those that ran then one whose peer changes its role before the end.
+    # Sessions that have ended by the first poll, and a running one whose peer changes its role before the end.
     started = at(-100)
     old = [session(f"old-{n}", {"p": peer(at(-900), at(-60 + n))}, started=at(-900), ended=at(-50 + n)) for n in range(3)]
     counting.poll(at(0), *old, session("first", {"f": peer(started, role="viewer")}, started=started))
@@ -57,12 +57,12 @@ def fill(path: Path) -> Counting:
         )
         for n in range(8)
     ]
-    # One of an hour ago: what was settled long ago is not remembered by its id.
+    # A session of an hour ago, because ids of sessions settled long ago are not remembered.
     hour_ago = 3 * DAY_S - 3_600
     ended.append(session("recent", {"r": peer(at(hour_ago), at(hour_ago + 60))}, started=at(hour_ago), ended=at(hour_ago + 60)))
     for seconds in (0, 30):
         counting.poll(at(3 * DAY_S + seconds), *ended)
-    # A running session whose peer changes its role, one that will not be known any more, one held above the truth.
+    # A running session whose peer changes its role, one that vanishes, and one that is held above the truth.
     counting.poll(
         at(3 * DAY_S + 60),
         session("running", {"p": peer(at(3 * DAY_S), role="viewer"), "q": peer(at(3 * DAY_S + 1), role="host")}, started=at(3 * DAY_S)),
@@ -81,7 +81,7 @@ def fill(path: Path) -> Counting:
         ),
         unknown=["lost"],
     )
-    # An entry taken out, another one added: what it asks for is still to be read.
+    # An entry that was taken out, and an added one whose past is still unread.
     counting.configure(["*", "configured", "new"], at(DAY_S))
     counting.begin(at(3 * DAY_S + 120))
     counting.see(session("waiting", {"w": peer(at(3 * DAY_S + 100))}, room="nameless", started=at(3 * DAY_S + 100)))
@@ -98,7 +98,7 @@ def fill(path: Path) -> Counting:
 
 
 def added_up(store: Store) -> None:
-    """What is added up beside sessions: of the workspace, a room and a group."""
+    """The sums beside sessions: of the workspace, a room and a group."""
     additions = Additions(store, "w")
     additions.begin()
     additions.open([room_account("room"), group_account("class-a")])
@@ -109,7 +109,7 @@ def added_up(store: Store) -> None:
 
 
 def second_workspace(store: Store) -> None:
-    """A workspace of groups: one with a settled and a running session, and the one of the rooms without series of their own."""
+    """A workspace of groups: one with a settled and a running session, and that of the rooms without series of their own."""
     ledger, rooms = Ledger(), Scope(WorkspaceConfig("second", KeyPair(Secret("k"), Secret("s"))))
     now = Poll(ledger, at(100), HOUR)
     ledger.coverage.configure(rooms, at(0), at(100), str)
@@ -125,7 +125,7 @@ def second_workspace(store: Store) -> None:
 
 
 def packed(files: dict[str, bytes]) -> bytes:
-    """A tar archive, the same for the same files."""
+    """A tar archive that is the same for the same files."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for name, body in files.items():
