@@ -309,7 +309,7 @@ def check(play: Play, workspace: str) -> None:
     counts, seconds = [json.loads(counts) for counts, _ in rows], sum(us for _, us in rows)
     story = "\n".join([workspace, *play.log])
     assert {room_id: us for room_id, us in found.items() if us} == {room_id: us for room_id, us in expected.items() if us}, story
-    assert [sum(of) for of in zip(*counts, strict=True)] in ([], [len(counted)] * 2), story
+    assert [sum(of) for of in zip(*counts, strict=True)][:2] in ([], [len(counted)] * 2), story
     assert seconds == sum((call.closed_at or 0) - call.created_at for call in counted), story
 
 

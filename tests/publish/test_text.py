@@ -21,6 +21,7 @@ from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.text import AccountText, Columns, account_lines, workspace_lines
 from exporter.publish.writing import time_lines
 from exporter.times import SECOND
+from lab.counters import BY_ROOM
 
 
 def rendered(metrics: SelfMetrics, fmt: Format) -> bytes:
@@ -77,9 +78,7 @@ def test_a_room_without_any_session_shows_zeros_and_no_start() -> None:
         "hms_sessions_active": f"hms_sessions_active{{{LABELS}}} 0\n",
         "hms_peers_active_peak": f"hms_peers_active_peak{{{LABELS}}} 0\n",
         "hms_users_active": f"hms_users_active{{{LABELS}}} 0\n",
-        "hms_sessions_started_total": f"hms_sessions_started_total{{{LABELS}}} 0\n",
-        "hms_sessions_ended_total": f"hms_sessions_ended_total{{{LABELS}}} 0\n",
-        "hms_session_seconds_total": f"hms_session_seconds_total{{{LABELS}}} 0.0\n",
+        **{name: f"{name}{{{LABELS}}} {0.0 if name.endswith('_seconds_total') else 0}\n" for name in BY_ROOM},
     }
 
 
