@@ -271,7 +271,7 @@ class Bench:
     def totals(self) -> dict[str, Sums]:
         """The settled sums, by account that has sessions."""
         accounts = self.poller.ledger.accounts.items()
-        return {account.id: settled(state) for account, state in accounts if state.totals.started}
+        return {account.id: settled(state) for account, state in accounts if state.totals.counts.started}
 
 
 def _parsed(page: str) -> dict[Key, float]:

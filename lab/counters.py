@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from exporter.counting.accounts import AccountState
+from exporter.counting.accounts import AccountState, RoleTotals, SessionTotals
 from exporter.publish.account_families import ACCOUNT_FAMILIES
 from exporter.publish.families import FAMILIES, sample_names
 from exporter.simulator import Truth
@@ -82,11 +82,20 @@ def true_sums(truth: Truth) -> dict[str, Sums]:
     return rooms
 
 
+def published(totals: SessionTotals | RoleTotals) -> dict[str, int]:
+    """What is published of these counters, by what the totals call them."""
+    return {**totals.published._asdict(), "seconds": totals.published_seconds}
+
+
 def settled(state: AccountState) -> Sums:
     """The sums of an account's ended sessions."""
     found = sums_of()
     for name in BY_ROOM:
-        found[name] = getattr(state.totals, field(name))
+        found[name] = _settled(state.totals)[field(name)]
     for name in BY_ROLE:
-        found[name] = sum(getattr(role, field(name)) for role in state.roles.values())
+        found[name] = sum(_settled(role)[field(name)] for role in state.roles.values())
     return found
+
+
+def _settled(totals: SessionTotals | RoleTotals) -> dict[str, int]:
+    return {**totals.counts._asdict(), "seconds": totals.seconds}

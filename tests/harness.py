@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from exporter.config.config import KeyPair, RoomById, RoomsByName, Secret, WorkspaceConfig
-from exporter.counting.accounts import AccountState, Gauges
+from exporter.counting.accounts import AccountState, Gauges, RoleTotals, SessionTotals
 from exporter.counting.contribution import Account, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.poll import Poll
@@ -22,8 +22,9 @@ from exporter.simulator import Session, truth_of
 from exporter.state.store import Store
 from exporter.times import HOUR, SECOND, rfc3339
 from exporter.web.landing import render
+from lab import counters
 from lab.bench import START, Bench
-from lab.counters import BY_ROLE, BY_ROOM, Sums, field, true_sums
+from lab.counters import Sums, true_sums
 
 T0 = START
 """A Monday, 08:00 UTC."""
@@ -32,8 +33,6 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """A folder in memory where possible. Tests store thousands of polls, and should not wait for the disk."""
 
 Peers = Mapping[str, Mapping[str, object]]
-
-_OF_SESSIONS, _OF_ROLES = [field(name) for name in BY_ROOM], [field(name) for name in BY_ROLE]
 
 
 def at(seconds: float) -> int:
@@ -74,14 +73,11 @@ class Series(NamedTuple):
 
 def published(accounts: Iterable[AccountState]) -> dict[Series, int]:
     """Every counter as it is published."""
-    found = {}
+    found: dict[Series, int] = {}
     for state in accounts:
-        owner, totals = state.account.id, state.totals
-        for name in _OF_SESSIONS:
-            found[Series(owner, "", name)] = getattr(totals, f"published_{name}")
-        for role, of in state.roles.items():
-            for name in _OF_ROLES:
-                found[Series(owner, role, name)] = getattr(of, f"published_{name}")
+        by_role: dict[str, SessionTotals | RoleTotals] = {"": state.totals, **state.roles}
+        for role, totals in by_role.items():
+            found |= {Series(state.account.id, role, name): value for name, value in counters.published(totals).items()}
     return found
 
 

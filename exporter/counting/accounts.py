@@ -6,11 +6,12 @@ All times are the API's, in integer microseconds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from operator import add, lt
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from exporter.counting.contribution import Account, Tracked
+from exporter.counting.contribution import Account, PeerCounts, SessionCounts, Tracked
 from exporter.times import Calendar, month_of
 
 SESSION_SECONDS_BUCKETS = (60, 300, 600, 900, 1800, 2700, 3600, 5400, 7200, 10800, 14400, 21600, 28800, 43200)
@@ -77,34 +78,62 @@ class PeriodSums(msgspec.Struct, gc=False):
         return (self.in_day if self.day == now.day else 0), (self.in_month if self.month == now.month else 0)
 
 
-class RoleTotals(msgspec.Struct, gc=False):
-    """An account's counters in one role: the settled sums of ended sessions, and the published values (time in µs).
+Counts = TypeVar("Counts", SessionCounts, PeerCounts)
+
+
+def added(one: Counts, other: Counts) -> Counts:
+    """The sums of both, counter by counter."""
+    return type(one)(*map(add, one, other))
+
+
+class Totals(msgspec.Struct, Generic[Counts], kw_only=True, gc=False):
+    """Counters: the settled sums of ended sessions, and the published values (`seconds` in µs)."""
+
+    counts: Counts
+    seconds: int = 0
+    published: Counts
+    published_seconds: int = 0
+
+    def settle(self, counts: Counts, seconds: int) -> None:
+        """Adds a session that is over."""
+        self.counts = added(self.counts, counts)
+        self.seconds += seconds
+
+    def publish(self, counts: Counts, seconds: int) -> tuple[bool, ...]:
+        """Published = the highest truth so far.  Returns which of the values stay above this truth; nothing if none does."""
+        if counts == self.published and seconds >= self.published_seconds:
+            self.published_seconds = seconds  # nobody came or left: the usual case, and the fast path
+            return ()
+        above = (*map(lt, counts, self.published), seconds < self.published_seconds)
+        self.published = type(counts)(*map(max, counts, self.published))
+        self.published_seconds = max(seconds, self.published_seconds)
+        return above if any(above) else ()
+
+
+class SessionTotals(Totals[SessionCounts], kw_only=True, gc=False):
+    """An account's counters of sessions."""
+
+    counts: SessionCounts = SessionCounts()
+    published: SessionCounts = SessionCounts()
+
+
+class RoleTotals(Totals[PeerCounts], kw_only=True, gc=False):
+    """An account's counters of peers in one role.
 
     `periods` are the settled sums of the latest day and month; `usage_day` and `usage_month` are those of the current ones,
     running sessions included.  `born` is as in `AccountState`.
     """
 
-    joined: int = 0
-    left: int = 0
-    seconds: int = 0
-    published_joined: int = 0
-    published_left: int = 0
-    published_seconds: int = 0
+    counts: PeerCounts = PeerCounts()
+    published: PeerCounts = PeerCounts()
     periods: PeriodSums = msgspec.field(default_factory=PeriodSums)
     usage_day: int = 0
     usage_month: int = 0
     born: int | None = None
 
 
-class SessionTotals(msgspec.Struct, gc=False):
-    """An account's counters of sessions: the settled sums of ended ones, and the published values (time in µs)."""
-
-    started: int = 0
-    ended: int = 0
-    seconds: int = 0
-    published_started: int = 0
-    published_ended: int = 0
-    published_seconds: int = 0
+Held = tuple[tuple[str, tuple[bool, ...]], ...]
+"""The published values that are held above the truth: by role (`""`: sessions), for each of its values whether it is."""
 
 
 class Gauges(NamedTuple):
@@ -140,8 +169,7 @@ class AccountState:
         """The API's time of the reading behind the gauges: the window of the next peak begins there."""
         self.fresh = 0.0
         """When that reading was, on the caller's clock: the gauges expire some time after it."""
-        self.held: tuple[tuple[str, int], ...] = ()
-        """The published values that are held above the truth: by role (`""`: sessions), one bit for each of its three values."""
+        self.held: Held = ()
         self.touched = True
         self._steady: tuple[int, Calendar] | None = None
         """When the published times were last added up, with that moment's day and month.  `None` if they do not grow steadily."""
@@ -157,7 +185,7 @@ class AccountState:
         """Whether a session, a recording or a stream is running."""
         return bool(self.sessions or self.run_by)
 
-    def worked_out(self, held: tuple[tuple[str, int], ...], now: int, today: Calendar) -> None:
+    def worked_out(self, held: Held, now: int, today: Calendar) -> None:
         """Notes that the published values are the truth as of `now`, or the `held` values above it."""
         self.held = held
         self.touched = False

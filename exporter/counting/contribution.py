@@ -38,6 +38,23 @@ def group_account(name: str) -> Account:
     return Account("group", name)
 
 
+class SessionCounts(NamedTuple):
+    """The counters of sessions but for their time, each by the last word of its metric's name.
+
+    They are stored in this order, so a new one comes last.
+    """
+
+    started: int = 0
+    ended: int = 0
+
+
+class PeerCounts(NamedTuple):
+    """The counters of peers in one role but for their time; otherwise as `SessionCounts`."""
+
+    joined: int = 0
+    left: int = 0
+
+
 class Line(msgspec.Struct, array_like=True, gc=False):
     """What one role adds to a counter: whole joins and leaves, and participant time as `seconds + rate * now` (µs)."""
 
@@ -45,6 +62,11 @@ class Line(msgspec.Struct, array_like=True, gc=False):
     left: int = 0
     seconds: int = 0
     rate: int = 0
+
+    @property
+    def counts(self) -> PeerCounts:
+        """What it adds to the counters of peers."""
+        return PeerCounts(self.joined, self.left)
 
 
 Past = dict[str, list[tuple[str, int]]]
@@ -119,6 +141,11 @@ class Tracked:
         self.tried = 0
         """When a vanished session was last requested."""
         self.update(memory, ended)
+
+    @property
+    def counts(self) -> SessionCounts:
+        """What it adds to the counters of sessions."""
+        return SessionCounts(started=1, ended=int(self.ended is not None))
 
     @property
     def vanished(self) -> bool:

@@ -17,9 +17,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums, move_usage
+import msgspec
+
+from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums, added, move_usage
 from exporter.counting.changes import Changes, Over, Settled
-from exporter.counting.contribution import Account, Memory, Past, Tracked, count_people, presences, seconds_by_day
+from exporter.counting.contribution import (
+    Account,
+    Memory,
+    Past,
+    PeerCounts,
+    SessionCounts,
+    Tracked,
+    count_people,
+    presences,
+    seconds_by_day,
+)
 from exporter.counting.coverage import Coverage
 from exporter.counting.peaks import Window
 from exporter.counting.scope import Names
@@ -160,13 +172,8 @@ class Ledger:
         memory = tracked.recall()
         self._begin_series(state, tracked.lines)
         for role, line in tracked.lines.items():
-            totals = state.role(role)
-            totals.joined += line.joined
-            totals.left += line.left
-            totals.seconds += line.seconds
-        state.totals.started += 1
-        state.totals.ended += 1
-        state.totals.seconds += ended - tracked.started
+            state.role(role).settle(line.counts, line.seconds)
+        state.totals.settle(tracked.counts, ended - tracked.started)
         state.touched = True
         for (day, role), seconds in seconds_by_day(memory, ended).items():
             self.changes.days[account, tracked.room_id, day, role] += seconds
@@ -286,31 +293,17 @@ class Ledger:
         today = self.calendar = calendar(now)
         if state.go_on(now, today):
             return
-        totals = state.totals
-        started, ended, seconds, roles = _truth(state, today)
-        counted = (started, ended) != (totals.published_started, totals.published_ended)
+        counts, seconds, roles = _truth(state, today)
+        counted = counts != state.totals.published
         begun = state.born is None
-        held = []
-        bits = _held(started < totals.published_started, ended < totals.published_ended, seconds < totals.published_seconds)
-        if bits:
-            held.append(("", bits))
-        totals.published_started = max(totals.published_started, started)
-        totals.published_ended = max(totals.published_ended, ended)
-        totals.published_seconds = max(totals.published_seconds, seconds)
-        for role, (joined, left, time, in_day, in_month) in roles.items():
+        held = [("", above)] if (above := state.totals.publish(counts, seconds)) else []
+        for role, true in roles.items():
             of = state.roles.get(role) or state.role(role)
             begun |= of.born is None
-            if joined == of.published_joined and left == of.published_left and time >= of.published_seconds:
-                of.published_seconds = time  # nobody came or left: the usual case, and the fast path
-            else:
-                counted |= (joined, left) != (of.published_joined, of.published_left)
-                bits = _held(joined < of.published_joined, left < of.published_left, time < of.published_seconds)
-                if bits:
-                    held.append((role, bits))
-                of.published_joined = max(of.published_joined, joined)
-                of.published_left = max(of.published_left, left)
-                of.published_seconds = max(of.published_seconds, time)
-            of.usage_day, of.usage_month = in_day, in_month
+            counted |= true.counts != of.published
+            if above := of.publish(true.counts, true.seconds):
+                held.append((role, above))
+            of.usage_day, of.usage_month = true.in_day, true.in_month
         if begun:
             self._begin_series(state, roles)
         now_held = tuple(held)
@@ -320,29 +313,31 @@ class Ledger:
         state.worked_out(now_held, now, today)
 
 
-def _held(one: bool, two: bool, three: bool) -> int:
-    return one | two << 1 | three << 2
+class _InRole(msgspec.Struct, gc=False):
+    """What is true of an account's peers in one role: their counters, their time, and its part in this day and month (µs)."""
+
+    counts: PeerCounts = PeerCounts()
+    seconds: int = 0
+    in_day: int = 0
+    in_month: int = 0
 
 
-def _truth(state: AccountState, today: Calendar) -> tuple[int, int, int, dict[str, list[int]]]:
-    """Sessions started and ended, their time, and by role: joined, left, time, and the time in this day and month (µs)."""
-    totals = state.totals
-    started, ended, seconds = totals.started, totals.ended, totals.seconds
-    roles = {role: [of.joined, of.left, of.seconds, *of.periods.at(today)] for role, of in state.roles.items()}
+def _truth(state: AccountState, today: Calendar) -> tuple[SessionCounts, int, dict[str, _InRole]]:
+    """The counters of an account's sessions, their time (µs), and what is true by role."""
+    counts, seconds = state.totals.counts, state.totals.seconds
+    roles = {role: _InRole(of.counts, of.seconds, *of.periods.at(today)) for role, of in state.roles.items()}
     for tracked in (*state.sessions.values(), *state.ended.values()):
-        started += 1
-        ended += tracked.ended is not None
+        counts = added(counts, tracked.counts)
         seconds += tracked.session_seconds(tracked.observed)
         spent = tracked.peer_seconds(tracked.observed)
         before_day, before_month = tracked.peer_seconds_before(today.day_start), tracked.peer_seconds_before(today.month_start)
         for role, line in tracked.lines.items():
             sums = roles.get(role)
             if sums is None:
-                sums = roles[role] = [0, 0, 0, 0, 0]
+                sums = roles[role] = _InRole()
             time = spent.get(role, 0)
-            sums[0] += line.joined
-            sums[1] += line.left
-            sums[2] += time
-            sums[3] += max(0, time - before_day.get(role, 0)) if before_day else time
-            sums[4] += max(0, time - before_month.get(role, 0)) if before_month else time
-    return started, ended, seconds, roles
+            sums.counts = added(sums.counts, line.counts)
+            sums.seconds += time
+            sums.in_day += max(0, time - before_day.get(role, 0)) if before_day else time
+            sums.in_month += max(0, time - before_month.get(role, 0)) if before_month else time
+    return counts, seconds, roles

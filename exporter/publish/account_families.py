@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from exporter.counting.accounts import AccountState, Gauges, RoleTotals
-from exporter.counting.contribution import OVERFLOW
+from exporter.counting.contribution import OVERFLOW, PeerCounts, SessionCounts
 from exporter.counting.rooms import KnownRoom
 from exporter.publish.family import Family
 from exporter.publish.writing import escape, seconds, time_lines
@@ -64,13 +64,13 @@ def _momentary(name: str, text: str, value: Callable[[Gauges], object]) -> Accou
     return AccountFamily(name, "gauge", text, expires=True, lines=lines)
 
 
-def _counter(name: str, text: str, value: Callable[[AccountState], object]) -> AccountFamily:
-    return AccountFamily(name, "counter", text, lines=lambda of: f"{name}{of.labels}{value(of.state)}\n")
+def _counter(name: str, text: str, value: Callable[[SessionCounts], int]) -> AccountFamily:
+    return AccountFamily(name, "counter", text, lines=lambda of: f"{name}{of.labels}{value(of.state.totals.published)}\n")
 
 
-def _role_counter(name: str, text: str, value: Callable[[RoleTotals], object]) -> AccountFamily:
+def _role_counter(name: str, text: str, value: Callable[[PeerCounts], int]) -> AccountFamily:
     def lines(of: AccountView) -> str:
-        return "".join([f"{name}{labels}{value(totals)}\n" for _, totals, labels in of.roles])
+        return "".join([f"{name}{labels}{value(totals.published)}\n" for _, totals, labels in of.roles])
 
     return AccountFamily(name, "counter", text, lines=lines, by_role=True)
 
@@ -130,8 +130,8 @@ ACCOUNT_FAMILIES: tuple[AccountFamily | MovingFamily, ...] = (
         lambda gauges: gauges.peak,
     ),
     _momentary("hms_users_active", "Distinct user ids among the people connected at the last poll.", lambda gauges: gauges.users),
-    _counter("hms_sessions_started_total", "Sessions started.", lambda state: state.totals.published_started),
-    _counter("hms_sessions_ended_total", "Sessions ended.", lambda state: state.totals.published_ended),
+    _counter("hms_sessions_started_total", "Sessions started.", lambda counts: counts.started),
+    _counter("hms_sessions_ended_total", "Sessions ended.", lambda counts: counts.ended),
     MovingFamily(
         "hms_session_seconds_total",
         "counter",
@@ -139,8 +139,8 @@ ACCOUNT_FAMILIES: tuple[AccountFamily | MovingFamily, ...] = (
         starts=lambda of: [f"hms_session_seconds_total{of.labels}"],
         micros=lambda of: [of.state.totals.published_seconds],
     ),
-    _role_counter("hms_peers_joined_total", "Peers joined, by the role they were first seen in.", lambda role: role.published_joined),
-    _role_counter("hms_peers_left_total", "Peers left, by the role they were last seen in.", lambda role: role.published_left),
+    _role_counter("hms_peers_joined_total", "Peers joined, by the role they were first seen in.", lambda counts: counts.joined),
+    _role_counter("hms_peers_left_total", "Peers left, by the role they were last seen in.", lambda counts: counts.left),
     MovingFamily(
         "hms_peer_seconds_total",
         "counter",

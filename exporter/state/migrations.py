@@ -35,101 +35,50 @@ _KINDS: dict[str, tuple[Kind, bool]] = {
 }
 
 
-def shape(name: str, key: int, columns: Mapping[str, str], indexes: Sequence[Index] = (), *, wide: bool = False) -> Shape:
+def shape(name: str, key: int, columns: str, indexes: Sequence[Index] = (), *, wide: bool = False) -> Shape:
     """A table of a past version: its first `key` columns are its key, `?` marks a column that may be NULL."""
-    made = tuple(Column(column, *_KINDS[kind]) for column, kind in columns.items())
-    return Shape(name, made, tuple(columns)[:key], tuple(indexes), wide)
+    made = tuple(Column(column, *_KINDS[kind]) for column, kind in (text.split() for text in columns.split(", ")))
+    return Shape(name, made, tuple(column.name for column in made[:key]), tuple(indexes), wide)
 
 
 VERSION_2 = (
-    shape("workspace", 1, {"name": "text", "now": "integer?", "read_until": "integer?", "catch_ups": "blob"}),
-    shape(
-        "entry",
-        2,
-        {"workspace": "text", "key": "text", "since": "integer", "read_before": "integer", "left": "integer?", "whole": "integer?"},
-    ),
+    shape("workspace", 1, "name text, now integer?, read_until integer?, catch_ups blob"),
+    shape("entry", 2, "workspace text, key text, since integer, read_before integer, left integer?, whole integer?"),
     shape(
         "room",
         2,
-        {
-            "workspace": "text",
-            "id": "text",
-            "name": "text",
-            "template": "text",
-            "template_id": "text",
-            "region": "text",
-            "enabled": "integer",
-            "exists_there": "integer",
-            "fetched_at": "integer",
-        },
+        "workspace text, id text, name text, template text, template_id text, region text, enabled integer, "
+        "exists_there integer, fetched_at integer",
     ),
     shape(
         "account",
         3,
-        {
-            "workspace": "text",
-            "kind": "text",
-            "id": "text",
-            "started": "integer",
-            "ended": "integer",
-            "us": "integer",
-            "held_started": "integer",
-            "held_ended": "integer",
-            "held_us": "integer",
-            "last_active": "integer",
-        },
+        "workspace text, kind text, id text, started integer, ended integer, us integer, held_started integer, "
+        "held_ended integer, held_us integer, last_active integer",
         [Index("account_by_activity", ("workspace", "last_active"))],
     ),
     shape(
         "role",
         4,
-        {
-            "workspace": "text",
-            "kind": "text",
-            "id": "text",
-            "role": "text",
-            "joined": "integer",
-            "left": "integer",
-            "us": "integer",
-            "held_joined": "integer",
-            "held_left": "integer",
-            "held_us": "integer",
-            "day": "integer",
-            "day_us": "integer",
-            "month": "integer",
-            "month_us": "integer",
-        },
+        "workspace text, kind text, id text, role text, joined integer, left integer, us integer, held_joined integer, "
+        "held_left integer, held_us integer, day integer, day_us integer, month integer, month_us integer",
     ),
-    shape(
-        "day",
-        6,
-        {"workspace": "text", "day": "integer", "kind": "text", "id": "text", "room_id": "text", "role": "text", "us": "integer"},
-    ),
+    shape("day", 6, "workspace text, day integer, kind text, id text, room_id text, role text, us integer"),
     shape(
         "running",
         2,
-        {
-            "workspace": "text",
-            "id": "text",
-            "room_id": "text",
-            "kind": "text?",
-            "account": "text?",
-            "started": "integer",
-            "ended": "integer?",
-            "observed": "integer?",
-            "unknown": "integer",
-            "memory": "blob",
-        },
+        "workspace text, id text, room_id text, kind text?, account text?, started integer, ended integer?, "
+        "observed integer?, unknown integer, memory blob",
         wide=True,
     ),
     shape(
         "settled",
         2,
-        {"workspace": "text", "id": "text", "started": "integer"},
+        "workspace text, id text, started integer",
         [Index("settled_by_start", ("workspace", "started"))],
     ),
-    shape("roles_seen", 2, {"workspace": "text", "id": "text", "past": "blob"}),
-    shape("histogram", 3, {"workspace": "text", "name": "text", "role": "text", "counts": "blob", "total": "integer"}),
+    shape("roles_seen", 2, "workspace text, id text, past blob"),
+    shape("histogram", 3, "workspace text, name text, role text, counts blob, total integer"),
 )
 
 # -- version 3: coverage belongs to rooms ---------------------------------------------------------------------------------
@@ -186,57 +135,33 @@ def _followed(old: Old) -> Iterator[Row]:
 _RUNNING_3 = shape(
     "running",
     2,
-    {
-        "workspace": "text",
-        "id": "text",
-        "room_id": "text",
-        "kind": "text?",
-        "account": "text?",
-        "started": "integer",
-        "ended": "integer?",
-        "observed": "integer?",
-        "unknown": "integer",
-        "memory": "blob",
-        "seen_ended": "integer?",
-        "measured": "integer",
-        "read": "text?",
-    },
+    "workspace text, id text, room_id text, kind text?, account text?, started integer, ended integer?, "
+    "observed integer?, unknown integer, memory blob, seen_ended integer?, measured integer, read text?",
     wide=True,
 )
 
 _COVERAGE_BY_ROOM = Migration(
     3,
     (
-        change_table(shape("workspace", 1, {"name": "text", "now": "integer?", "read_until": "integer?"}), lambda row: row),
+        change_table(shape("workspace", 1, "name text, now integer?, read_until integer?"), lambda row: row),
         make_table(
             shape(
                 "followed",
                 3,
-                {
-                    "workspace": "text",
-                    "kind": "text",
-                    "key": "text",
-                    "since": "integer",
-                    "entered": "integer",
-                    "floor": "integer",
-                    "left": "integer?",
-                    "behind": "integer?",
-                    "whole": "integer?",
-                    "parked": "blob",
-                    "tasks": "blob",
-                },
+                "workspace text, kind text, key text, since integer, entered integer, floor integer, left integer?, "
+                "behind integer?, whole integer?, parked blob, tasks blob",
             ),
             _followed,
         ),
         make_table(
-            shape("catch_up", 2, {"workspace": "text", "number": "integer", "begin": "integer", "unread": "blob", "cursor": "text"}),
+            shape("catch_up", 2, "workspace text, number integer, begin integer, unread blob, cursor text"),
             _catch_ups,
         ),
         drop_table("entry"),
         change_table(_RUNNING_3, lambda row: {**row, "seen_ended": row["ended"], "measured": 0, "read": None}),
         # Earlier versions did not record a settled session's room: these sessions are forgotten by their start alone.
         change_table(
-            shape("settled", 2, {"workspace": "text", "id": "text", "room_id": "text", "started": "integer"}),
+            shape("settled", 2, "workspace text, id text, room_id text, started integer"),
             lambda row: {**row, "room_id": ""},
         ),
     ),
@@ -257,25 +182,11 @@ _WEBHOOKS = Migration(
             shape(
                 "webhook",
                 2,
-                {"workspace": "text", "event": "blob", "until": "integer"},
+                "workspace text, event blob, until integer",
                 [Index("webhook_by_time", ("workspace", "until"))],
             )
         ),
-        make_table(
-            shape(
-                "webhook_count",
-                5,
-                {
-                    "workspace": "text",
-                    "kind": "text",
-                    "id": "text",
-                    "name": "text",
-                    "label": "text",
-                    "born": "integer",
-                    "value": "integer",
-                },
-            )
-        ),
+        make_table(shape("webhook_count", 5, "workspace text, kind text, id text, name text, label text, born integer, value integer")),
     ),
 )
 
@@ -288,42 +199,14 @@ _COLLECTORS = Migration(
             shape(
                 "collector",
                 2,
-                {
-                    "workspace": "text",
-                    "collector": "text",
-                    "now": "integer?",
-                    "newest": "integer",
-                    "read_until": "integer?",
-                    "followed": "blob",
-                    "catch_ups": "blob",
-                    "histograms": "blob",
-                },
+                "workspace text, collector text, now integer?, newest integer, read_until integer?, followed blob, "
+                "catch_ups blob, histograms blob",
             )
         ),
-        make_table(shape("collected", 3, {"workspace": "text", "collector": "text", "id": "text", "memory": "blob"})),
-        make_table(
-            shape(
-                "collected_settled",
-                3,
-                {"workspace": "text", "collector": "text", "id": "text", "room_id": "text", "created": "integer"},
-            )
-        ),
-        make_table(shape("holding", 4, {"workspace": "text", "collector": "text", "kind": "text", "id": "text", "memory": "blob"})),
-        make_table(
-            shape(
-                "meter_day",
-                6,
-                {
-                    "workspace": "text",
-                    "day": "integer",
-                    "meter": "text",
-                    "kind": "text",
-                    "id": "text",
-                    "room_id": "text",
-                    "us": "integer",
-                },
-            )
-        ),
+        make_table(shape("collected", 3, "workspace text, collector text, id text, memory blob")),
+        make_table(shape("collected_settled", 3, "workspace text, collector text, id text, room_id text, created integer")),
+        make_table(shape("holding", 4, "workspace text, collector text, kind text, id text, memory blob")),
+        make_table(shape("meter_day", 6, "workspace text, day integer, meter text, kind text, id text, room_id text, us integer")),
     ),
 )
 
@@ -332,38 +215,16 @@ _COLLECTORS = Migration(
 _SUMS = Migration(
     6,
     (
-        make_table(
-            shape(
-                "counter",
-                5,
-                {
-                    "workspace": "text",
-                    "kind": "text",
-                    "id": "text",
-                    "name": "text",
-                    "labels": "text",
-                    "born": "integer",
-                    "value": "integer",
-                },
-            )
-        ),
+        make_table(shape("counter", 5, "workspace text, kind text, id text, name text, labels text, born integer, value integer")),
         make_table(
             shape(
                 "over_session",
                 2,
-                {
-                    "workspace": "text",
-                    "id": "text",
-                    "room_id": "text",
-                    "kind": "text",
-                    "account": "text",
-                    "started": "integer",
-                    "ended": "integer",
-                },
+                "workspace text, id text, room_id text, kind text, account text, started integer, ended integer",
                 [Index("over_session_by_end", ("workspace", "ended"))],
             )
         ),
-        make_table(shape("mark", 2, {"workspace": "text", "name": "text", "at": "integer"})),
+        make_table(shape("mark", 2, "workspace text, name text, at integer")),
     ),
 )
 
@@ -374,13 +235,48 @@ _LENGTHS = Migration(
     (
         # The lengths of sessions settled so far were not recorded.
         change_table(
-            shape("workspace", 1, {"name": "text", "now": "integer?", "read_until": "integer?", "lengths_from": "integer"}),
+            shape("workspace", 1, "name text, now integer?, read_until integer?, lengths_from integer"),
             lambda row: {**row, "lengths_from": row["now"] or 0},
         ),
-        make_table(shape("session_lengths", 3, {"workspace": "text", "day": "integer", "room_id": "text", "seconds": "blob"})),
+        make_table(shape("session_lengths", 3, "workspace text, day integer, room_id text, seconds blob")),
     ),
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_COVERAGE_BY_ROOM, _WEBHOOKS, _COLLECTORS, _SUMS, _LENGTHS)
+# -- version 8: the counters of an account in one column ----------------------------------------------------------------------
+
+
+def _together(row: Row, *names: str) -> dict[str, Any]:
+    """A row whose counters of these names, and the values held above the truth, are one column each."""
+    held = [row[f"held_{name}"] for name in names]
+    counts = {"counts": msgspec.json.encode([row[name] for name in names]), "held": msgspec.json.encode(held)}
+    return {**row, **counts}
+
+
+_COUNTS = Migration(
+    8,
+    (
+        change_table(
+            shape(
+                "account",
+                3,
+                "workspace text, kind text, id text, counts blob, us integer, held blob, held_us integer, last_active integer, "
+                "born integer",
+                [Index("account_by_activity", ("workspace", "last_active"))],
+            ),
+            lambda row: _together(row, "started", "ended"),
+        ),
+        change_table(
+            shape(
+                "role",
+                4,
+                "workspace text, kind text, id text, role text, counts blob, us integer, held blob, held_us integer, "
+                "day integer, day_us integer, month integer, month_us integer, born integer",
+            ),
+            lambda row: _together(row, "joined", "left"),
+        ),
+    ),
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_COVERAGE_BY_ROOM, _WEBHOOKS, _COLLECTORS, _SUMS, _LENGTHS, _COUNTS)
 
 SCHEMA = Schema(2, VERSION_2, MIGRATIONS)

@@ -14,9 +14,19 @@ from pathlib import Path
 
 import msgspec
 
-from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums, RoleTotals, SessionTotals
+from exporter.counting.accounts import (
+    HISTOGRAM_BOUNDS,
+    AccountState,
+    Counts,
+    Held,
+    Histogram,
+    PeriodSums,
+    RoleTotals,
+    SessionTotals,
+    Totals,
+)
 from exporter.counting.changes import Settled
-from exporter.counting.contribution import Account, Memory, Tracked
+from exporter.counting.contribution import Account, Memory, PeerCounts, SessionCounts, Tracked
 from exporter.counting.coverage import Coverage
 from exporter.counting.followed import CatchUp, Followed
 from exporter.counting.ledger import Ledger
@@ -61,6 +71,8 @@ _decode_memory = msgspec.msgpack.Decoder(Memory).decode
 _decode_spans = msgspec.json.Decoder(list[Span]).decode
 _decode_names = msgspec.json.Decoder(frozenset[str]).decode
 _decode_counts = msgspec.json.Decoder(list[int]).decode
+_decode_session_counts = msgspec.json.Decoder(SessionCounts).decode
+_decode_peer_counts = msgspec.json.Decoder(PeerCounts).decode
 
 _IN_USE = "workspace = ? AND (kind = 'group' OR last_active >= ?)"
 """The accounts that a start needs: the groups, and the rooms that were active since a moment."""
@@ -194,7 +206,7 @@ class Store:
 # -- rows and the values they store -----------------------------------------------------------------------------------
 
 
-_ANY_HELD = (("", 0),)
+_ANY_HELD: Held = (("", ()),)
 """Marks that some value is held above the truth; the ledger works out which."""
 
 
@@ -229,46 +241,49 @@ def _running_row(workspace: str, t: Tracked) -> RunningRow:
 def _account(row: AccountRow) -> AccountState:
     state = AccountState(Account(row.kind, row.id))
     state.totals = SessionTotals(
-        started=row.started,
-        ended=row.ended,
+        counts=_decode_session_counts(row.counts),
         seconds=row.us,
-        published_started=row.held_started,
-        published_ended=row.held_ended,
+        published=_decode_session_counts(row.held),
         published_seconds=row.held_us,
     )
-    state.held = _ANY_HELD if row.held_started or row.held_ended or row.held_us else ()
+    state.held = _ANY_HELD if _is_held(state.totals) else ()
     state.last_active = row.last_active
     state.born = row.born
     return state
 
 
 def _account_row(workspace: str, state: AccountState) -> AccountRow:
-    t = state.totals
-    held = (t.published_started, t.published_ended, t.published_seconds) if state.held else (0, 0, 0)
-    return AccountRow(workspace, *state.account, t.started, t.ended, t.seconds, *held, last_active=state.last_active, born=state.born or 0)
+    counters = _counters(state.totals, SessionCounts(), held=bool(state.held))
+    return AccountRow(workspace, *state.account, *counters, last_active=state.last_active, born=state.born or 0)
 
 
 def _add_role(state: AccountState, row: RoleRow) -> None:
-    state.roles[row.role] = RoleTotals(
-        joined=row.joined,
-        left=row.left,
+    totals = state.roles[row.role] = RoleTotals(
+        counts=_decode_peer_counts(row.counts),
         seconds=row.us,
-        published_joined=row.held_joined,
-        published_left=row.held_left,
+        published=_decode_peer_counts(row.held),
         published_seconds=row.held_us,
         periods=PeriodSums(row.day, row.day_us, row.month, row.month_us),
         born=row.born,
     )
-    if row.held_joined or row.held_left or row.held_us:
+    if _is_held(totals):
         state.held = _ANY_HELD
 
 
 def _role_row(workspace: str, state: AccountState, role: str, t: RoleTotals) -> RoleRow:
-    held = (t.published_joined, t.published_left, t.published_seconds) if state.held else (0, 0, 0)
+    counters = _counters(t, PeerCounts(), held=bool(state.held))
     of = t.periods
-    counted = (t.joined, t.left, t.seconds)
-    periods = (of.day, of.in_day, of.month, of.in_month)
-    return RoleRow(workspace, *state.account, role, *counted, *held, *periods, born=t.born or 0)
+    return RoleRow(workspace, *state.account, role, *counters, of.day, of.in_day, of.month, of.in_month, born=t.born or 0)
+
+
+def _counters(totals: Totals[Counts], none: Counts, *, held: bool) -> tuple[bytes, int, bytes, int]:
+    """The columns of settled sums, and of the values held above the truth: those of an account are stored together, or all 0."""
+    published, seconds = (totals.published, totals.published_seconds) if held else (none, 0)
+    return msgspec.json.encode(totals.counts), totals.seconds, msgspec.json.encode(published), seconds
+
+
+def _is_held(totals: Totals[Counts]) -> bool:
+    return any(totals.published) or bool(totals.published_seconds)
 
 
 def _lengths_row(db: Reading, workspace: str, day: int, room_id: str, more: Sequence[int]) -> SessionLengthsRow:

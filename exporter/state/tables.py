@@ -86,16 +86,17 @@ class RoomRow(NamedTuple):
 
 
 class AccountRow(NamedTuple):
-    """An account's settled sums of sessions, and the values held above the truth, or 0; `born` is as in `AccountState`."""
+    """An account's settled sums of sessions, and the values held above the truth, or 0; `born` is as in `AccountState`.
+
+    `counts` and `held` are lists in JSON, in the order of `SessionCounts`, those of a role in that of `PeerCounts`.
+    """
 
     workspace: str
     kind: str
     id: str
-    started: int
-    ended: int
+    counts: bytes
     us: int
-    held_started: int
-    held_ended: int
+    held: bytes
     held_us: int
     last_active: int
     born: int
@@ -108,11 +109,9 @@ class RoleRow(NamedTuple):
     kind: str
     id: str
     role: str
-    joined: int
-    left: int
+    counts: bytes
     us: int
-    held_joined: int
-    held_left: int
+    held: bytes
     held_us: int
     day: int
     day_us: int

@@ -54,11 +54,8 @@ def counted(ledger: Ledger) -> list[tuple[object, ...]]:
     """Everything that is published of the room."""
     state = ledger.accounts[ROOM]
     totals = state.totals
-    of_sessions = (totals.published_started, totals.published_ended, totals.published_seconds, state.held)
-    roles = [
-        (name, of.published_joined, of.published_left, of.published_seconds, of.usage_day, of.usage_month)
-        for name, of in sorted(state.roles.items())
-    ]
+    of_sessions = (totals.published, totals.published_seconds, state.held)
+    roles = [(name, of.published, of.published_seconds, of.usage_day, of.usage_month) for name, of in sorted(state.roles.items())]
     return [of_sessions, *roles]
 
 

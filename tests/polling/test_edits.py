@@ -99,7 +99,7 @@ def test_1_an_entry_that_changes_its_text_counts_nothing_again(
     for distribution in ("session_duration_seconds", "session_peers", "peer_duration_seconds"):
         assert bench.value(f"hms_{distribution}_count") == 6
     with closing(sqlite3.connect(bench.state_file)) as db:
-        assert db.execute("SELECT SUM(started), SUM(ended), SUM(us) FROM account").fetchone() == (6, 6, 6 * 600 * SECOND)
+        assert db.execute("SELECT us FROM account").fetchall() == [(6 * 600 * SECOND,)]
         assert db.execute("SELECT SUM(us) FROM day").fetchone() == (6 * 600 * SECOND,)
 
 

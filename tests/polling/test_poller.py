@@ -624,7 +624,7 @@ def test_a_thousand_configured_rooms_with_forty_sessions_cost_two_calls_a_poll_a
     assert [cost(bench) for _ in range(3)] == [2, 2, 2]
     changing = [cost(bench) for _ in range(5)]
     assert max(changing) <= 6
-    assert sum(state.totals.published_ended for state in bench.poller.ledger.accounts.values()) == 20
+    assert sum(state.totals.published.ended for state in bench.poller.ledger.accounts.values()) == 20
 
 
 def test_three_rooms_of_a_workspace_with_four_thousand_sessions_cost_six_calls_a_poll(benches: Any, world: World) -> None:
@@ -639,7 +639,7 @@ def test_three_rooms_of_a_workspace_with_four_thousand_sessions_cost_six_calls_a
     for _ in range(3):
         cost(bench)
     assert max(cost(bench) for _ in range(8)) <= 6
-    assert sum(state.totals.published_ended for state in bench.poller.ledger.accounts.values()) == 1
+    assert sum(state.totals.published.ended for state in bench.poller.ledger.accounts.values()) == 1
 
 
 def test_a_server_that_refuses_large_pages_is_asked_for_smaller_ones_once(benches: Any, world: World) -> None:
@@ -720,7 +720,7 @@ def check(bench: Bench, what: str, since: int, start: int) -> None:
     """The totals of all accounts equal the script's, including accounts that are no longer in memory."""
     assert abs(since - start) <= 2 * SECOND or since > start
     accounts = {state.account.id: state for state in bench.store.accounts("w", 0)}
-    found = {owner: settled(state) for owner, state in accounts.items() if state.totals.started}
+    found = {owner: settled(state) for owner, state in accounts.items() if state.totals.counts.started}
     script = script_totals(bench.world.sessions, bench.now, since)
     owners = {f"r{number}": f"r{number}" for number in range(len(NAMES))}
     if what == "configured rooms":

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram, SessionTotals
-from exporter.counting.contribution import Account, Memory, Tracked, room_account
+from exporter.counting.contribution import Account, Memory, PeerCounts, SessionCounts, Tracked, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
 from exporter.publish.account_families import ACCOUNT_FAMILIES, AccountFamily, MovingFamily
@@ -21,6 +21,7 @@ from exporter.publish.selfmetrics import SelfMetrics
 from exporter.publish.text import AccountText, Columns, account_lines, workspace_lines
 from exporter.publish.writing import time_lines
 from exporter.times import SECOND
+from lab.counters import BY_ROOM
 
 
 def rendered(metrics: SelfMetrics, fmt: Format) -> bytes:
@@ -77,15 +78,13 @@ def test_a_room_without_any_session_shows_zeros_and_no_start() -> None:
         "hms_sessions_active": f"hms_sessions_active{{{LABELS}}} 0\n",
         "hms_peers_active_peak": f"hms_peers_active_peak{{{LABELS}}} 0\n",
         "hms_users_active": f"hms_users_active{{{LABELS}}} 0\n",
-        "hms_sessions_started_total": f"hms_sessions_started_total{{{LABELS}}} 0\n",
-        "hms_sessions_ended_total": f"hms_sessions_ended_total{{{LABELS}}} 0\n",
-        "hms_session_seconds_total": f"hms_session_seconds_total{{{LABELS}}} 0.0\n",
+        **{name: f"{name}{{{LABELS}}} {0.0 if name.endswith('_seconds_total') else 0}\n" for name in BY_ROOM},
     }
 
 
 def test_a_room_that_was_never_read_since_the_start_has_counters_and_no_gauges() -> None:
     state = AccountState(room_account(ROOM))
-    state.totals.published_started = 3
+    state.totals.published = SessionCounts(started=3)
     state.role("host").published_seconds = 90_061_001
     shown = lines_of(state)
     assert not any(shown[family.name] for family in ACCOUNT_FAMILIES if family.expires)
@@ -111,7 +110,7 @@ def test_what_is_published_is_the_high_water_mark_and_not_the_settled_sum() -> N
 
 def test_a_groups_series_have_no_room_id() -> None:
     state = AccountState(Account("group", "daily"))
-    state.role("host").published_joined = 1
+    state.role("host").published = PeerCounts(joined=1)
     state.gauges = Gauges(sessions=0, oldest_start=None, peers={"host": 0}, users=0, peak=0)
     shown = "".join(lines_of(state).values())
     assert "room_id" not in shown
@@ -153,9 +152,9 @@ def test_only_moving_values_are_rendered_again_while_only_time_passes(runs: bool
     if runs:
         state.sessions["s"] = running_session()
     before = shown(text, state)[family.name]
-    state.totals = SessionTotals(published_started=1, published_ended=1, published_seconds=SECOND)
+    state.totals = SessionTotals(published=SessionCounts(1, 1), published_seconds=SECOND)
     host = state.roles["host"]
-    host.published_joined = host.published_left = 1
+    host.published = PeerCounts(1, 1)
     host.published_seconds = SECOND
     state.moved += 1
     moves = shown(text, state)[family.name] != before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import signal
 import sqlite3
@@ -28,7 +29,7 @@ from tests.state.test_store import contents, restored
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = Path(__file__).parent / "files"
-KEPT = [2, 3, 4, 5, 6]
+KEPT = [2, 3, 4, 5, 6, 7]
 
 
 @pytest.fixture
@@ -96,6 +97,11 @@ def test_a_kept_file_comes_through_with_all_that_it_has_counted(path: Path, old:
         if before:
             shared = before[table][0].keys() & after[table][0].keys()
             assert columns(after[table], shared) == columns(before[table], shared)
+    # Before version 8 each counter had a column of its own.
+    for table, names in (("account", ("started", "ended")), ("role", ("joined", "left"))) if before and old < 8 else ():
+        for now, then in zip(after[table], before[table], strict=True):
+            assert json.loads(now["counts"]) == [then[name] for name in names]
+            assert json.loads(now["held"]) == [then[f"held_{name}"] for name in names]
     # Both ways of ending leave the same counts, and a start finds them.
     found = restored(path)
     # Since version 3 an ended session is kept until it has been read once more.

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from exporter.counting.changes import Settled
-from exporter.counting.contribution import group_account, room_account
+from exporter.counting.contribution import PeerCounts, SessionCounts, group_account, room_account
 from exporter.counting.coverage import MARGIN, REACH_BACK
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
@@ -72,13 +72,10 @@ def everything(ledger: Ledger) -> dict[str, Any]:
         "settled": ledger.settled,
         "published": published(ledger.accounts.values()),
         "settled sums": {
-            account: (state.totals.started, state.totals.ended, state.totals.seconds, state.last_active)
-            for account, state in ledger.accounts.items()
+            account: (state.totals.counts, state.totals.seconds, state.last_active) for account, state in ledger.accounts.items()
         },
         "settled by role": {
-            (account, role): (of.joined, of.left, of.seconds)
-            for account, state in ledger.accounts.items()
-            for role, of in state.roles.items()
+            (account, role): (of.counts, of.seconds) for account, state in ledger.accounts.items() for role, of in state.roles.items()
         },
         "tracked": {one.id: (*(getattr(one, of) for of in OF_A_SESSION), one.recall()) for one in ledger.tracked.values()},
         "of accounts": {account: sorted(state.sessions) for account, state in ledger.accounts.items()},
@@ -248,12 +245,13 @@ def test_a_kill_leaves_what_was_committed_and_no_half_of_anything(path: Path, co
     told = max([told, *(int(line) for line in child.stdout if line.endswith("\n"))])
     child.wait()
     found = restored(path)
-    count, _, us, _ = found["settled sums"].get(room_account("room"), (0, 0, 0, 0))
+    counts, us, _ = found["settled sums"].get(room_account("room"), (SessionCounts(), 0, 0))
+    count = counts.started
     assert count % 20 == 0
     assert count // 20 in (told, told + 1)
     assert us == count * 500_000
     assert len(found["settled"]) == count
-    assert found["settled by role"].get((room_account("room"), "guest"), (0, 0, 0)) == (count, count, us)
+    assert found["settled by role"].get((room_account("room"), "guest"), (PeerCounts(), 0)) == (PeerCounts(count, count), us)
     assert sqlite3.connect(path).execute("SELECT COALESCE(SUM(us), 0) FROM day").fetchone() == (us,)
 
 
