@@ -208,7 +208,7 @@ def test_alerts_compare_with_thresholds_and_not_with_numbers() -> None:
     states = {
         "HmsExporterDown", "HmsWorkspaceMissing", "HmsConfigReloadFailed", "HmsBudgetUsedUp", "HmsBudgetNearlyUsed", "HmsBudgetPaceTooHigh",
         "HmsCredentialsRejected", "HmsDataStale", "HmsTokenExpiring", "HmsSessionForgotten", "HmsWebhooksSilent",
-        "HmsCollectorDown",
+        "HmsCollectorDown", "HmsExporterRestarting", "HmsEverybodyGone", "HmsPeersDropping", "HmsLargeRoomDropping",
     }  # fmt: skip
     for name, rule in ALERTS.items():
         if name == "HmsThresholdsMissing":
