@@ -17,6 +17,7 @@ from exporter.counting.ledger import Ledger
 from exporter.counting.poll import Poll
 from exporter.counting.scope import Scope
 from exporter.hms.records import decode_session
+from exporter.hms.steps import decode_step
 from exporter.publish.status import Status
 from exporter.simulator import Session, truth_of
 from exporter.state.store import Store
@@ -96,11 +97,14 @@ class Counting:
     """A ledger and its state file, which tests feed with the records of polls.  Each room has an account of its own.
 
     `keys` are the configuration's entries, as `scope_of` has them; a room's name is its id.  Sessions count that end after `since`.
-    Peers in the roles `bots` are no people.
+    Peers in the roles `bots` are no people.  Without `steps` each record is decoded whole.
     """
 
-    def __init__(self, path: Path, keys: Iterable[str] = ("*",), since: int = T0, bots: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, path: Path, keys: Iterable[str] = ("*",), since: int = T0, bots: frozenset[str] = frozenset(), *, steps: bool = True
+    ) -> None:
         self.path = path
+        self.steps = steps
         self.bots = bots
         self.keys = list(keys)
         self.since = since
@@ -139,6 +143,11 @@ class Counting:
         """Takes in a record."""
         digest = hash(raw)
         if self.now.see_unchanged(digest):
+            return
+        step = decode_step(raw, self.now.now, self.now.known) if self.steps else None
+        if step is not None:
+            if step.session.id in self.ledger.tracked or self.scope.covers(step.session.room_id, step.session.room_id):
+                self.now.see_step(step, step.session.room_id, digest)
             return
         found, rejections = decode_session(raw, self.now.now)
         if found is None:

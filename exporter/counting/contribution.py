@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from exporter.hms.records import Stay, Users
+from exporter.hms.steps import Change, Known, Marks
 from exporter.times import DAY
 
 
@@ -80,8 +81,16 @@ class Memory(msgspec.Struct, array_like=True):
     past: Past
 
 
+_Sums = tuple[dict[str, Line], int, int]
+"""A session's contribution by role, the time of its first join, and the time from which it is linear in now."""
+
 _encode_memory = msgspec.msgpack.Encoder().encode
 _decode_memory = msgspec.msgpack.Decoder(Memory).decode
+
+
+def changed_part(change: Change) -> Memory:
+    """What was known before a change of those that it concerns, none of whom had an earlier role."""
+    return Memory({key: stay for key, stay in change.items() if stay is not None}, {})
 
 
 class Tracked:
@@ -92,32 +101,13 @@ class Tracked:
     its end, `measured` says whether the distributions include it, `looked` whether it was read again after its end.  `read` is for
     a session that had ended when it was first seen, in a room that could not be decided about: the entries that had already read
     its start.  `before` is the time up to which it had been counted when it was last read; everything new in it is later.
-    `worked_out` is the moment of the last sums of its account that include all of it, if it is linear from then on.
+    `worked_out` is the moment of the last sums of its account that include all of it, if it is linear from then on.  `marks` are
+    those of its last record, if it runs.
     """
 
     __slots__ = (
-        "_before",
-        "account",
-        "before",
-        "behind",
-        "connected",
-        "digest",
-        "ended",
-        "first_joined",
-        "id",
-        "linear_from",
-        "lines",
-        "looked",
-        "measured",
-        "memory",
-        "observed",
-        "read",
-        "room_id",
-        "seen_ended",
-        "started",
-        "tried",
-        "unknown",
-        "users",
+        "_before", "account", "before", "behind", "connected", "digest", "ended", "first_joined", "id", "linear_from", "lines", "looked",
+        "marks", "measured", "memory", "observed", "read", "roles_changed", "room_id", "seen_ended", "started", "tried", "unknown", "users",
         "worked_out",
     )  # fmt: skip
 
@@ -140,6 +130,8 @@ class Tracked:
         self.read: frozenset[str] | None = None
         self.tried = 0
         """When a vanished session was last requested."""
+        self.lines: dict[str, Line] = {}
+        self.first_joined = self.linear_from = 0
         self.update(memory, ended)
 
     @property
@@ -152,18 +144,26 @@ class Tracked:
         """Whether the API no longer knows it: it counts as ended when it was last seen, and may come back."""
         return self.ended is not None and self.unknown >= UNKNOWN_POLLS
 
-    def update(self, memory: Memory, ended: int | None) -> None:
-        """Takes over a new record."""
+    def update(self, memory: Memory, ended: int | None, change: Change | None = None) -> None:
+        """Takes over a new record; `change` says how it differs from the last one, if that is known and no role has changed."""
+        sums = None if change is None else _moved((self.lines, self.first_joined, self.linear_from), change, memory.stays)
         self.ended = ended
         self.worked_out: int | None = None
+        self.marks: Marks | None = None
         self.memory = _encode_memory(memory)
-        self.lines, self.first_joined, self.linear_from = _lines(memory, ended)
+        self.roles_changed = bool(memory.past)
+        """Whether a peer has had an earlier role."""
+        self.lines, self.first_joined, self.linear_from = sums or _lines(memory, ended)
         self._before: dict[int, dict[str, int]] = {}
         self.connected = 0 if ended is not None else sum(line.rate for line in self.lines.values())
 
     def recall(self) -> Memory:
         """The decoded memory."""
         return _decode_memory(self.memory)
+
+    def known(self) -> Known | None:
+        """What the next record can be compared with."""
+        return None if self.marks is None else Known(self.marks, self.users, lambda: self.recall().stays)
 
     def peer_seconds(self, now: int) -> dict[str, int]:
         """Participant time by role up to `now`, in microseconds."""
@@ -234,7 +234,7 @@ def count_people(memory: Memory, bots: frozenset[str]) -> int:
     return sum(stay.role not in bots or any(role not in bots for role, _ in past.get(key, ())) for key, stay in memory.stays.items())
 
 
-def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int, int]:
+def _lines(memory: Memory, end: int | None) -> _Sums:
     """A session's contribution by role, the time of its first join, and the time from which it is linear in now."""
     lines: dict[str, Line] = {}
     first_joined, linear_from = 1 << 62, 0
@@ -266,6 +266,32 @@ def _lines(memory: Memory, end: int | None) -> tuple[dict[str, Line], int, int]:
         first_joined = min(first_joined, memory.stays[key].joined)
         linear_from = max(linear_from, _add_changed(lines, key, memory, end))
     return lines, first_joined, 0 if end is not None else linear_from
+
+
+def _moved(before: _Sums, change: Change, stays: dict[str, Stay]) -> _Sums | None:
+    """The same for a running session, from what it was before a change in which nobody changed the role.
+
+    `None` if a peer's change may have moved the first join back, or the time from which it is linear: the others then decide.
+    """
+    before_lines, first_joined, linear_from = before
+    lines = {role: Line(line.joined, line.left, line.seconds, line.rate) for role, line in before_lines.items()}
+    for key, known in change.items():
+        for stay, sign in ((known, -1), (stays[key], 1)):
+            if stay is None:
+                continue
+            joined, left = stay.joined, stay.left
+            last = joined if left is None else left
+            if sign < 0 and (joined <= first_joined or last >= linear_from):
+                return None
+            first_joined, linear_from = min(first_joined, joined), max(linear_from, last)
+            line = lines.setdefault(stay.role, Line())
+            line.joined += sign
+            line.seconds += sign * ((left or 0) - joined)
+            if left is None:
+                line.rate += sign
+            else:
+                line.left += sign
+    return lines, first_joined, linear_from
 
 
 def _add_changed(lines: dict[str, Line], key: str, memory: Memory, end: int | None) -> int:

@@ -28,6 +28,7 @@ from exporter.counting.contribution import (
     PeerCounts,
     SessionCounts,
     Tracked,
+    changed_part,
     count_people,
     presences,
     seconds_by_day,
@@ -36,6 +37,7 @@ from exporter.counting.coverage import Coverage
 from exporter.counting.peaks import Window
 from exporter.counting.scope import Names
 from exporter.hms.records import Session
+from exporter.hms.steps import Change
 from exporter.times import DAY, SECOND, Calendar, calendar, whole_seconds
 
 
@@ -100,9 +102,9 @@ class Ledger:
         self.unassigned[session.id] = tracked
         return tracked
 
-    def renew(self, tracked: Tracked, session: Session) -> Past:
+    def renew(self, tracked: Tracked, session: Session, change: Change | None = None) -> Past:
         """Takes over a newer record, and remembers the role each peer was credited in so far; returns the earlier roles."""
-        before = tracked.recall()
+        before = tracked.recall() if change is None or tracked.roles_changed else changed_part(change)
         past, stays = before.past, session.stays
         for key, known in before.stays.items():
             stay = stays.get(key)
@@ -110,7 +112,7 @@ class Ledger:
             if stay is None or stay.role != known.role:
                 past.setdefault(key, []).append((known.role, max(tracked.observed, known.joined)))
         tracked.started = session.started
-        tracked.update(Memory(session.stays, past), session.ended)
+        tracked.update(Memory(session.stays, past), session.ended, None if past else change)
         return past
 
     def assign(self, tracked: Tracked, account: Account) -> None:

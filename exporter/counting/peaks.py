@@ -14,9 +14,12 @@ class Window:
         self.start = start
         self.sessions: dict[str, tuple[int, list[tuple[int, int]]]] = {}
 
-    def look_at(self, session_id: str, presences: Iterable[tuple[int, int | None]]) -> None:
-        """Notes from when to when (`None`: still) people were in a session; a later reading replaces this one."""
-        start, constant, events = self.start, 0, []
+    def look_at(self, session_id: str, presences: Iterable[tuple[int, int | None]], others: int = 0) -> None:
+        """Notes from when to when (`None`: still) people were in a session; a later reading replaces this one.
+
+        `others` more people are there all the time.
+        """
+        start, constant, events = self.start, others, []
         for joined, left in presences:
             if left is not None:
                 if left <= start:

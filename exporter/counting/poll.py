@@ -16,6 +16,7 @@ from exporter.counting.coverage import MARGIN
 from exporter.counting.ledger import Ledger
 from exporter.counting.peaks import Window
 from exporter.hms.records import Session
+from exporter.hms.steps import Change, Known, Step
 from exporter.times import DAY, HOUR, MINUTE, calendar
 
 SETTLED_AT_ONCE = 15 * MINUTE
@@ -52,13 +53,34 @@ class Poll:
         self._observe(tracked, self.now)
         return True
 
-    def see(self, session: Session, name: str | None, digest: int | None = None) -> None:
-        """Counts the record of a running or ended session; `name` is its room's name, `None` while it is unknown."""
+    def known(self, session_id: str) -> Known | None:
+        """What the next record of a session can be compared with."""
+        tracked = self.ledger.tracked.get(session_id)
+        return None if tracked is None else tracked.known()
+
+    def see_step(self, step: Step, name: str | None, digest: int) -> None:
+        """Counts the record of a running session that was read as a step from its last one."""
+        tracked = self.ledger.tracked.get(step.session.id)
+        if step.change == {} and tracked is not None and tracked.linear_from <= self._window_begins(tracked.account):
+            self._observe(tracked, self.now)
+            self._know_by(tracked, digest)
+        else:
+            self.see(step.session, name, digest, step.change)
+            tracked = self.ledger.tracked.get(step.session.id)
+        if tracked is not None and tracked.ended is None:
+            tracked.marks = step.marks
+
+    def see(self, session: Session, name: str | None, digest: int | None = None, change: Change | None = None) -> None:
+        """Counts the record of a running or ended session; `name` is its room's name, `None` while it is unknown.
+
+        `change` says how it differs from the session's last record, if that is known.
+        """
         ledger = self.ledger
         if session.id in ledger.settled:
             return
         tracked = ledger.tracked.get(session.id)
         had_ended = tracked is not None and tracked.ended is not None
+        still_from = None if tracked is None or tracked.roles_changed else tracked.linear_from
         past: Past = {}
         if tracked is None:
             read = None
@@ -72,13 +94,18 @@ class Poll:
         elif tracked.ended is not None and session.ended is None and not tracked.vanished:
             return  # an answer from before its end
         else:
-            past = ledger.renew(tracked, session)
+            past = ledger.renew(tracked, session, change)
         self._observe(tracked, self.now if session.ended is None else session.ended)
         tracked.users = session.users
         self._know_by(tracked, digest if session.ended is None else None)
         if tracked.account is not None and (session.ended is None or session.ended > self._window_start):
-            present = presences(Memory(session.stays, past), session.ended, tracked.of_these(ledger.bots))
-            self._window(tracked.account).look_at(tracked.id, present)
+            window = self._window(tracked.account)
+            if change is not None and not past and still_from is not None and still_from <= window.start:
+                # Everyone else was there, or had left, when the window began.
+                present = list(presences(Memory({key: session.stays[key] for key in change}, {}), None, ledger.bots))
+                window.look_at(tracked.id, present, tracked.people(ledger.bots) - sum(left is None for _, left in present))
+            else:
+                window.look_at(tracked.id, presences(Memory(session.stays, past), session.ended, tracked.of_these(ledger.bots)))
         if had_ended or tracked.ended is not None:
             ledger.move(tracked)
         self._see_end(tracked)
@@ -235,10 +262,17 @@ class Poll:
     def _window(self, account: Account) -> Window:
         window = self.ledger.windows.get(account)
         if window is None:
-            state = self.ledger.accounts.get(account)
-            read_at = state.read_at if state is not None and state.read_at is not None else self._window_start
-            window = self.ledger.windows[account] = Window(read_at)
+            window = self.ledger.windows[account] = Window(self._window_begins(account))
         return window
+
+    def _window_begins(self, account: Account | None) -> int:
+        """When the next peak of an account begins; with `None`, when that of a new account would."""
+        if account is None:
+            return self._window_start
+        if account in self.ledger.windows:
+            return self.ledger.windows[account].start
+        state = self.ledger.accounts.get(account)
+        return state.read_at if state is not None and state.read_at is not None else self._window_start
 
     def _gauge(self, state: AccountState, at: float) -> None:
         before = state.gauges

@@ -29,11 +29,11 @@ MOST_BAD_PEERS = 1_000
 """Invalid peers of one session: with more than this the whole session is rejected without reading the rest."""
 _LONGEST_TEXT = 1_000
 """Characters of an id or a role: a longer one is invalid, and is neither kept nor shown."""
-_LARGE_RECORD = 2 << 20
+LARGE_RECORD = 2 << 20
 """Bytes from which a session's peers are counted before they are decoded; a smaller record cannot hold too many."""
 
 
-class _Unreadable(Exception):
+class Unreadable(Exception):
     """The session must be rejected; the text is the reason."""
 
 
@@ -102,7 +102,9 @@ _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 _Text = Annotated[str, msgspec.Meta(max_length=_LONGEST_TEXT)]
 
 
-class _WirePeer(msgspec.Struct, gc=False):
+class WirePeer(msgspec.Struct, gc=False):
+    """A peer as 100ms sends it."""
+
     joined_at: _Time
     left_at: _Time | None = None
     role: _Text | None = None
@@ -110,19 +112,22 @@ class _WirePeer(msgspec.Struct, gc=False):
     id: _Text | None = None
 
 
-class _WireSession(msgspec.Struct, gc=False):
+class WireSession(msgspec.Struct, gc=False):
+    """A session as 100ms sends it."""
+
     id: _Text
     room_id: _Text
     created_at: _Time
     updated_at: _Time | None = None
     active: bool | None = None
-    peers: dict[str, _WirePeer] | list[_WirePeer] | None = None
+    peers: dict[str, WirePeer] | list[WirePeer] | None = None
 
 
-_Peers = Iterable[tuple[str | None, _WirePeer]]
+Peers = Iterable[tuple[str | None, WirePeer]]
+"""Peers with their keys, which they do not have in a list."""
 
 
-class _LooseSession(_WireSession):
+class _LooseSession(WireSession):
     peers: msgspec.Raw = msgspec.Raw(b"null")  # type: ignore[assignment]  # the same field, undecoded
 
 
@@ -143,8 +148,8 @@ _head_decoder = msgspec.json.Decoder(Head)
 _id_decoder = msgspec.json.Decoder(_Id)
 _loose_peers_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw] | list[msgspec.Raw] | None)
 _loose_session_decoder = msgspec.json.Decoder(_LooseSession)
-_session_decoder = msgspec.json.Decoder(_WireSession)
-_peer_decoder = msgspec.json.Decoder(_WirePeer)
+_session_decoder = msgspec.json.Decoder(WireSession)
+_peer_decoder = msgspec.json.Decoder(WirePeer)
 _room_decoder = msgspec.json.Decoder(_WireRoom)
 
 
@@ -167,7 +172,7 @@ def decode_session(raw: bytes | msgspec.Raw, now: int) -> tuple[Session | None, 
     rejections: list[Rejection] = []
     try:
         return _session(*_decode(raw, rejections), now, rejections), rejections
-    except _Unreadable as error:
+    except Unreadable as error:
         return None, [_rejected_session(raw, str(error))]
 
 
@@ -192,20 +197,26 @@ def plain(identifier: str) -> str:
     return identifier if _PLAIN_ID.fullmatch(identifier) else "unprintable"
 
 
-def _session(wire: _WireSession, peers: _Peers, now: int, rejections: list[Rejection]) -> Session:
+def read_start(wire: WireSession, now: int) -> tuple[int, int]:
+    """When a session started, and the latest plausible time in its record.  Raises `Unreadable`."""
     started = _micros(wire.created_at)
     latest = now + 2 * DAY  # generous: the API's clock may be wrong by a day, and a valid record must survive that
     if not wire.id or not wire.room_id:
-        raise _Unreadable("no id or no room id")
+        raise Unreadable("no id or no room id")
     if started is None or not _EARLIEST <= started <= latest:
-        raise _Unreadable("it starts at an impossible time")
-    stays, users = _stays(wire.id, started, latest, peers, rejections)
+        raise Unreadable("it starts at an impossible time")
+    return started, latest
+
+
+def _session(wire: WireSession, peers: Peers, now: int, rejections: list[Rejection]) -> Session:
+    started, latest = read_start(wire, now)
+    stays, users = read_stays(wire.id, started, latest, peers, rejections)
     ended = None
     if not wire.active:
         # The record has no end: the last leave is the best estimate.
         ended = _micros(wire.updated_at) or max((stay.left for stay in stays.values() if stay.left is not None), default=None)
         if ended is None or not started <= ended <= latest:
-            raise _Unreadable("it ends before its start, at an impossible time or not at all")
+            raise Unreadable("it ends before its start, at an impossible time or not at all")
     return Session(wire.id, wire.room_id, started, ended, stays, users)
 
 
@@ -217,7 +228,8 @@ def _micros(moment: datetime | None) -> int | None:
     return None if at == _NO_TIME else at
 
 
-def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: list[Rejection]) -> tuple[dict[str, Stay], Users]:
+def read_stays(session: str, started: int, latest: int, peers: Peers, rejections: list[Rejection]) -> tuple[dict[str, Stay], Users]:
+    """The stays of a session's plausible peers, and the connected users."""
     # The innermost loop of a poll, for a hundred thousand peers: times are converted in place.
     epoch, microsecond = EPOCH, MICROSECOND
     stays: dict[str, Stay] = {}
@@ -238,7 +250,7 @@ def _stays(session: str, started: int, latest: int, peers: _Peers, rejections: l
             found = users.get(role)
             if found is None:
                 found = users[role] = set()
-            found.add(hash(user))
+            found.add(hash(user) or 1)  # 0 stands for no user elsewhere
         # An old record in a list has no id: its join time identifies it, with its place among those with the same join time.
         stays[peer.id or key or _unused(f"@{joined}", stays, equals)] = Stay(joined, left, role)
     return stays, users
@@ -257,27 +269,27 @@ def _unused(name: str, stays: dict[str, Stay], equals: dict[str, int]) -> str:
 
 def _leave_out(rejections: list[Rejection], session: str, name: str, number: int, reason: str) -> None:
     if len(rejections) >= MOST_BAD_PEERS:
-        raise _Unreadable(f"more than {MOST_BAD_PEERS} of its peers are invalid")
+        raise Unreadable(f"more than {MOST_BAD_PEERS} of its peers are invalid")
     rejections.append(Rejection("peer", (session, name), f"{plain(session)} peer {number + 1}", reason))
 
 
-def _decode(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tuple[_WireSession, _Peers]:
-    """The session and its peers, with their keys.  Raises `_Unreadable`."""
+def _decode(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tuple[WireSession, Peers]:
+    """The session and its peers, with their keys.  Raises `Unreadable`."""
     try:
-        if len(raw) > _LARGE_RECORD:
-            _count_peers(raw)
+        if len(raw) > LARGE_RECORD:
+            count_peers(raw)
         wire = _session_decoder.decode(raw)
     except BROKEN:
         try:
             return _decode_loosely(raw, rejections)
         except BROKEN as error:
-            raise _Unreadable("not a session record") from error
+            raise Unreadable("not a session record") from error
     found = wire.peers
     return wire, found.items() if isinstance(found, dict) else ((None, peer) for peer in found or ())
 
 
-def _count_peers(raw: bytes | msgspec.Raw) -> None:
-    """Raises `_Unreadable` for a record with too many peers, or with peers that are not objects, before any is decoded."""
+def count_peers(raw: bytes | msgspec.Raw) -> None:
+    """Raises `Unreadable` for a record with too many peers, or with peers that are not objects, before any is decoded."""
     left = MOST_PEERS
 
     class Counted(msgspec.Struct, gc=False):
@@ -285,16 +297,16 @@ def _count_peers(raw: bytes | msgspec.Raw) -> None:
             nonlocal left
             left -= 1
             if left < 0:
-                raise _Unreadable(f"more than {MOST_PEERS} peers")  # not an error that the decoder knows: it ends there
+                raise Unreadable(f"more than {MOST_PEERS} peers")  # not an error that the decoder knows: it ends there
 
     peers = dict[_Text, Counted] | list[Counted] | None
     try:
         msgspec.json.decode(raw, type=msgspec.defstruct("CountedSession", [("peers", peers, None)]))
     except BROKEN as error:
-        raise _Unreadable("not a session record, or one of megabytes whose peers are no objects, or have endless ids") from error
+        raise Unreadable("not a session record, or one of megabytes whose peers are no objects, or have endless ids") from error
 
 
-def _decode_loosely(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tuple[_WireSession, _Peers]:
+def _decode_loosely(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tuple[WireSession, Peers]:
     """Decodes the session without its peers, then each peer by itself, so that only invalid peers are lost."""
     wire = _loose_session_decoder.decode(raw)
     items: Iterable[tuple[str | None, msgspec.Raw]]
@@ -304,7 +316,7 @@ def _decode_loosely(raw: bytes | msgspec.Raw, rejections: list[Rejection]) -> tu
     except msgspec.ValidationError:
         items = [("peers", wire.peers)]
 
-    def peers() -> Iterator[tuple[str | None, _WirePeer]]:
+    def peers() -> Iterator[tuple[str | None, WirePeer]]:
         for number, (key, item) in enumerate(items):
             try:
                 peer = _peer_decoder.decode(item)

@@ -19,6 +19,7 @@ from exporter.counting.scope import Scope
 from exporter.hms.client import Api, Client
 from exporter.hms.pace import Patience
 from exporter.hms.records import Rejection, decode_session, glance, record_id
+from exporter.hms.steps import decode_step
 from exporter.logs import event, failure
 from exporter.polling.accounts import Accounts
 from exporter.polling.names import NameReader
@@ -185,8 +186,8 @@ class WorkspacePoller:
             self._entered = True
         return poll
 
-    def _see(self, poll: Poll, raw: bytes | msgspec.Raw) -> None:
-        """Counts one session's record, as received."""
+    def _see(self, poll: Poll, raw: bytes | msgspec.Raw, *, may_run: bool = True) -> None:
+        """Counts one session's record, as received; `may_run` says whether it may be a running one."""
         ledger = self.ledger
         digest = hash(bytes(raw))
         if poll.see_unchanged(digest):
@@ -196,6 +197,12 @@ class WorkspacePoller:
             head = glance(raw)
             if head.room_id and head.id not in ledger.tracked and self.rooms.covers(head.room_id) is False:
                 return
+        step = decode_step(raw, poll.now, poll.known) if may_run else None
+        if step is not None:
+            room_id = step.session.room_id
+            if step.session.id in ledger.tracked or self.rooms.covers(room_id) is not False:
+                poll.see_step(step, self.accounts.told_name_of(room_id), digest)
+            return
         session, rejections = decode_session(raw, poll.now)
         for rejection in rejections:
             self.rejected(rejection)
@@ -249,7 +256,7 @@ class WorkspacePoller:
                     self._give_way()
                     poll = self._poll or poll
                 self._durable = False
-                self._see(poll, raw)
+                self._see(poll, raw, may_run=False)
             self.accounts.assign(poll)
             poll.settle()
             self.ledger.forget(self.accounts.told_name_of)

@@ -100,12 +100,12 @@ def test_the_past_gives_way_to_an_early_poll_and_loses_nothing(tmp_path: Path, w
         seen, early = [0], [0]
         see, give_way = poller._see, poller._give_way
 
-        def seeing(*arguments: Any) -> None:
+        def seeing(*arguments: Any, **more: Any) -> None:
             seen[0] += 1
             if seen[0] % 50 == 0:
                 bench.uptime += APART
                 bench.hurry.ask([room.id if seen[0] % 100 else ""])
-            see(*arguments)
+            see(*arguments, **more)
 
         def giving_way() -> None:
             early[0] += 1
