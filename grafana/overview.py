@@ -40,6 +40,13 @@ _START = once(f"hms_session_start_timestamp_seconds{{{WORKSPACE}}}")
 
 _RAW_PEERS = f"({summed(f'hms_peers_active{{{WORKSPACE}, {RAW}}}')})"
 _RECORDED_PEERS = f"({summed(f'workspace:hms_peers_active:sum{{{RECORDED}}}')})"
+_MOST = {
+    "steps": f"max_over_time({_RAW_PEERS}[$__range:$__interval])",
+    "quarters": f"max_over_time({_RAW_PEERS}[$__range:15m])",
+    "minutes": f"max_over_time({_RECORDED_PEERS}[$__range:1m])",
+}
+# Minutes of the series of all rooms would be too many samples.
+_MOST_PEERS = "max (" + " or ".join(f'label_replace({most}, "at", "{at}", "", "")' for at, most in _MOST.items()) + ")"
 _BUSIEST = f"topk(20, {minutes(_ROOM, level='room')} > 0)"
 _BUSIEST_AT_END = minutes(_ROOM, level="room", at=" @ end()")
 
@@ -66,8 +73,9 @@ _NOW = RowPlan(
         ),
         number(
             "Most peers at once",
-            "The most peers in all rooms together at any minute of the range shown.",
-            f"max_over_time({_RAW_PEERS}[$__range:$__interval]) or max_over_time({_RECORDED_PEERS}[$__range:1m]) or {zero()}",
+            "The most peers in all rooms together at any minute of the range shown. Where the recording rules are younger than the range, "
+            "only each quarter of an hour is looked at, or each step of the graphs if that is shorter.",
+            f"{_MOST_PEERS} or {zero()}",
             width=5,
         ),
         number(
