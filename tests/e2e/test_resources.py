@@ -93,8 +93,8 @@ def test_swarms_of_tiny_records_cost_neither_the_memory_nor_the_time(tmp_path: P
         assert sum("rejected" in line for line in program.log.splitlines()) == useful
         assert total(program.metrics(), "hms_exporter_records_rejected_total") == useful
         api.faults.clear()
-        wait_until(lambda: program.value("hms_up") == 1, 20)
-        assert total(program.metrics(), "hms_sessions_active") == 1
+        # Not by `hms_up`, which is 1 all the time where the answer was useful.
+        wait_until(lambda: total(program.metrics(), "hms_sessions_active") == 1, 20)
 
 
 @pytest.mark.slow

@@ -371,11 +371,11 @@ def test_a_collector_that_a_workspace_may_not_read_is_left_alone_for_a_day_and_s
 
 
 def test_a_collector_that_hangs_ends_before_the_next_poll(benches: Any, world: World) -> None:
-    bench = benches(interval=1.0, collect=CollectConfig(interval=1.0))
+    bench = benches(interval=2.0, collect=CollectConfig(interval=1.0))
     bench.server.faults.add(Fault(kind="stall", seconds=5.0, route="/recordings"))
     began = bench.monotonic()
     bench.poll()
-    assert bench.monotonic() - began < 1
+    assert bench.monotonic() - began < 2
     assert bench.up()
 
 
