@@ -43,7 +43,7 @@ class ApiConfig:
     allow_plain_http: bool = setting(False, values.boolean)
     timeout: float = setting(10.0, values.duration("1ms", "10m"))
     page_size: int = setting(100, values.integer(10, 100))
-    max_requests_per_second: float = setting(5.0, values.number(above=0, at_most=1000))
+    max_requests_per_second: float = setting(5.0, values.number(1000, zero=False))
     max_retries: int = setting(3, values.integer(0, 20))
 
 

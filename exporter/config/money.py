@@ -16,10 +16,10 @@ METERS: tuple[Meter, ...] = get_args(Meter)
 DEFAULT_ROLE = "default"
 """In `prices.per_peer_minute`: the price of every role that has none of its own."""
 
-_planned = values.number(above=0, at_most=1e12)
-_free = values.number(at_most=1e12)
-_peer_price = values.number(above=0, at_most=1e6)
-_price = values.number(at_most=1e6)
+_planned = values.number(1e12, zero=False)
+_free = values.number(1e12)
+_peer_price = values.number(1e6, zero=False)
+_price = values.number(1e6)
 
 
 def _some_names(value: Value) -> frozenset[str]:

@@ -62,15 +62,13 @@ def integer(low: int, high: int) -> Reader[int]:
     return scalar(f"a whole number from {low} to {high}", meaning, unquoted=True)
 
 
-def number(*, above: float | None = None, at_least: float = 0, at_most: float) -> Reader[float]:
-    """Reads a number, with or without a fraction, in a range; `above` leaves its lower end out."""
+def number(at_most: float, *, zero: bool = True) -> Reader[float]:
+    """Reads a number, with or without a fraction, from 0 on; `zero`: 0 itself is in the range."""
 
     def meaning(text: str) -> float | None:
-        low = at_least if above is None else above
-        return float(text) if _NUMBER.fullmatch(text) and low <= float(text) <= at_most and float(text) != above else None
+        return float(text) if _NUMBER.fullmatch(text) and 0 <= float(text) <= at_most and (zero or float(text) > 0) else None
 
-    expected = f"a number from {at_least:g} to {at_most:g}" if above is None else f"a number above {above:g}, at most {at_most:g}"
-    return scalar(expected, meaning, unquoted=True)
+    return scalar(f"a number from 0 to {at_most:g}" if zero else f"a number above 0, at most {at_most:g}", meaning, unquoted=True)
 
 
 boolean = scalar("true or false", lambda text: _BOOLEANS.get(text.lower()), unquoted=True)
