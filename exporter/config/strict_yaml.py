@@ -1,7 +1,7 @@
 """YAML as written: PyYAML's own nodes, without YAML's guesses.
 
 YAML 1.1 reads `no` as false, `22:22` as 1342 and lets the last of two equal keys win.  Here a scalar stays the text that was
-written, and the reader of a key decides what the text means.  Directives, tags and several documents are refused, and so are deep nesting
+written, and the reader of a key decides what the text means.  Tags and several documents are refused, and so are deep nesting
 and aliases that multiply, which take long to read.  Messages never quote the text, which may be a secret.
 """
 
@@ -86,13 +86,6 @@ class _Loader(yaml.SafeLoader):
         self._depth = 0
         self._nodes = 0
         self._sizes: dict[str | None, int] = {}
-
-    def compose_document(self) -> yaml.Node | None:
-        """The next document, without directives."""
-        event = self._peek()
-        if event.version or event.tags:
-            raise _Refused(event, "directives (%...) are not supported")
-        return super().compose_document()
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node; the count includes what its aliases expand to."""

@@ -189,6 +189,10 @@ class TestYaml:
         assert one.credentials == two.credentials == three.credentials
         assert (two.rooms, three.rooms) == ((RoomById("6204fea0"),), one.rooms)
 
+    @pytest.mark.parametrize("version", ["1.1", "1.2"])
+    def test_the_version_of_yaml_may_be_stated_and_changes_nothing(self, version: str) -> None:
+        assert parsed(f"%YAML {version}\n---\n{WORKSPACE}poll: {{interval: 5s}}").poll.interval == 5.0
+
     def test_a_byte_order_mark_and_windows_line_ends_are_no_matter(self) -> None:
         assert parsed("\N{BYTE ORDER MARK}" + WORKSPACE.replace("\n", "\r\n") + "poll:\r\n  interval: 5s\r\n").poll.interval == 5.0
 
