@@ -58,10 +58,16 @@ class Pair:
 
     def wait_active(self, seconds: float = TAKE_OVER, but: int | None = None) -> int:
         """Waits until a program is active, and returns it."""
-        wait_until(lambda: self.active() not in (None, but), seconds, f"nobody takes over: {[one.log[-2000:] for one in self.programs]}")
-        found = self.active()
-        assert found is not None
-        return found
+        seen: list[int] = []
+
+        def taken_over() -> bool:
+            found = self.active()
+            if found is not None and found != but:
+                seen.append(found)
+            return bool(seen)
+
+        wait_until(taken_over, seconds, f"nobody takes over: {[one.log[-2000:] for one in self.programs]}")
+        return seen[0]
 
     def replace(self, index: int) -> None:
         """Starts a new process in place of one that has ended."""
