@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana.frame import DashboardPlan, RowPlan
-from grafana.panels import LENGTH, PER_MINUTE, SHARE, lines, number, states, steps_of
+from grafana.panels import LENGTH, PER_MINUTE, SECONDS, SHARE, lines, number, states, steps_of
 from grafana.promql import DATA_AGE, IS_EXPORTER, JOB, WORKSPACE, average, grown, once, per_minute, quantile, summed
 
 _OF_SEVERAL = "Of several exporters, the one with the most."
@@ -51,7 +51,7 @@ _HEALTH = RowPlan(
             "Clock skew",
             "How far the exporter's clock is from the API's. Counting follows the API's, so a skew does no harm to the numbers.",
             f"max(abs(hms_exporter_clock_skew_seconds{{{WORKSPACE}}}))",
-            unit="s",
+            unit=SECONDS,
             decimals=1,
             steps=(("green", None), ("orange", 30)),
         ),
@@ -78,7 +78,7 @@ _POLLS = RowPlan(
                 "{{workspace}} 90 %": quantile(0.9, "hms_exporter_poll_duration_seconds", "workspace"),
                 "{{workspace}} interval": f"min by (workspace) ({once(f'hms_exporter_poll_interval_seconds{{{WORKSPACE}}}')})",
             },
-            unit="s",
+            unit=SECONDS,
             compared=".* interval",
         ),
         lines(
@@ -131,7 +131,8 @@ _CALLS = RowPlan(
             "Time to answer",
             "From the call to the last byte of the answer: 90 % are faster than this.",
             {"{{endpoint}}": quantile(0.9, "hms_exporter_api_request_duration_seconds", "endpoint")},
-            unit="s",
+            unit=SECONDS,
+            sparse=True,
         ),
         lines(
             "Retries, and time spent waiting for 100ms",
@@ -209,7 +210,7 @@ _PROCESS = RowPlan(
             "Time to scrape",
             "How long Prometheus takes to fetch /metrics.",
             _of_process(f"scrape_duration_seconds{{{JOB}}}"),
-            unit="s",
+            unit=SECONDS,
             width=8,
         ),
     ],

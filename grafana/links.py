@@ -12,7 +12,6 @@ _KEPT = "${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&${__u
 _ROW = "var-workspace=${__data.fields.Workspace:percentencode}"
 
 ROOM_OF_ROW = f"/d/hms-room?{_ROW}&var-room=${{__data.fields.Room:percentencode}}&{_KEPT}"
-ROOM_OF_ALERT = f'/d/hms-room?{_ROW}&var-room=${{__data.fields["Room or budget"]:percentencode}}&{_KEPT}'
 USAGE_OF_ROW = f"/d/hms-usage?{_ROW}&{_KEPT}"
 OVERVIEW_OF_CURVE = f"/d/hms-overview?var-workspace=${{__field.labels.workspace:percentencode}}&{_KEPT}"
 EXPORTER = f"/d/hms-exporter?${{workspace:queryparam}}&{_KEPT}"

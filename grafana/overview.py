@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana.frame import DashboardPlan, RowPlan
-from grafana.links import EXPORTER, OVERVIEW_OF_CURVE, ROOM_OF_ALERT, ROOM_OF_ROW, runbooks
+from grafana.links import EXPORTER, OVERVIEW_OF_CURVE, ROOM_OF_ROW, runbooks
 from grafana.panels import LENGTH, PER_MINUTE, Column, Label, grid, lines, number, rows, states
 from grafana.promql import (
     ALERT_LABELS,
@@ -29,7 +29,6 @@ _FIRING_FOR = f"time() - ALERTS_FOR_STATE{{{HMS_ALERTS}}} and ignoring (alertsta
 _NO_RULES = 'label_replace(absent(hms:threshold:stale_seconds), "alertname", "The alert rules are not loaded", "", "")'
 _NOTHING = 'label_replace(vector(0), "alertname", "No alert is firing", "", "")'
 _EACH_ALERT = f"max by ({ALERT_LABELS}) ({_FIRING_FOR}) or (0 * {_NO_RULES} or on () {_NOTHING}) unless on () {_FIRING}"
-_ALERTS_NOW = f'max by (alertname, severity, workspace, about) (label_join({_EACH_ALERT}, "about", "", "room", "budget"))'
 
 _RUNBOOK, _ANCHORS = runbooks()
 
@@ -97,13 +96,14 @@ _ALERTS = RowPlan(
             "Every alert about 100ms and the exporter that is firing now, of any workspace or of none. The runbook says what to do.",
             [
                 Label("alertname", "Alert", wide=True),
-                Label("severity", "Severity"),
-                Label("workspace", "Workspace"),
-                Label("about", "Room or budget", ROOM_OF_ALERT, wide=True),
+                Label("severity", "Severity", width=100),
+                Label("workspace", "Workspace", width=160),
+                Label("room", "Room", ROOM_OF_ROW, wide=True),
+                Label("budget", "Budget", width=160),
                 Label("runbook", "Runbook", _RUNBOOK, _ANCHORS, wide=True),
             ],
             [
-                Column("For", f'label_join({_ALERTS_NOW}, "runbook", "", "alertname")', LENGTH),
+                Column("For", f'label_join({_EACH_ALERT}, "runbook", "", "alertname")', LENGTH, width=100),
             ],
             width=24,
             height=6,

@@ -24,9 +24,13 @@ LENGTH = "dtdhms"  # 08:30:00
 HOURS = "h"
 SHARE = "percentunit"
 PER_MINUTE = "cpm"
+SECONDS = "s"
 
-NONE = "none"
-"""The text of an empty table and an empty cell: nothing is there. Grafana's own text would say that data are missing."""
+# What is usually far below 1: an axis up to 1 would flatten it.
+_BELOW_ONE = (SECONDS, SHARE)
+
+NOTHING = "nothing to show"
+"""The text of an empty table or grid. "No data" would be wrong while nobody is in a call, "none" while the exporter is down."""
 
 Queries = str | Mapping[str, str]
 """PromQL; several by the names of their series, which may hold Grafana's {{label}}."""
@@ -45,6 +49,8 @@ _REF_IDS = "ABCDEFGHIJ"
 _SCRAPE = "1m"
 # A step in which things are counted one by one.
 _COUNTED = "5m"
+# More bars than this are too thin to be told apart in a panel of a third of a small screen.
+_BARS = 170
 
 _Shape = Literal["lines", "now", "rows", "buckets"]
 
@@ -110,22 +116,24 @@ def lines(
     below_zero: str | None = None,
     colors: Mapping[str, str] = {},
     every: str = _SCRAPE,
+    sparse: bool = False,
     link: str | None = None,
 ) -> timeseries.Panel:
     """Curves over time; a name has the same colour in every panel.
 
     `steps` draws lines at those values; `compared` and `below_zero` are regular expressions over the names of the curves that
     are drawn as a quiet comparison and mirrored downwards; `colors` are by the names of curves, where a colour has a meaning;
-    `every` is the shortest step.
+    `every` is the shortest step; a curve that is `sparse` has points, without which a value between two gaps would not be seen.
     """
     panel = _dressed(timeseries.Panel(), title, description, queries, "lines", unit, (width, 8), steps or PLAIN, every)
-    panel.line_width(1).fill_opacity(80 if bars else 30 if stacked else 10).show_points(common_models.VisibilityMode.NEVER)
+    panel.line_width(1).fill_opacity(80 if bars else 30 if stacked else 10)
+    panel.show_points(common_models.VisibilityMode.AUTO if sparse else common_models.VisibilityMode.NEVER)
     panel.draw_style(common_models.GraphDrawStyle.BARS if bars else common_models.GraphDrawStyle.LINE)
     panel.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
     panel.legend(_legend())
     panel.tooltip(common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI).sort(common_models.SortOrder.DESCENDING))
-    # Without it, a chart of zeros alone would run to 100.
-    panel.axis_soft_max(1)
+    if unit not in _BELOW_ONE:
+        panel.axis_soft_max(1)  # a chart of zeros alone would run to 100
     if unit == COUNT:
         panel.decimals(0)  # no half peers on the axis
     if below_zero is None:
@@ -160,7 +168,7 @@ def steps_of(
     stacked = below_zero is None
     return lines(
         title, description, queries, unit=unit, width=width, bars=True, stacked=stacked, below_zero=below_zero, colors=colors, every=every
-    )
+    ).max_data_points(_BARS)
 
 
 def states(
@@ -177,7 +185,7 @@ def grid(
 ) -> heatmap.Panel:
     """Cells coloured by value: rows are buckets of `unit` or, when that is "string", the series by name; columns are times."""
     panel = _dressed(heatmap.Panel(), title, description, queries, "buckets", cell_unit, (width, height), every=every)
-    panel.calculate(False).cell_gap(1).show_value(common_models.VisibilityMode.NEVER).hide_legend()
+    panel.calculate(False).cell_gap(1).show_value(common_models.VisibilityMode.NEVER).hide_legend().no_value(NOTHING)
     panel.color(
         heatmap.HeatmapColorOptions()
         .mode(heatmap_models.HeatmapColorMode.SCHEME)
@@ -195,7 +203,10 @@ def grid(
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers: its heading, the query that fills it, its unit; with `bar` each also as a bar."""
+    """A column of numbers: its heading, the query that fills it, its unit; with `bar` each also as a bar.
+
+    Columns share a table alike, but those with a `width` in pixels.
+    """
 
     title: str
     expr: str
@@ -203,6 +214,7 @@ class Column:
     decimals: int = 0
     bar: bool = False
     steps: Sequence[Step] = PLAIN
+    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -214,6 +226,7 @@ class Label:
     link: str | None = None
     words: Mapping[str, str] | None = None
     wide: bool = False
+    width: int | None = None
 
 
 def rows(
@@ -228,7 +241,7 @@ def rows(
     """A table with a line for each combination of these labels, most of the first column of numbers first."""
     queries = {column.title: column.expr for column in columns}
     panel = _dressed(table.Panel(), title, description, queries, "rows", COUNT, (width, height))
-    panel.cell_height(common_models.TableCellHeight.SM).min_width(80).no_value(NONE)
+    panel.cell_height(common_models.TableCellHeight.SM).min_width(80).no_value(NOTHING)
     panel.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
     # A single query's column is named Value, and one of several Value #A.
     names = ["Value"] if len(columns) == 1 else [f"Value #{ref_id}" for ref_id in _REF_IDS[: len(columns)]]
@@ -253,7 +266,9 @@ def rows(
 
 
 def _of_label(label: Label) -> dict[str, object]:
-    look: dict[str, object] = {"custom.minWidth": 260 if label.wide else 100}
+    look: dict[str, object] = {"custom.minWidth": 260 if label.wide else 100, **_EMPTY_CELL}
+    if label.width:
+        look["custom.width"] = label.width
     if label.link:
         look["links"] = [{"title": label.title, "url": label.link}]
     if label.words:
@@ -264,7 +279,9 @@ def _of_label(label: Label) -> dict[str, object]:
 
 
 def _of_column(column: Column) -> dict[str, object]:
-    look: dict[str, object] = {"unit": column.unit, "decimals": column.decimals}
+    look: dict[str, object] = {"unit": column.unit, "decimals": column.decimals, **_EMPTY_CELL}
+    if column.width:
+        look["custom.width"] = column.width
     if column.bar:
         look["custom.cellOptions"] = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
         look["min"] = 0
@@ -275,6 +292,9 @@ def _of_column(column: Column) -> dict[str, object]:
             look["max"] = 1
     return look
 
+
+# An empty cell is empty: a word in it would be a link that leads nowhere.
+_EMPTY_CELL: Mapping[str, object] = {"noValue": ""}
 
 # A comparison: grey, dashed, not part of the stack.
 _QUIET: Mapping[str, object] = {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from grafana.frame import DashboardPlan, RowPlan
 from grafana.links import ROOM_OF_ROW
-from grafana.panels import LENGTH, PER_MINUTE, Column, Label, lines, number, optional, rows, steps_of
+from grafana.panels import LENGTH, PER_MINUTE, SECONDS, Column, Label, lines, number, optional, rows, steps_of
 from grafana.promql import WORKSPACE, grown, once, per_minute, quantile, summed, zero
 
 KINDS: Mapping[str, str] = {"recording": "Recordings", "live_stream": "Live streams", "external_stream": "External streams"}
@@ -158,8 +158,9 @@ _SPEED = RowPlan(
             "From asked for to started",
             "Nine of ten of the jobs that started lately took less than this. An alert fires after two minutes.",
             {name: quantile(0.9, f"hms_{kind}_start_delay_seconds") for kind, name in KINDS.items()},
-            unit="s",
+            unit=SECONDS,
             every=_SPARSE,
+            sparse=True,
         ),
         lines(
             "From stopped to completed",
@@ -167,6 +168,7 @@ _SPEED = RowPlan(
             {name: quantile(0.9, f"hms_{kind}_processing_seconds") for kind, name in KINDS.items()},
             unit=LENGTH,
             every=_SPARSE,
+            sparse=True,
         ),
     ],
 )
@@ -181,17 +183,7 @@ _MESSAGES = RowPlan(
                 "Events that 100ms told the exporter of, by type. They make polls come at once.",
                 {"{{type}}": per_minute("hms_webhooks_received_total", WORKSPACE, "type")},
                 unit=PER_MINUTE,
-                width=8,
                 stacked=True,
-            ),
-        ),
-        optional(
-            _NO_WEBHOOKS,
-            steps_of(
-                "Webhooks refused",
-                "Requests at the port for webhooks that were refused in each step of the graph, by reason.",
-                {"{{reason}}": _by_label("hms_webhooks_rejected_total", "reason")},
-                width=8,
             ),
         ),
         optional(
@@ -205,6 +197,14 @@ _MESSAGES = RowPlan(
                 },
                 below_zero="failed",
                 colors=FAILED,
+            ),
+        ),
+        optional(
+            _NO_WEBHOOKS,
+            steps_of(
+                "Webhooks refused",
+                "Requests at the port for webhooks that were refused in each step of the graph, by reason.",
+                {"{{reason}}": _by_label("hms_webhooks_rejected_total", "reason")},
                 width=8,
             ),
         ),
@@ -214,6 +214,7 @@ _MESSAGES = RowPlan(
                 "Joins that failed",
                 "People who could not join, by the reason that 100ms gives. Only webhooks tell of them.",
                 {"{{reason}}": _by_label("hms_join_failures_total", "reason")},
+                width=8,
             ),
         ),
         optional(
@@ -222,6 +223,7 @@ _MESSAGES = RowPlan(
                 "Why peers left",
                 "Peers that left, by the reason that 100ms gives. Only webhooks tell of them.",
                 {"{{reason}}": _by_label("hms_peer_leaves_total", "reason")},
+                width=8,
             ),
         ),
         rows(

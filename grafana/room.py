@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana.frame import DashboardPlan, RowPlan
-from grafana.panels import FILLING, HOURS, LENGTH, PER_MINUTE, SHARE, grid, lines, number, steps_of
+from grafana.panels import FILLING, HOURS, LENGTH, PER_MINUTE, SECONDS, SHARE, grid, lines, number, steps_of
 from grafana.promql import ROOM, WORKSPACE, grown, increase, minutes, nobody, now, once, per_minute, summed, zero
 
 _LIMIT_HOURS = 12
@@ -93,28 +93,28 @@ _LENGTHS = RowPlan(
             "Average session",
             "Wall-clock time of the sessions of the range shown, divided by their number; running ones count with what they have so far.",
             f"{increase('hms_session_seconds_total')} / "
-            f"clamp_min({increase('hms_sessions_ended_total')} + {summed(f'hms_sessions_active{{{ROOM}}}')}, 1)",
+            f"clamp_min({increase('hms_sessions_ended_total')} + {summed(f'hms_sessions_active{{{ROOM}}}')}, 1) or {zero()}",
             unit=LENGTH,
         ),
         number(
             "Average stay",
             "Participant time of the range shown, divided by the number of stays; running ones count with what they have so far.",
             f"{increase('hms_peer_seconds_total')} / "
-            f"clamp_min({increase('hms_peers_left_total')} + {summed(f'hms_peers_active{{{ROOM}}}')}, 1)",
+            f"clamp_min({increase('hms_peers_left_total')} + {summed(f'hms_peers_active{{{ROOM}}}')}, 1) or {zero()}",
             unit=LENGTH,
         ),
         grid(
             "Length of sessions in the whole workspace",
             "Sessions that ended, by their wall-clock length: the darker, the more. 100ms's rooms are too many for a distribution each.",
             {"{{le}}": summed(f"increase(hms_session_duration_seconds_bucket{{{WORKSPACE}}}[$__rate_interval])", "le")},
-            unit="s",
+            unit=SECONDS,
             width=8,
         ),
         grid(
             "Length of stays in the whole workspace",
             "Stays of peers in sessions that ended, by their length: the darker, the more.",
             {"{{le}}": summed(f"increase(hms_peer_duration_seconds_bucket{{{WORKSPACE}}}[$__rate_interval])", "le")},
-            unit="s",
+            unit=SECONDS,
             width=8,
         ),
     ],

@@ -131,7 +131,8 @@ def test_the_dashboards_numbers(asked: tuple[Grafana, bool]) -> None:
     if alerts:
         assert firing.keys() == {"HmsExporterDown", "HmsSessionNearLimit"}
         assert firing["HmsExporterDown"]["value"] == "2400"
-        assert (firing["HmsSessionNearLimit"]["workspace"], firing["HmsSessionNearLimit"]["about"]) == ("school", "class")
+        assert (firing["HmsSessionNearLimit"]["workspace"], firing["HmsSessionNearLimit"]["room"]) == ("school", "class")
+        assert "room" not in firing["HmsExporterDown"], "there is no room to link to"
         assert grafana.rows("overview", "Alerts that are firing", workspace="idle")[0]["alertname"] == "HmsExporterDown"
     else:
         assert firing.keys() == {"No alert is firing"}
@@ -151,6 +152,8 @@ def test_the_dashboards_numbers(asked: tuple[Grafana, bool]) -> None:
     # An idle workspace shows 0, not missing data.
     assert grafana.number("overview", "Sessions", "now", workspace="idle") == 0
     assert grafana.number("usage", "This month so far", workspace="idle") == 0
+    for average in ("Average session", "Average stay"):
+        assert grafana.number("room", average, workspace="idle") == 0
     assert {row["workspace"]: row["value"] for row in grafana.rows("overview", "Peers by workspace")} == {"school": "7", "idle": "0"}
     assert grafana.rows("overview", "Sessions", "now", workspace="no-such") == []
 

@@ -219,7 +219,7 @@ _NEED_NOT_BE = {
 def test_optional_features_are_not_called_missing_data(board: Json, panel: Json) -> None:
     """Only panels of `budgets`, `prices`, webhooks and optional collectors say that something is not configured."""
     asked = {selector["metric"] for selector in _selectors(panel)}
-    expected = "none" if panel["type"] == "table" else None
+    expected = "nothing to show" if panel["type"] in {"table", "heatmap"} else None
     if "hms_usage_cost" in asked:
         expected = "no prices configured"
     elif any(metric.startswith("hms_budget") for metric in asked):
@@ -240,6 +240,22 @@ def test_the_calendar_is_asked_from_the_exporter(board: Json, panel: Json) -> No
                 assert ("period=" in selector["labels"]) == (selector["metric"] != "hms_usage_cost"), "days and months are not added up"
 
 
+@EACH_PANEL
+def test_an_empty_cell_is_empty(board: Json, panel: Json) -> None:
+    """A word in it, such as that of an empty table, would be a link that leads nowhere."""
+    if panel["type"] == "table":
+        for override in panel["fieldConfig"]["overrides"]:
+            assert {"id": "noValue", "value": ""} in override["properties"]
+
+
+@EACH_PANEL
+def test_bars_are_wide_enough_to_be_told_apart(board: Json, panel: Json) -> None:
+    """Over a month as over an hour, in a third of a small screen."""
+    if panel["fieldConfig"]["defaults"].get("custom", {}).get("drawStyle") == "bars":
+        assert panel["maxDataPoints"] <= 200
+        assert panel["interval"] in {"5m", "15m"}
+
+
 def test_rooms_in_tables_lead_to_their_dashboard() -> None:
     links = [
         link["url"]
@@ -247,7 +263,7 @@ def test_rooms_in_tables_lead_to_their_dashboard() -> None:
         for panel in panels(board)
         if panel["type"] == "table"
         for override in panel["fieldConfig"]["overrides"]
-        if override["matcher"]["options"] in {"Room", "Room or budget"}
+        if override["matcher"]["options"] == "Room"
         for setting in override["properties"]
         if setting["id"] == "links"
         for link in setting["value"]
