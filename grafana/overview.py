@@ -162,9 +162,9 @@ _ROOMS = RowPlan(
             "Every room with a running session. A room's name opens its own dashboard.",
             [Label("workspace", "Workspace"), Label("room", "Room", ROOM_OF_ROW, wide=True)],
             [
-                Column("Peers", f"{summed(f'hms_peers_active{{{WORKSPACE}}}', _ROOM)} and {_RUNNING}"),
-                Column("Sessions", f"{summed(f'hms_sessions_active{{{WORKSPACE}}}', _ROOM)} > 0"),
-                Column("Running for", f"time() - min by ({_ROOM}) ({_START}) and {_RUNNING}", LENGTH),
+                Column("Peers", f"{summed(f'hms_peers_active{{{WORKSPACE}}}', _ROOM)} and {_RUNNING}", width=120),
+                Column("Sessions", f"{summed(f'hms_sessions_active{{{WORKSPACE}}}', _ROOM)} > 0", width=120),
+                Column("Running for", f"time() - min by ({_ROOM}) ({_START}) and {_RUNNING}", LENGTH, width=140),
             ],
             width=24,
             height=10,

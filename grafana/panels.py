@@ -72,8 +72,8 @@ P = TypeVar("P", bound=_AnyPanel)
 
 
 def optional(without: str, panel: P) -> P:
-    """The panel of something that need not be configured: `without` stands in it where it is not."""
-    return panel.no_value(without)
+    """The panel of something that need not be configured: `without` stands in it where it is not, or while the exporter is down."""
+    return panel.no_value(f"{without}, or no data")
 
 
 def number(
@@ -266,7 +266,8 @@ def rows(
 
 
 def _of_label(label: Label) -> dict[str, object]:
-    look: dict[str, object] = {"custom.minWidth": 260 if label.wide else 100, **_EMPTY_CELL}
+    # As a number, a room named 007 would be shown, and linked to, as 7.
+    look: dict[str, object] = {"unit": "string", "custom.minWidth": 260 if label.wide else 100, **_EMPTY_CELL}
     if label.width:
         look["custom.width"] = label.width
     if label.link:

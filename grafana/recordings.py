@@ -306,7 +306,7 @@ _ERRORS = RowPlan(
         rows(
             "Errors by room and code",
             "The 50 most frequent in the range shown. 100ms's documentation lists the codes.",
-            [*_ROOM_LABELS, Label("type", "Type"), Label("error_code", "Code")],
+            [*_ROOM_LABELS, Label("type", "Type", width=160), Label("error_code", "Code", width=100)],
             [
                 Column(
                     "Errors",

@@ -221,11 +221,12 @@ def test_optional_features_are_not_called_missing_data(board: Json, panel: Json)
     asked = {selector["metric"] for selector in _selectors(panel)}
     expected = "nothing to show" if panel["type"] in {"table", "heatmap"} else None
     if "hms_usage_cost" in asked:
-        expected = "no prices configured"
+        expected = "no prices configured, or no data"
     elif any(metric.startswith("hms_budget") for metric in asked):
-        expected = "no budgets configured"
+        expected = "no budgets configured, or no data"
     elif expected is None:
-        expected = next((words for begin, words in _NEED_NOT_BE.items() if any(metric.startswith(begin) for metric in asked)), None)
+        without = next((words for begin, words in _NEED_NOT_BE.items() if any(metric.startswith(begin) for metric in asked)), None)
+        expected = without and f"{without}, or no data"
     assert panel["fieldConfig"]["defaults"].get("noValue") == expected
 
 
@@ -246,6 +247,18 @@ def test_an_empty_cell_is_empty(board: Json, panel: Json) -> None:
     if panel["type"] == "table":
         for override in panel["fieldConfig"]["overrides"]:
             assert {"id": "noValue", "value": ""} in override["properties"]
+
+
+@EACH_PANEL
+def test_names_are_not_shown_as_numbers(board: Json, panel: Json) -> None:
+    """Grafana would show a room named 007 as 7, and its link would lead to a room 7."""
+    if panel["type"] == "table":
+        numbers = {target["refId"] for target in panel["targets"]}
+        units = [
+            setting["value"] for each in panel["fieldConfig"]["overrides"] for setting in each["properties"] if setting["id"] == "unit"
+        ]
+        assert len([unit for unit in units if unit != "string"]) == len(numbers)
+        assert len(units) == len(panel["fieldConfig"]["overrides"])
 
 
 @EACH_PANEL
