@@ -71,8 +71,6 @@ _decode_memory = msgspec.msgpack.Decoder(Memory).decode
 _decode_spans = msgspec.json.Decoder(list[Span]).decode
 _decode_names = msgspec.json.Decoder(frozenset[str]).decode
 _decode_counts = msgspec.json.Decoder(list[int]).decode
-_decode_session_counts = msgspec.json.Decoder(SessionCounts).decode
-_decode_peer_counts = msgspec.json.Decoder(PeerCounts).decode
 
 _IN_USE = "workspace = ? AND (kind = 'group' OR last_active >= ?)"
 """The accounts that a start needs: the groups, and the rooms that were active since a moment."""
@@ -241,9 +239,9 @@ def _running_row(workspace: str, t: Tracked) -> RunningRow:
 def _account(row: AccountRow) -> AccountState:
     state = AccountState(Account(row.kind, row.id))
     state.totals = SessionTotals(
-        counts=_decode_session_counts(row.counts),
+        counts=_counts(SessionCounts, row.counts),
         seconds=row.us,
-        published=_decode_session_counts(row.held),
+        published=_counts(SessionCounts, row.held),
         published_seconds=row.held_us,
     )
     state.held = _ANY_HELD if _is_held(state.totals) else ()
@@ -259,9 +257,9 @@ def _account_row(workspace: str, state: AccountState) -> AccountRow:
 
 def _add_role(state: AccountState, row: RoleRow) -> None:
     totals = state.roles[row.role] = RoleTotals(
-        counts=_decode_peer_counts(row.counts),
+        counts=_counts(PeerCounts, row.counts),
         seconds=row.us,
-        published=_decode_peer_counts(row.held),
+        published=_counts(PeerCounts, row.held),
         published_seconds=row.held_us,
         periods=PeriodSums(row.day, row.day_us, row.month, row.month_us),
         born=row.born,
@@ -280,6 +278,17 @@ def _counters(totals: Totals[Counts], none: Counts, *, held: bool) -> tuple[byte
     """The columns of settled sums, and of the values held above the truth: those of an account are stored together, or all 0."""
     published, seconds = (totals.published, totals.published_seconds) if held else (none, 0)
     return msgspec.json.encode(totals.counts), totals.seconds, msgspec.json.encode(published), seconds
+
+
+def _counts(kind: type[Counts], column: bytes) -> Counts:
+    """Counters from their column, 0 if it lacks them.  Raises `StoreError` if a later exporter counted more: they must not be lost."""
+    found = _decode_counts(column)
+    if len(found) > len(kind._fields):
+        raise StoreError(
+            "the state has a counter that this exporter does not know;"
+            " run the exporter that wrote it, or choose another place for the state"
+        )
+    return kind(*found)
 
 
 def _is_held(totals: Totals[Counts]) -> bool:

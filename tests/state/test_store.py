@@ -26,6 +26,7 @@ from exporter.state.file import StateFile
 from exporter.state.schema import Column, Schema, Shape
 from exporter.state.soundness import sealed
 from exporter.state.store import APPLICATION_ID, Store, StoreError
+from exporter.state.tables import ACCOUNT, ROLE, Table
 from exporter.times import HOUR, SECOND
 from tests.harness import T0, Counting, at, peer, published, session
 from tests.marks import first_quick
@@ -282,6 +283,22 @@ def test_a_file_of_another_version_is_refused(path: Path) -> None:
     database.execute("PRAGMA user_version = 99")
     database.close()
     assert "version 99" in refused(path)
+
+
+@pytest.mark.parametrize("table", [ACCOUNT, ROLE], ids=lambda table: table.name)
+@pytest.mark.parametrize("column", ["counts", "held"])
+def test_a_counter_of_a_later_exporter_is_not_called_damage_and_stays(path: Path, table: Table[Any], column: str) -> None:
+    fill(path).close()
+    store = Store(path)
+    with store.writing() as db:
+        row = next(iter(db.select(table, "workspace = ?", ("w",))))
+        db.put(table, [row._replace(**{column: b"[1,1,7]"})])
+    before = contents(path.parent)
+    with pytest.raises(StoreError, match="a counter that this exporter does not know; run the exporter that wrote it") as caught:
+        store.accounts("w", 0)
+    assert "damaged" not in str(caught.value)
+    assert contents(path.parent) == before
+    store.close()
 
 
 def test_another_programs_database_is_refused(path: Path) -> None:
