@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from exporter.counting.accounts import HISTOGRAM_BOUNDS
-from exporter.simulator import Session, truth_of
+from exporter.simulator import Session, Truth, truth_of
 from exporter.simulator.timeline import Peer
+from exporter.simulator.truth import add_peer
 from exporter.times import SECOND
 from lab.counters import BY_ROLE, NAMES, Sums, added, room_of, sums, sums_of, true_sums, unit
 
@@ -22,6 +23,8 @@ _ROLE = re.compile(r'[{,]role="([^"]*)"')
 _LE = re.compile(r'[{,]le="([^"]*)"')
 _TIMES = [name for name in NAMES if unit(name) == SECOND]
 _COUNTS = [name for name in NAMES if unit(name) == 1]
+_BY_LAST_ROLE = frozenset({"hms_peers_left_total"})
+"""The counters by a peer's last role, which an exporter knows in the end even if the peer changed its role."""
 _HISTOGRAMS = {
     "hms_session_duration_seconds": ("session_duration", SECOND),
     "hms_session_peers": ("session_peers", 1),
@@ -134,15 +137,15 @@ def _until(session: Session, peer: Peer, now: int) -> int:
 
 def _add_peer(room: RoomTruth, session: Session, peer: Peer, now: int) -> None:
     until = _until(session, peer, now)
-    gone = any(at is not None and at <= now for at in (peer.left_at, session.closed_at))
     held = {role for at, role in peer.roles if at <= until}
-    for role in held:
-        for into in (room.least, room.most) if len(held) == 1 else (room.most,):
-            into[role, "hms_peers_joined_total"] += 1
-            into[role, "hms_peer_seconds_total"] += until - peer.joined_at
-    if gone:
-        for into in (room.least, room.most):
-            into[peer.role_at(until), "hms_peers_left_total"] += 1
+    alone = Truth()
+    add_peer(alone, session, peer, now)
+    for name, by_role in alone.by_role.items():
+        certain = len(held) == 1 or name in _BY_LAST_ROLE
+        for role in (role for (_, role) in by_role) if certain else held:
+            value = by_role[session.room_id, role] if certain else by_role.total()
+            for into in (room.least, room.most) if certain else (room.most,):
+                into[role, name] += value
 
 
 def _add_value(into: Distributions, family: str, role: str, value: int) -> None:

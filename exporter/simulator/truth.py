@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from exporter.simulator.timeline import Session
+from exporter.simulator.timeline import Peer, Session
 from exporter.times import DAY
 
 
@@ -61,25 +61,34 @@ def truth_of(sessions: Iterable[Session], now: int, *, recorded: bool = False) -
             continue
         over = session.closed_at is not None and session.closed_at <= now
         room = session.room_id
-        horizon = session.closed_at if over and session.closed_at is not None else now
         truth.started[room] += 1
         truth.ended[room] += over
-        truth.session_us[room] += horizon - session.created_at
+        truth.session_us[room] += _horizon(session, now) - session.created_at
         for peer in session.peers:
-            if peer.joined_at > now:
-                continue
-            left_at = peer.left_at
-            known_at = peer.recorded_at if recorded and not over else left_at
-            gone = left_at is not None and known_at is not None and known_at <= now
-            until = left_at if gone and left_at is not None else horizon
-            truth.joins[room, peer.roles[0][1]] += 1
-            if gone or over:
-                truth.leaves[room, peer.role_at(until)] += 1
-            truth.room_peer_us[room] += until - peer.joined_at
-            changes = [at for at, _ in peer.roles[1:]]
-            for (begin, role), change in zip(peer.roles, [*changes, until], strict=True):
-                _credit(truth, room, role, begin, min(change, until))
+            if peer.joined_at <= now:
+                add_peer(truth, session, peer, now, recorded=recorded)
     return truth
+
+
+def add_peer(truth: Truth, session: Session, peer: Peer, now: int, *, recorded: bool = False) -> None:
+    """Adds a peer who has joined by now, as in `truth_of`."""
+    over = session.closed_at is not None and session.closed_at <= now
+    room, left_at = session.room_id, peer.left_at
+    known_at = peer.recorded_at if recorded and not over else left_at
+    gone = left_at is not None and known_at is not None and known_at <= now
+    until = left_at if gone and left_at is not None else _horizon(session, now)
+    truth.joins[room, peer.roles[0][1]] += 1
+    if gone or over:
+        truth.leaves[room, peer.role_at(until)] += 1
+    truth.room_peer_us[room] += until - peer.joined_at
+    changes = [at for at, _ in peer.roles[1:]]
+    for (begin, role), change in zip(peer.roles, [*changes, until], strict=True):
+        _credit(truth, room, role, begin, min(change, until))
+
+
+def _horizon(session: Session, now: int) -> int:
+    """The end of a session, or now."""
+    return now if session.closed_at is None else min(now, session.closed_at)
 
 
 def _credit(truth: Truth, room: str, role: str, begin: int, end: int) -> None:
