@@ -175,7 +175,7 @@ def test_wherever_this_machines_clock_stands_the_totals_are_the_apis(benches: An
     start = time.time_ns() // 1000 // SECOND * SECOND + shift
     room = world.room(name="r")
     session = world.open(room.id, at=start + 10 * SECOND)
-    session.join("host", at=start + 11 * SECOND)
+    session.join("host", at=start + 11 * SECOND).leave(at=start + 71 * SECOND)
     session.close(start + 71 * SECOND)
     bench = benches(now=start)
     bench.poll()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -292,7 +293,7 @@ def test_a_counter_of_a_later_exporter_is_not_called_damage_and_stays(path: Path
     store = Store(path)
     with store.writing() as db:
         row = next(iter(db.select(table, "workspace = ?", ("w",))))
-        db.put(table, [row._replace(**{column: b"[1,1,7]"})])
+        db.put(table, [row._replace(**{column: json.dumps([*json.loads(getattr(row, column)), 7]).encode()})])
     before = contents(path.parent)
     with pytest.raises(StoreError, match="a counter that this exporter does not know; run the exporter that wrote it") as caught:
         store.accounts("w", 0)
