@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from exporter.counting.contribution import Account, PeerCounts, SessionCounts, Tracked
+from exporter.counting.peaks import Window
 from exporter.times import Calendar, month_of
 
 SESSION_SECONDS_BUCKETS = (60, 300, 600, 900, 1800, 2700, 3600, 5400, 7200, 10800, 14400, 21600, 28800, 43200)
@@ -144,6 +145,24 @@ class Gauges(NamedTuple):
     peers: Mapping[str, int]
     users: int
     peak: int
+
+    @classmethod
+    def of(cls, state: AccountState, bots: frozenset[str], window: Window) -> Gauges:
+        """The gauges of an account whose sessions have just been read; `window` is that of the peak."""
+        peers = dict.fromkeys(state.roles, 0)
+        users: set[int] = set()
+        for tracked in state.sessions.values():
+            window.stand(tracked.id, tracked.people(bots))
+            users.update(*[found for role, found in tracked.users.items() if role not in bots])
+            for role, line in tracked.lines.items():
+                peers[role] += line.rate
+        return cls(
+            sessions=len(state.sessions),
+            oldest_start=min((tracked.started for tracked in state.sessions.values()), default=None),
+            peers=peers,
+            users=len(users),
+            peak=window.peak(),
+        )
 
 
 class AccountState:

@@ -6,6 +6,7 @@ All times are the API's, in integer microseconds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import NamedTuple
 
 import msgspec
@@ -274,7 +275,7 @@ def _moved(before: _Sums, change: Change, stays: dict[str, Stay]) -> _Sums | Non
     `None` if a peer's change may have moved the first join back, or the time from which it is linear: the others then decide.
     """
     before_lines, first_joined, linear_from = before
-    lines = {role: line.__copy__() for role, line in before_lines.items()}
+    lines = {role: copy(line) for role, line in before_lines.items()}
     for key, known in change.items():
         for stay, sign in ((known, -1), (stays[key], 1)):
             if stay is None:

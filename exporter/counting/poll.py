@@ -284,27 +284,9 @@ class Poll:
             and (before.sessions, before.peak, len(before.peers)) == (len(state.sessions), connected, len(state.roles))
         )
         if not as_before:
-            gauges = self._gauges(state)
+            gauges = Gauges.of(state, self.ledger.bots, self._window(state.account))
             state.version += gauges != before
             state.gauges = gauges
         self.ledger.windows.pop(state.account, None)
         state.read_at = self.now
         state.fresh = at
-
-    def _gauges(self, state: AccountState) -> Gauges:
-        peers = dict.fromkeys(state.roles, 0)
-        users: set[int] = set()
-        bots = self.ledger.bots
-        window = self._window(state.account)
-        for tracked in state.sessions.values():
-            window.stand(tracked.id, tracked.people(bots))
-            users.update(*[found for role, found in tracked.users.items() if role not in bots])
-            for role, line in tracked.lines.items():
-                peers[role] += line.rate
-        return Gauges(
-            sessions=len(state.sessions),
-            oldest_start=min((tracked.started for tracked in state.sessions.values()), default=None),
-            peers=peers,
-            users=len(users),
-            peak=window.peak(),
-        )
