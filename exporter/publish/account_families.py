@@ -54,25 +54,27 @@ class MovingFamily(Family):
         return time_lines([start.encode() for start in self.starts(of)], self.micros(of))
 
 
-def _momentary(name: str, text: str, value: Callable[[Gauges], object]) -> AccountFamily:
+def _momentary(name: str, text: str, value: Callable[[Gauges], object], *, live_only: bool = False) -> AccountFamily:
     """A gauge of the last poll, absent before the first one and if the value is `None`."""
 
     def lines(of: AccountView) -> str:
         found = None if of.state.gauges is None else value(of.state.gauges)
         return "" if found is None else f"{name}{of.labels}{found}\n"
 
-    return AccountFamily(name, "gauge", text, expires=True, lines=lines)
+    return AccountFamily(name, "gauge", text, expires=True, live_only=live_only, lines=lines)
 
 
-def _counter(name: str, text: str, value: Callable[[SessionCounts], int]) -> AccountFamily:
-    return AccountFamily(name, "counter", text, lines=lambda of: f"{name}{of.labels}{value(of.state.totals.published)}\n")
+def _counter(name: str, text: str, value: Callable[[SessionCounts], int], *, live_only: bool = False) -> AccountFamily:
+    return AccountFamily(
+        name, "counter", text, live_only=live_only, lines=lambda of: f"{name}{of.labels}{value(of.state.totals.published)}\n"
+    )
 
 
-def _role_counter(name: str, text: str, value: Callable[[PeerCounts], int]) -> AccountFamily:
+def _role_counter(name: str, text: str, value: Callable[[PeerCounts], int], *, live_only: bool = False) -> AccountFamily:
     def lines(of: AccountView) -> str:
         return "".join([f"{name}{labels}{value(totals.published)}\n" for _, totals, labels in of.roles])
 
-    return AccountFamily(name, "counter", text, lines=lines, by_role=True)
+    return AccountFamily(name, "counter", text, live_only=live_only, lines=lines, by_role=True)
 
 
 def _peers_active(of: AccountView) -> str:
@@ -113,6 +115,7 @@ USAGE_FAMILY = MovingFamily(
     "hms_usage_peer_seconds",
     "gauge",
     "Participant time of this UTC day or month so far; it starts over with each. Rooms without series are under _other.",
+    live_only=True,
     starts=lambda of: [start for labels, _ in _users_of_time(of) for start in _period_starts("hms_usage_peer_seconds", labels)],
     micros=lambda of: [micros for _, role in _users_of_time(of) for micros in (role.usage_day, role.usage_month)],
 )
