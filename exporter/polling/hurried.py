@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from exporter.counting.contribution import Account, room_account
@@ -155,28 +154,22 @@ class HurriedPoller(AddingPoller):
         if self.hearing is None or not self.hearing.waits:
             return
         try:
-            self.hearing.place(self._owners(poll))
+            self.hearing.place(lambda room_ids: self._owners(poll, room_ids))
         except StoreError as error:
             event("warn", "what webhooks counted could not be placed", workspace=self.name, reason=error)
 
-    def _owners(self, poll: Poll) -> Callable[[str], tuple[bool, Account | None]]:
+    def _owners(self, poll: Poll, room_ids: list[str]) -> dict[str, Account | None]:
+        """The accounts of those of these rooms that are decided; `None` for a room that is not followed."""
+        covered = {room_id: self.rooms.scope.covers(room_id, self.accounts.told_name_of(room_id)) for room_id in room_ids}
         of_sessions = {t.room_id: t.account for t in self.ledger.tracked.values() if t.account is not None}
-
-        def owner_of(room_id: str) -> tuple[bool, Account | None]:
-            name = self.accounts.told_name_of(room_id)
-            covered = self.rooms.scope.covers(room_id, name)
-            if not covered:
-                return covered is False, None
-            account = of_sessions.get(room_id)
-            if account is None:
-                account = self.rooms.place({room_id: 0}, self.ledger.accounts, poll.now).get(room_id)
-            if account is None:
-                return False, None
+        known = {room_id: of_sessions[room_id] for room_id in room_ids if covered[room_id] and room_id in of_sessions}
+        # Together, because to place one room takes a look at all of them.
+        new = self.rooms.place({i: 0 for i in room_ids if covered[i] and i not in known}, self.ledger.accounts, poll.now)
+        decided = known | {room_id: account for room_id, account in new.items() if account is not None}
+        for account in decided.values():
             self.accounts.open(account)
             state = self.ledger.accounts[account]
             if state.last_active == 0:  # otherwise it would look idle for a long time
                 state.last_active = poll.now
                 state.touched = True
-            return True, account
-
-        return owner_of
+        return {**decided, **{room_id: None for room_id in room_ids if covered[room_id] is False}}

@@ -75,16 +75,16 @@ class Hearing:
             else:
                 self._shown.pop(key, None)
 
-    def place(self, owner_of: Callable[[str], tuple[bool, Account | None]]) -> None:
+    def place(self, owners_of: Callable[[list[str]], Mapping[str, Account | None]]) -> None:
         """Moves waiting counts to their accounts.
 
-        `owner_of` says for a room's id whether its account is decided, and which it is.  Raises `StoreError`.
+        `owners_of` returns the accounts of the rooms that are decided, `None` for a room that is not followed.  It may take long, so
+        events can be stored meanwhile.  Raises `StoreError`.
         """
+        owners = owners_of(self.waiting_rooms())
         with self._lock:
-            for owner in list(self._heard.waiting):
-                decided, account = owner_of(owner.id)
-                if decided:
-                    self._heard.assign(owner, account)
+            for room_id, account in owners.items():
+                self._heard.assign(counting.waiting(room_id), account)
             if self._heard.changed:
                 self._commit()
 

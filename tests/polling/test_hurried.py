@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,13 @@ from typing import Any
 import pytest
 
 from exporter.config.config import RoomById
+from exporter.counting.accounts import AccountState
+from exporter.counting.contribution import Account
+from exporter.counting.rooms import Rooms
+from exporter.hms.webhooks import LEAVE, Event
 from exporter.polling.hurried import HurriedPoller
 from exporter.polling.hurry import APART, Hurry
+from exporter.polling.inbox import Hearing
 from exporter.simulator import World
 from exporter.times import SECOND
 from lab.bench import Bench
@@ -135,3 +141,44 @@ def test_early_polls_are_apart() -> None:
     assert hurry.wait() == APART
     now[0] = APART
     assert hurry.is_due()
+
+
+def leave(number: int, room_id: str) -> Event:
+    return Event(number.to_bytes(16, "big"), "peer.leave.success", at(-5), replay=False, room_id=room_id, counts=(LEAVE, "peer kicked"))
+
+
+def test_rooms_that_are_heard_of_at_once_are_placed_together(bench: HurriedBench, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Placing one takes a look at all: one by one, thousands held up an early poll for half a minute."""
+    room = world.room(name="r")
+    world.open(room.id, at=at(-10)).join("host", at=at(-10))
+    bench.poll()
+    hearing = Hearing(bench.workspace.name, bench.store, bench.api.now, lambda _: None)
+    assert isinstance(bench.poller, HurriedPoller)
+    bench.poller.listen(hearing)
+    hearing.take([leave(number, f"{number:024x}") for number in range(300)], {})
+    placed = []
+    place = Rooms.place
+
+    def counted(self: Rooms, rooms: Mapping[str, int], accounts: Mapping[Account, AccountState], now: int) -> dict[str, Account | None]:
+        placed.append(len(rooms))
+        return place(self, rooms, accounts, now)
+
+    monkeypatch.setattr(Rooms, "place", counted)
+    bench.early(10, room.id)
+    assert [number for number in placed if number] == [300]
+    assert not hearing.waits
+
+
+def test_events_are_stored_while_it_is_decided_whose_the_earlier_ones_are(bench: HurriedBench) -> None:
+    hearing = Hearing(bench.workspace.name, bench.store, bench.api.now, lambda _: None)
+    hearing.take([leave(1, "a")], {})
+
+    def decide(rooms: list[str]) -> dict[str, Account | None]:
+        another = threading.Thread(target=hearing.take, args=([leave(2, "b")], {}), daemon=True)
+        another.start()
+        another.join(5)
+        assert not another.is_alive()
+        return dict.fromkeys(rooms)
+
+    hearing.place(decide)
+    assert hearing.waiting_rooms() == ["b"]
