@@ -11,9 +11,9 @@ from exporter.commands.tables import MINUTES, Days, Followed, Knowledge, Measure
 from exporter.config.config import ConfigError, format_duration, read_flag
 from exporter.config.money import Meter
 from exporter.config.readers import LONGEST, duration
-from exporter.counting.contribution import Memory, seconds_by_day
 from exporter.counting.holdings import Kind
 from exporter.counting.spans import FOREVER, Span
+from exporter.counting.stays import Memory, seconds_by_day
 from exporter.publish.beside import LISTED
 from exporter.state import tables
 from exporter.state.collected import meter_use, reach

@@ -11,8 +11,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from exporter.counting.contribution import Account, PeerCounts, SessionCounts, Tracked
+from exporter.counting.contribution import Account, SessionCounts, Tracked
 from exporter.counting.peaks import Window
+from exporter.counting.stays import PeerCounts
 from exporter.times import Calendar, month_of
 
 SESSION_SECONDS_BUCKETS = (60, 300, 600, 900, 1800, 2700, 3600, 5400, 7200, 10800, 14400, 21600, 28800, 43200)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from exporter.counting.contribution import Account, Past
+from exporter.counting.contribution import Account
+from exporter.counting.stays import Past
 
 
 class Settled(NamedTuple):

@@ -21,21 +21,11 @@ import msgspec
 
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Histogram, PeriodSums, added, move_usage
 from exporter.counting.changes import Changes, Over, Settled
-from exporter.counting.contribution import (
-    Account,
-    Memory,
-    Past,
-    PeerCounts,
-    SessionCounts,
-    Tracked,
-    changed_part,
-    count_people,
-    presences,
-    seconds_by_day,
-)
+from exporter.counting.contribution import Account, SessionCounts, Tracked
 from exporter.counting.coverage import Coverage
 from exporter.counting.peaks import Window
 from exporter.counting.scope import Names
+from exporter.counting.stays import Memory, Past, PeerCounts, changed_part, count_people, presences, seconds_by_day
 from exporter.hms.records import Session
 from exporter.hms.steps import Change
 from exporter.times import DAY, SECOND, Calendar, calendar, whole_seconds

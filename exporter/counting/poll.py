@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from exporter.counting.accounts import AccountState, Gauges
-from exporter.counting.contribution import UNKNOWN_POLLS, Account, Memory, Past, Tracked, presences
+from exporter.counting.contribution import UNKNOWN_POLLS, Account, Tracked
 from exporter.counting.coverage import MARGIN
 from exporter.counting.ledger import Ledger
 from exporter.counting.peaks import Window
+from exporter.counting.stays import Memory, Past, presences
 from exporter.hms.records import Session
 from exporter.hms.steps import Change, Known, Step
 from exporter.times import DAY, HOUR, MINUTE, calendar

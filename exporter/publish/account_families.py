@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from exporter.counting.accounts import AccountState, Gauges, RoleTotals
-from exporter.counting.contribution import OVERFLOW, PeerCounts, SessionCounts
+from exporter.counting.contribution import OVERFLOW, SessionCounts
 from exporter.counting.rooms import KnownRoom
+from exporter.counting.stays import PeerCounts
 from exporter.publish.family import Family
 from exporter.publish.writing import escape, seconds, time_lines
 from exporter.times import SECOND

@@ -26,12 +26,13 @@ from exporter.counting.accounts import (
     Totals,
 )
 from exporter.counting.changes import Settled
-from exporter.counting.contribution import Account, Memory, PeerCounts, SessionCounts, Tracked
+from exporter.counting.contribution import Account, SessionCounts, Tracked
 from exporter.counting.coverage import Coverage
 from exporter.counting.followed import CatchUp, Followed
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
 from exporter.counting.spans import Span
+from exporter.counting.stays import Memory, PeerCounts
 from exporter.state.database import Database, Reading, Writing
 from exporter.state.soundness import APPLICATION_ID, StoreError
 from exporter.state.sqlite import SqliteDatabase

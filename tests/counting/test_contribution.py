@@ -7,7 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.counting.contribution import OVERFLOW, Line, Memory, Tracked, group_account, room_account, seconds_by_day
+from exporter.counting.contribution import OVERFLOW, Tracked, group_account, room_account
+from exporter.counting.stays import Line, Memory, seconds_by_day
 from exporter.hms.records import Stay
 from exporter.times import DAY, HOUR, SECOND
 from tests.harness import T0, at

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from exporter.config.config import KeyPair, LimitsConfig, RoomById, RoomsByName, Secret, WorkspaceConfig
 from exporter.counting.accounts import AccountState
-from exporter.counting.contribution import OVERFLOW, Account, Memory, Tracked, group_account, room_account
+from exporter.counting.contribution import OVERFLOW, Account, Tracked, group_account, room_account
 from exporter.counting.rooms import QUIET_POLLS, KnownRoom, Rooms
 from exporter.counting.scope import EVERYTHING, Scope
+from exporter.counting.stays import Memory
 from exporter.hms.records import Room
 from exporter.times import DAY, HOUR, SECOND
 from tests.harness import T0, at

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.counting.accounts import HISTOGRAM_BOUNDS, AccountState, Gauges, Histogram, SessionTotals
-from exporter.counting.contribution import Account, Memory, PeerCounts, SessionCounts, Tracked, room_account
+from exporter.counting.contribution import Account, SessionCounts, Tracked, room_account
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
+from exporter.counting.stays import Memory, PeerCounts
 from exporter.publish.account_families import ACCOUNT_FAMILIES, AccountFamily, MovingFamily
 from exporter.publish.exposition import Exposition
 from exporter.publish.families import FAMILIES, Overview, header

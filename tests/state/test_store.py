@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 
 from exporter.counting.changes import Settled
-from exporter.counting.contribution import PeerCounts, SessionCounts, group_account, room_account
+from exporter.counting.contribution import SessionCounts, group_account, room_account
 from exporter.counting.coverage import MARGIN, REACH_BACK
 from exporter.counting.ledger import Ledger
 from exporter.counting.rooms import KnownRoom
+from exporter.counting.stays import PeerCounts
 from exporter.hms.records import Room
 from exporter.state.file import StateFile
 from exporter.state.schema import Column, Schema, Shape

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from exporter.config.config import StorageConfig
-from exporter.counting.contribution import Memory, Past
+from exporter.counting.stays import Memory, Past
 from exporter.hms.records import Session
 from exporter.state.tables import ROLES_SEEN, RUNNING, WORKSPACE
 from exporter.state.view import StateView, look_into

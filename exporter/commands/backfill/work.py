@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 
 from exporter.commands.backfill.series import Base, Event
-from exporter.counting.contribution import Account, Past
+from exporter.counting.contribution import Account
 from exporter.counting.rooms import KnownRoom
+from exporter.counting.stays import Past
 from exporter.hms.jobs import Job
 from exporter.hms.records import Session
 
