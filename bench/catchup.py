@@ -36,7 +36,7 @@ def _measure(sessions: int) -> tuple[Row, ...]:
         half, done = 0.0, 0.0
         scrapes, page = [], ""
         while done < sessions:
-            time.sleep(0.1)
+            time.sleep(0.1)  # between scrapes, so that they do not slow down what is measured
             before = time.perf_counter()
             page, answered = exporter.scrape()
             scrapes.append(answered - before)

@@ -34,8 +34,8 @@ _SMALLEST_GZIP: Final = 200
 _DATE_BEHIND: Final = SECOND // 100
 """How far the real clock's `Date` is behind the records (µs).
 
-Whoever asks may run on another CPU, and the CPUs of some virtual machines disagree by a millisecond, as 100ms's servers may.
-If the `Date` were exact, a call could seem to last a millisecond longer than it did.
+An exporter may run on another CPU than this server, and on some virtual machines two CPUs disagree by a millisecond.  100ms's
+servers may disagree as well.  With an exact `Date`, a call could be counted as a millisecond longer than it was.
 """
 
 Clock = Callable[[], int]

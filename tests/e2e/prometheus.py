@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import stack
+from tests.e2e.program import wait_until
 from tests.programs import require
 
 
@@ -32,6 +33,11 @@ class Prometheus:
     def scrapes(self) -> float:
         """The number of successful scrapes."""
         return self.ask("sum_over_time(up[10m])")
+
+    def scraped(self, times: int) -> None:
+        """Waits for this many more scrapes."""
+        before = self.scrapes
+        wait_until(lambda: self.scrapes >= before + times)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ def test_increase_sees_a_rooms_first_call_whole_across_a_restart(tmp_path: Path,
         address = program.address
         with scraping(tmp_path, address, "500ms", features=["created-timestamp-zero-ingestion"]) as prometheus:
             wait_until(lambda: prometheus.ask("count(hms_up)") == 1)
-            time.sleep(2)  # several scrapes without the room
+            prometheus.scraped(3)  # without the room
             room = world.room(name="first")
             with world.lock:
                 now = present()
@@ -35,7 +35,7 @@ def test_increase_sees_a_rooms_first_call_whole_across_a_restart(tmp_path: Path,
                 session.close(now)
             truth = {"hms_sessions_started_total": 1, "hms_peers_joined_total": 3, "hms_session_duration_seconds_count": 1}
             wait_until(lambda: prometheus.ask('hms_sessions_started_total{room="first"}') == 1)
-            time.sleep(1.5)  # two more scrapes
+            prometheus.scraped(2)
             query = "max_over_time({}[1m]) - min_over_time({}[1m])"
             for name, value in truth.items():
                 selector = name if "duration" in name else f'{name}{{room="first"}}'
@@ -50,7 +50,7 @@ def test_increase_sees_a_rooms_first_call_whole_across_a_restart(tmp_path: Path,
                 ours = {key: at for key, at in before.items() if not key[0].startswith("hms_exporter")}
                 assert len(ours) >= 9
                 assert {key: after.get(key) for key in ours} == ours
-                time.sleep(2)  # several scrapes of the new process
+                prometheus.scraped(4)
                 for name, value in truth.items():
                     selector = name if "duration" in name else f'{name}{{room="first"}}'
                     assert prometheus.ask(query.format(selector, selector)) == value

@@ -267,7 +267,7 @@ def test_whatever_happens_to_the_active_one_nothing_is_lost_and_no_counter_falls
         for what in ("stop", "kill", "pause", "stall", "cut", "kill"):
             active = made.wait_active()
             wait_until(lambda active=active: "another exporter" in made.programs[1 - active].get("/-/ready").text)  # type: ignore[misc]  # now
-            time.sleep(1.5)  # a few polls of the active one
+            time.sleep(1.5)  # a few polls, of whichever is active: the one that was cut may have to begin again
             began = time.monotonic()
             victim = made.programs[active]
             if what == "stop":
@@ -301,8 +301,7 @@ def test_whatever_happens_to_the_active_one_nothing_is_lost_and_no_counter_falls
 def test_while_the_database_is_down_nobody_publishes_and_then_all_goes_on(tmp_path: Path, busy: tuple[Calls, SimulatedApi]) -> None:
     calls, api = busy
     with server() as own, pair(tmp_path, own, "state", api) as made:
-        made.wait_active()
-        time.sleep(2)  # a few polls
+        made.programs[made.wait_active()].polled(3)
         own.kill()
         for one in made.programs:
             wait_until(lambda one=one: "workspace=" not in one.get("/metrics").text, 10)  # type: ignore[misc]  # bound now
@@ -405,12 +404,13 @@ def test_a_prometheus_that_scrapes_both_sees_one_series_without_a_reset(
         prometheus = stack.enter_context(scraping_both(tmp_path / "prometheus", targets, "1s"))
         for _ in range(2):
             active = made.wait_active()
-            time.sleep(3)  # a few polls and scrapes
+            made.programs[active].polled(2)
+            prometheus.scraped(4)
             made.programs[active].send(signal.SIGSTOP)
             made.wait_active(but=active)
             made.programs[active].send(signal.SIGCONT)
         all_is_counted(made, calls)
-        time.sleep(2.5)  # two more scrapes
+        prometheus.scraped(4)
         assert prometheus.ask("sum(resets(hms_peers_joined_total[10m]))") == 0
         assert prometheus.ask("sum(resets(hms_peer_seconds_total[10m]))") == 0
         assert prometheus.ask("max(count by (room_id, role, workspace) (last_over_time(hms_peers_joined_total[10m])))") == 1
